@@ -1,0 +1,184 @@
+//! The waist to the database, which is the only truth. Its verbs are the domain's; no SQL is written anywhere else.
+//!
+//! [`sqlite::SqliteStore`] is the embedded default. `tests/tests/conformance/store.rs` is what every implementation
+//! has to pass.
+
+use std::collections::HashMap;
+
+use async_trait::async_trait;
+
+use shared::id::{Attempt, CoordinatorId, Epoch, Fence, JobId, Seq, Shard, ShardSeq, Version, WorkerId};
+use shared::job::{Event, Job, Offer, StateName, Transition};
+use shared::log::{Chunk, Line};
+use shared::time::Time;
+use shared::wire::{Hello, LogAnswer, Welcome};
+
+/// Keeps jobs, their events and logs. Every write names the coordinator that makes it, and is refused as
+/// [`Error::Fenced`] once that coordinator's lease is gone.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Makes `coordinator` the owner of every shard, each at its next epoch, and fences whoever had them before.
+    async fn take_over(&self, coordinator: CoordinatorId) -> Result<Vec<OwnedShard>, Error>;
+
+    /// Commits a batch in one transaction. The answers are in the order of the writes; a write that isn't taken
+    /// leaves no gap in the numbers and harms no other.
+    async fn commit(&self, owner: CoordinatorId, batch: &Batch) -> Result<Vec<Written>, Error>;
+
+    /// Notes how far shards are published.
+    async fn move_cursors(&self, owner: CoordinatorId, cursors: &[(Shard, ShardSeq)]) -> Result<(), Error>;
+
+    /// Stores the chunks of attempts that `worker` holds, or held until at most an hour before `now`; the
+    /// answers are in their order. One that is there already counts as stored.
+    async fn append_log(
+        &self,
+        owner: CoordinatorId,
+        worker: WorkerId,
+        chunks: &[Chunk],
+        now: Time,
+    ) -> Result<Vec<LogAnswer>, Error>;
+
+    /// Notes that a worker is there and which instance of it, and returns the tag sets whose jobs it may run.
+    async fn welcome(&self, owner: CoordinatorId, hello: &Hello, now: Time) -> Result<Welcome, Error>;
+
+    /// The job of that id.
+    async fn job(&self, id: JobId) -> Result<Option<Job>, Error>;
+
+    /// The newest jobs that `filter` lets through, of those older than `before`; at most `limit`.
+    async fn jobs(&self, filter: &Filter, before: Option<JobId>, limit: u32) -> Result<Vec<Job>, Error>;
+
+    /// The ids of the jobs that aren't terminal and that `filter` lets through, in order, after `after`; at most `limit`.
+    async fn open_jobs(&self, filter: &Filter, after: Option<JobId>, limit: u32) -> Result<Vec<JobId>, Error>;
+
+    /// Every job of `shards` with a live attempt.
+    async fn live_jobs(&self, shards: &[Shard]) -> Result<Vec<Job>, Error>;
+
+    /// The offers of queued jobs of `shards`, in the order of the jobs' ids, after `after`; at most `limit`.
+    async fn offers(&self, shards: &[Shard], after: Option<JobId>, limit: u32) -> Result<Vec<Offer>, Error>;
+
+    /// The jobs of `shards` that must be woken before `before`, the soonest first; at most `limit`.
+    async fn due(&self, shards: &[Shard], before: Time, limit: u32) -> Result<Vec<(JobId, Time)>, Error>;
+
+    /// The events of a job after number `after`, in order; at most `limit`.
+    async fn events(&self, job: JobId, after: Seq, limit: u32) -> Result<Vec<Event>, Error>;
+
+    /// The events of a shard after number `after`, in order; at most `limit`.
+    async fn shard_events(&self, shard: Shard, after: ShardSeq, limit: u32) -> Result<Vec<(ShardSeq, Event)>, Error>;
+
+    /// The lines of a job's log after line `after` (see [`Line::n`]), of one attempt or of all; at most `limit`.
+    async fn lines(&self, job: JobId, attempt: Option<Attempt>, after: u64, limit: u32) -> Result<Vec<Line>, Error>;
+
+    /// How many chunks of an attempt's log are stored.
+    async fn chunk_count(&self, job: JobId, attempt: Attempt) -> Result<u32, Error>;
+
+    /// A job's secrets as they were handed in: encrypted.
+    async fn secrets(&self, job: JobId) -> Result<Option<Vec<u8>>, Error>;
+
+    /// Whether the database answers.
+    async fn ping(&self) -> Result<(), Error>;
+
+    /// Finishes what is under way and closes the database.
+    async fn close(&self);
+}
+
+/// A shard that was taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OwnedShard {
+    pub shard: Shard,
+    pub epoch: Epoch,
+    /// The number of its last event.
+    pub last: ShardSeq,
+    /// The number up to which its events are published.
+    pub published: ShardSeq,
+}
+
+/// What is committed together.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The number of the last event of each shard that the writes touch.
+    pub last: HashMap<Shard, ShardSeq>,
+    pub writes: Vec<Write>,
+}
+
+/// One write: taken whole or not at all.
+#[derive(Debug, Clone)]
+pub enum Write {
+    /// New jobs that are submitted together.
+    Submit(Vec<NewJob>),
+    /// A transition of a job whose version is still `from`.
+    Change { from: Version, transition: Transition },
+}
+
+/// A job to be stored for the first time.
+#[derive(Debug, Clone)]
+pub struct NewJob {
+    pub transition: Transition,
+    /// Encrypted.
+    pub secrets: Option<Vec<u8>>,
+    pub idempotency: Option<IdempotencyKey>,
+}
+
+/// A key under which a repeated submission finds the first job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// Whose key it is: the owner of the token.
+    pub owner: String,
+    pub key: String,
+    /// What was submitted under it.
+    pub hash: [u8; 32],
+    pub expires: Time,
+}
+
+/// What became of a [`Write`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Written {
+    /// One answer for each job of a submission.
+    Submitted(Vec<Submitted>),
+    /// The transition is committed.
+    Changed {
+        /// The number of its first event in the shard; the others follow it.
+        first: ShardSeq,
+        /// Drawn where the transition grants an attempt.
+        fence: Option<Fence>,
+    },
+    /// The job's version was another; nothing of the write is stored.
+    Conflict,
+    /// The idempotency key of the submission's job at this index stands for another body; nothing of it is stored.
+    KeyReused(usize),
+}
+
+/// What became of a submitted job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Submitted {
+    /// It is stored; the number is that of its first event in the shard.
+    New(ShardSeq),
+    /// Its key stands for this job, which was submitted before.
+    Existing(JobId),
+}
+
+/// Which jobs a list or a cancel is about; each condition that is given must hold.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub struct Filter {
+    pub state: Option<StateName>,
+    pub tag: Option<String>,
+    /// The repository's URL as it was submitted.
+    pub repository: Option<String>,
+    /// A label's key and, where it matters, its value.
+    pub label: Option<(String, Option<String>)>,
+}
+
+/// Why the store didn't do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Nothing was done; later it may be.
+    #[error("the database is not available: {0}")]
+    Unavailable(String),
+    /// Whether it was done is unknown.
+    #[error("the database's answer was lost: {0}")]
+    Unknown(String),
+    /// The writer's lease is gone: nothing was done and never will be.
+    #[error("this coordinator's lease is gone")]
+    Fenced,
+    /// What is stored can't be read. No repeat will help.
+    #[error("the database holds what it must not: {0}")]
+    Corrupt(String),
+}

@@ -1,0 +1,166 @@
+//! The waist between coordinators and workers, and to subscribers. What goes over it may be lost, repeated and
+//! delayed: the store is the truth, and everything here can be made again from it.
+//!
+//! [`local::LocalBus`] is the implementation within one process. `tests/tests/conformance/bus.rs` is what every
+//! implementation has to pass.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use crate::id::{JobId, Shard, WorkerId};
+use crate::job::{Event, Offer};
+use crate::wire::Lane;
+
+pub mod local;
+
+/// Carries requests, offers, events and hints.
+#[async_trait]
+pub trait Bus: Send + Sync + 'static {
+    /// Sends `body` to whoever serves `to` and waits for the reply, at most `within`.
+    async fn request(&self, to: &Address, body: Bytes, within: Duration) -> Result<Bytes, Error>;
+
+    /// The requests to `service` from now on, until what is returned is dropped. Where several serve the same, each
+    /// request goes to one of them.
+    async fn serve(&self, service: Service) -> Result<Requests, Error>;
+
+    /// Puts an offer out. One that is still there is not doubled.
+    async fn offer(&self, offer: &Offer) -> Result<Placed, Error>;
+
+    /// Takes an offer back, as far as it can still be had.
+    async fn withdraw(&self, offer: &Offer) -> Result<(), Error>;
+
+    /// At most `most` offers of these lanes, those of an earlier lane first, the oldest of a lane first. Waits at most
+    /// `wait` for the first one.
+    async fn take(&self, lanes: &[Lane], most: usize, wait: Duration) -> Result<Vec<Delivery>, Error>;
+
+    /// Tells the subscribers of an event; returns when it can't be lost any more.
+    async fn publish(&self, event: &Event) -> Result<(), Error>;
+
+    /// The events that are published from now on, a job's in order.
+    async fn events(&self) -> Result<broadcast::Receiver<Event>, Error>;
+
+    /// Tells all coordinators that something of the job has changed. It may be lost.
+    fn hint(&self, hint: Hint);
+
+    /// The hints from now on. A receiver that lags has missed some and looks at the store.
+    fn hints(&self) -> broadcast::Receiver<Hint>;
+}
+
+/// Whom a request goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Address {
+    /// Any coordinator: a worker's hello.
+    Hello(WorkerId),
+    /// The owner of a shard: a worker's reports.
+    Report(Shard, WorkerId),
+    /// The owner of a shard: a worker's heartbeat.
+    Heartbeat(Shard, WorkerId),
+    /// The owner of a shard: a worker's log.
+    Log(Shard, WorkerId),
+    /// A worker: orders.
+    Control(WorkerId),
+}
+
+/// What somebody answers for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Service {
+    /// Every worker's hello.
+    Hello,
+    /// Everything that is said to a shard.
+    Shard(Shard),
+    /// Everything that is said to a worker.
+    Worker(WorkerId),
+}
+
+impl Address {
+    /// Who answers for it.
+    pub fn service(self) -> Service {
+        match self {
+            Self::Hello(_) => Service::Hello,
+            Self::Report(shard, _) | Self::Heartbeat(shard, _) | Self::Log(shard, _) => Service::Shard(shard),
+            Self::Control(worker) => Service::Worker(worker),
+        }
+    }
+}
+
+/// The requests to a service, one after the other; none after the bus is closed.
+pub type Requests = mpsc::Receiver<Request>;
+
+/// A request and the way to answer it. Dropping it leaves the asker to its deadline.
+#[derive(Debug)]
+pub struct Request {
+    pub to: Address,
+    pub body: Bytes,
+    pub reply: oneshot::Sender<Bytes>,
+}
+
+/// What became of an offer that was put out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placed {
+    New,
+    /// It is still there from before.
+    StillThere,
+}
+
+/// An offer in a worker's hand. Unless it is settled within ten seconds it goes to another.
+#[derive(Debug)]
+pub struct Delivery {
+    pub offer: Offer,
+    settle: oneshot::Sender<Settled>,
+}
+
+/// What a worker did with an offer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It is done with for good.
+    Done,
+    /// Another may have it after that time.
+    Back(Duration),
+}
+
+impl Delivery {
+    /// An offer to be settled through `settle`; dropped unsettled, it is delivered again in time.
+    pub fn new(offer: Offer, settle: oneshot::Sender<Settled>) -> Self {
+        Self { offer, settle }
+    }
+
+    /// The offer is done with: granted, or refused for good.
+    pub fn done(self) {
+        // The bus may be gone or have given the offer to another: both are harmless, the row decides.
+        let _ = self.settle.send(Settled::Done);
+    }
+
+    /// Gives the offer back, to be delivered again after `delay`.
+    pub fn back(self, delay: Duration) {
+        let _ = self.settle.send(Settled::Back(delay));
+    }
+}
+
+/// Something about a job has changed: look at the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hint {
+    pub job: JobId,
+}
+
+/// Why the bus didn't do it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Nobody serves that address now.
+    #[error("nobody answers at {0:?}")]
+    NoResponder(Address),
+    /// No reply within the time that the asker gave; whether it was heard is unknown.
+    #[error("no reply from {0:?} in time")]
+    TimedOut(Address),
+    /// A bound is reached: again later.
+    #[error("the bus is busy at {0}")]
+    Busy(&'static str),
+    /// The message is over [`crate::wire::MESSAGE_BYTES_MAX`]: never again.
+    #[error("a message of {0} bytes is too large")]
+    TooLarge(usize),
+    /// The bus is closed.
+    #[error("the bus is closed")]
+    Closed,
+}

@@ -1,0 +1,209 @@
+//! The bus within one process: a table of channels, not a broker. What it forgets at exit is rebuilt from the store.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::{Address, Bus, Delivery, Error, Hint, Placed, Request, Requests, Service, Settled};
+use crate::job::{Event, Offer};
+use crate::wire::{Lane, MESSAGE_BYTES_MAX};
+
+/// The most requests that wait for one service.
+const REQUESTS_MAX: usize = 4096;
+/// The most events or hints that a slow receiver may lag behind.
+const LAG_MAX: usize = 16 * 1024;
+/// How long an offer may stay unsettled in a worker's hand.
+const SETTLE_WITHIN: Duration = Duration::from_secs(10);
+
+/// The bus of `run` and `dev`. Clones are the same bus.
+#[derive(Clone)]
+pub struct LocalBus {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    services: Mutex<HashMap<Service, Vec<mpsc::Sender<Request>>>>,
+    offers: Mutex<Offers>,
+    offered: Notify,
+    events: broadcast::Sender<Event>,
+    hints: broadcast::Sender<Hint>,
+    settle_within: Duration,
+}
+
+/// The offers that are out: waiting in their lane, or in a worker's hand.
+#[derive(Default)]
+struct Offers {
+    waiting: BTreeMap<Lane, VecDeque<Offer>>,
+    known: HashSet<Offer>,
+}
+
+impl Default for LocalBus {
+    fn default() -> Self {
+        Self::new(SETTLE_WITHIN)
+    }
+}
+
+impl LocalBus {
+    /// A bus without anybody on it, which delivers an offer again when it isn't settled within `settle_within`.
+    pub fn new(settle_within: Duration) -> Self {
+        let inner = Inner {
+            services: Mutex::default(),
+            offers: Mutex::default(),
+            offered: Notify::new(),
+            events: broadcast::channel(LAG_MAX).0,
+            hints: broadcast::channel(LAG_MAX).0,
+            settle_within,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    fn responder(&self, to: &Address) -> Result<mpsc::Sender<Request>, Error> {
+        let mut services = held(&self.inner.services);
+        let servers = services.entry(to.service()).or_default();
+        servers.retain(|server| !server.is_closed());
+        // The first one goes to the end: requests are spread over all that serve.
+        let spread = usize::from(servers.len() > 1);
+        servers.rotate_left(spread);
+        servers.last().cloned().ok_or(Error::NoResponder(*to))
+    }
+
+    fn grab(&self, lanes: &[Lane], most: usize) -> Vec<Delivery> {
+        let mut offers = held(&self.inner.offers);
+        let mut taken = Vec::new();
+        for lane in lanes {
+            let Some(mut waiting) = offers.waiting.remove(lane) else { continue };
+            while taken.len() < most
+                && let Some(offer) = waiting.pop_front()
+            {
+                // One that was withdrawn stays in its lane until it is met here.
+                if offers.known.contains(&offer) {
+                    taken.push(offer);
+                }
+            }
+            if !waiting.is_empty() {
+                offers.waiting.insert(lane.clone(), waiting);
+            }
+        }
+        drop(offers);
+        taken.into_iter().map(|offer| self.deliver(offer)).collect()
+    }
+
+    fn deliver(&self, offer: Offer) -> Delivery {
+        let (settle, settled) = oneshot::channel();
+        let (bus, out) = (self.clone(), offer.clone());
+        tokio::spawn(async move {
+            let dropped = bus.inner.settle_within;
+            let deadline = Instant::now() + dropped;
+            match timeout(dropped, settled).await {
+                Ok(Ok(Settled::Done)) => {
+                    held(&bus.inner.offers).known.remove(&out);
+                    return;
+                }
+                Ok(Ok(Settled::Back(delay))) => tokio::time::sleep(delay).await,
+                // Dropped without a word: it is back when it would have been for a worker that died.
+                Ok(Err(_)) => tokio::time::sleep_until(deadline).await,
+                Err(_) => {}
+            }
+            bus.put_back(out);
+        });
+        Delivery::new(offer, settle)
+    }
+
+    fn put_back(&self, offer: Offer) {
+        let mut offers = held(&self.inner.offers);
+        if offers.known.contains(&offer) {
+            offers.waiting.entry(lane(&offer)).or_default().push_back(offer);
+            self.inner.offered.notify_waiters();
+        }
+    }
+}
+
+#[async_trait]
+impl Bus for LocalBus {
+    async fn request(&self, to: &Address, body: Bytes, within: Duration) -> Result<Bytes, Error> {
+        if body.len() > MESSAGE_BYTES_MAX {
+            return Err(Error::TooLarge(body.len()));
+        }
+        let (reply, answer) = oneshot::channel();
+        let request = Request { to: *to, body, reply };
+        self.responder(to)?.try_send(request).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => Error::Busy("a service's queue"),
+            mpsc::error::TrySendError::Closed(_) => Error::NoResponder(*to),
+        })?;
+        match timeout(within, answer).await {
+            Ok(Ok(body)) if body.len() > MESSAGE_BYTES_MAX => Err(Error::TooLarge(body.len())),
+            Ok(Ok(body)) => Ok(body),
+            Ok(Err(_)) | Err(_) => Err(Error::TimedOut(*to)),
+        }
+    }
+
+    async fn serve(&self, service: Service) -> Result<Requests, Error> {
+        let (sender, requests) = mpsc::channel(REQUESTS_MAX);
+        held(&self.inner.services).entry(service).or_default().push(sender);
+        Ok(requests)
+    }
+
+    async fn offer(&self, offer: &Offer) -> Result<Placed, Error> {
+        let mut offers = held(&self.inner.offers);
+        if !offers.known.insert(offer.clone()) {
+            return Ok(Placed::StillThere);
+        }
+        offers.waiting.entry(lane(offer)).or_default().push_back(offer.clone());
+        self.inner.offered.notify_waiters();
+        Ok(Placed::New)
+    }
+
+    async fn withdraw(&self, offer: &Offer) -> Result<(), Error> {
+        held(&self.inner.offers).known.remove(offer);
+        Ok(())
+    }
+
+    async fn take(&self, lanes: &[Lane], most: usize, wait: Duration) -> Result<Vec<Delivery>, Error> {
+        let deadline = Instant::now() + wait;
+        loop {
+            let offered = self.inner.offered.notified();
+            tokio::pin!(offered);
+            // From here on a new offer wakes us, also one that comes while we look.
+            offered.as_mut().enable();
+            let taken = self.grab(lanes, most);
+            if !taken.is_empty() || most == 0 {
+                return Ok(taken);
+            }
+            if timeout_at(deadline, offered).await.is_err() {
+                return Ok(Vec::new());
+            }
+        }
+    }
+
+    async fn publish(&self, event: &Event) -> Result<(), Error> {
+        // Nobody need be listening.
+        let _ = self.inner.events.send(event.clone());
+        Ok(())
+    }
+
+    async fn events(&self) -> Result<broadcast::Receiver<Event>, Error> {
+        Ok(self.inner.events.subscribe())
+    }
+
+    fn hint(&self, hint: Hint) {
+        let _ = self.inner.hints.send(hint);
+    }
+
+    fn hints(&self) -> broadcast::Receiver<Hint> {
+        self.inner.hints.subscribe()
+    }
+}
+
+fn lane(offer: &Offer) -> Lane {
+    Lane { tags: offer.tags.clone(), priority: offer.priority }
+}
+
+/// Locks a table. Each is changed by single calls that leave it whole, so a panic elsewhere does it no harm.
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,20 @@
+//! Log lines: to standard error, filtered by `WINDLASS_LOG`, without colour where that is no terminal.
+
+use std::io::IsTerminal;
+
+use tracing_subscriber::EnvFilter;
+
+/// Sends log lines to standard error. `filter` is in the syntax of `tracing`'s `EnvFilter`, like `info` or
+/// `coordinator=debug`; one that can't be read counts as `fallback`. A second call changes nothing.
+pub fn start(filter: Option<&str>, fallback: &str) {
+    let filter = filter.and_then(|text| EnvFilter::try_new(text).ok()).unwrap_or_else(|| EnvFilter::new(fallback));
+    let started = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .try_init();
+    if started.is_err() {
+        tracing::debug!("log lines are already being written");
+    }
+}

@@ -1,0 +1,66 @@
+//! What the API shows of a job: the form in which the server writes it and the client reads it.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+use crate::id::JobId;
+use crate::job::{Job, OutcomeView, StateName};
+use crate::spec::{JobSpec, Priority};
+use crate::time::Time;
+
+/// A job as the API shows it. Secrets are in none of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct JobView {
+    #[schema(value_type = String, format = Uuid)]
+    pub id: JobId,
+    pub state: StateName,
+    /// The number of its last attempt; 0 before the first.
+    pub attempt: u32,
+    pub priority: Priority,
+    pub tags: Vec<String>,
+    pub labels: BTreeMap<String, String>,
+    #[schema(value_type = JobSpec)]
+    pub spec: Arc<JobSpec>,
+    /// The commit that its ref was resolved to.
+    pub commit: Option<String>,
+    /// The worker of its last attempt.
+    pub worker: Option<String>,
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Time,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub queued_at: Option<Time>,
+    /// When its last attempt reached its first step.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub started_at: Option<Time>,
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub finished_at: Option<Time>,
+    /// Why it failed, or who canceled it; null for all others.
+    pub outcome: Option<OutcomeView>,
+    /// The job that it repeats.
+    #[schema(value_type = Option<String>, format = Uuid)]
+    pub retry_of: Option<JobId>,
+}
+
+impl From<&Job> for JobView {
+    fn from(job: &Job) -> Self {
+        Self {
+            id: job.id,
+            state: job.state.name(),
+            attempt: job.attempt.0,
+            priority: job.spec.priority,
+            tags: job.spec.tags.clone(),
+            labels: job.spec.labels.clone(),
+            spec: Arc::clone(&job.spec),
+            commit: job.commit.clone().map(String::from),
+            worker: job.worker.map(|worker| worker.to_string()),
+            created_at: job.created_at,
+            queued_at: job.queued_at,
+            started_at: job.started_at,
+            finished_at: job.finished_at,
+            outcome: job.state.outcome(),
+            retry_of: job.retry_of,
+        }
+    }
+}

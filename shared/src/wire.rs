@@ -1,0 +1,182 @@
+//! The words between coordinators and workers, as JSON. Decoders ignore fields that they don't know, so that two
+//! formats can talk; what is missing or too large is refused.
+
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Attempt, ClaimId, CommitId, Fence, Instance, JobId, WorkerId};
+use crate::job::{AttemptEnd, Progress, Rejection, StopOrder};
+use crate::log::{Chunk, LogSummary};
+use crate::seal::Sealed;
+use crate::spec::{JobSpec, Priority};
+use crate::time::{Period, Time};
+
+/// The most bytes of one message: 512 KiB. What is larger is split by its sender.
+pub const MESSAGE_BYTES_MAX: usize = 512 * 1024;
+/// The most reports of one batch.
+pub const REPORTS_MAX: usize = 256;
+
+/// A message that isn't what its subject carries.
+#[derive(Debug, thiserror::Error)]
+#[error("decoding a message: {0}")]
+pub struct Undecodable(#[from] serde_json::Error);
+
+/// The message as bytes.
+///
+/// # Panics
+/// Never: every type of this module is plain data that JSON can write.
+#[expect(clippy::expect_used, reason = "plain data without maps of foreign keys always has a JSON form")]
+pub fn encode<T: Serialize>(message: &T) -> Bytes {
+    serde_json::to_vec(message).expect("plain data has a JSON form").into()
+}
+
+/// The message that `bytes` hold.
+///
+/// # Errors
+/// When they don't hold one.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Undecodable> {
+    Ok(serde_json::from_slice(bytes)?)
+}
+
+/// A worker tells that it is there: at its start, after the sweep, and every five seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    pub worker: WorkerId,
+    pub instance: Instance,
+    pub tags: Vec<String>,
+    pub slots: u32,
+}
+
+/// The tag sets whose jobs the worker may run; committed before it is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    pub tag_sets: Vec<Vec<String>>,
+}
+
+/// A worker's reports to one shard, in order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Reports {
+    pub worker: WorkerId,
+    pub instance: Instance,
+    pub reports: Vec<Report>,
+}
+
+/// One report about one job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    pub job: JobId,
+    pub attempt: Attempt,
+    #[serde(flatten)]
+    pub what: ReportKind,
+}
+
+/// What a worker reports.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "report", rename_all = "snake_case")]
+pub enum ReportKind {
+    /// It wants the attempt. `recipient` is the one-time public key that the job's secrets are to be sealed to.
+    Claim { claim: ClaimId, wait: Period, recipient: String },
+    /// It doesn't want the grant any more and has started nothing.
+    Decline { why: String },
+    /// Report `number` of the attempt, from 1.
+    Progress { number: u32, progress: Progress },
+    /// The deploy key isn't there; the job shall wait for it until `until`.
+    Park { key: String, until: Time },
+    /// The attempt is over.
+    End { end: AttemptEnd, log: LogSummary },
+}
+
+/// The answer to [`Reports`]: one for each, in the same order, each committed before it is sent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answers {
+    pub answers: Vec<Answer>,
+}
+
+/// The answer to one report.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Answer {
+    /// The attempt is the worker's.
+    Granted(Box<Grant>),
+    /// It is committed.
+    Taken,
+    /// It changes nothing and never will.
+    Refused { why: Rejection },
+    /// There is no such job.
+    Unknown,
+    /// Nothing is known of its fate: say it again.
+    TryAgain,
+}
+
+/// Everything a worker needs for one attempt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Grant {
+    pub job: JobId,
+    pub attempt: Attempt,
+    pub fence: Fence,
+    pub spec: JobSpec,
+    /// What the ref was resolved to by an earlier attempt: that is what is built.
+    pub commit: Option<CommitId>,
+    /// The job's secrets, sealed to the claim's recipient.
+    pub secrets: Option<Sealed>,
+}
+
+/// A worker's attempts in one shard, every five seconds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    pub worker: WorkerId,
+    pub instance: Instance,
+    pub attempts: Vec<(JobId, Attempt)>,
+}
+
+/// What should become of a worker's attempts, from the coordinator's memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeartbeatReply {
+    /// These are to end; said again until the worker has told their end.
+    pub stop: Vec<StopOrder>,
+}
+
+/// Chunks of log, at most [`MESSAGE_BYTES_MAX`] bytes in all.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogBatch {
+    pub worker: WorkerId,
+    pub chunks: Vec<Chunk>,
+}
+
+/// What became of each chunk, in the same order.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogReply {
+    pub answers: Vec<LogAnswer>,
+}
+
+/// What became of a chunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogAnswer {
+    /// Stored, now or before.
+    Stored,
+    /// The attempt isn't the worker's: never will be stored.
+    Refused,
+    /// Not stored: say it again.
+    TryAgain,
+}
+
+/// A coordinator's order to a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "snake_case")]
+pub enum Control {
+    Stop(StopOrder),
+}
+
+/// The worker's answer to an order: it has heard it. The end of an attempt is a report of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heard {}
+
+/// Which offers wait together: those of one tag set and priority.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Lane {
+    /// Sorted, without doubles.
+    pub tags: Vec<String>,
+    pub priority: Priority,
+}

@@ -1,0 +1,1 @@
+//! The harness: what the tests of every ring share.

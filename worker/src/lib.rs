@@ -1,0 +1,1 @@
+//! The worker: it claims attempts, prepares them, runs their steps and reports what became of them.
