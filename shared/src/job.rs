@@ -244,6 +244,11 @@ impl Job {
         self.state.name().is_terminal()
     }
 
+    /// Whether the worker of the last attempt has said that nothing of it runs any more.
+    pub fn last_attempt_told(&self) -> bool {
+        self.told.as_ref().is_some_and(|told| told.attempt == self.attempt)
+    }
+
     /// The offer that is out while the job is queued: it names the attempt that its grant would get.
     pub fn offer(&self) -> Offer {
         Offer { job: self.id, attempt: self.attempt.next(), tags: self.spec.tags.clone(), priority: self.spec.priority }

@@ -174,7 +174,8 @@ impl Job {
     }
 
     fn cancel_at_once(&self, cancel: &Cancel, offer: Option<super::Offer>, now: Time) -> Move {
-        let canceled = Canceled { by: cancel.by.clone(), at: now, why: cancel.why.clone(), confirmed: true };
+        let confirmed = self.attempt == Attempt::default() || self.last_attempt_told();
+        let canceled = Canceled { by: cancel.by.clone(), at: now, why: cancel.why.clone(), confirmed };
         Move::of(self, cancel.by.clone(), now).event(cancel.requested()).canceled(canceled, offer)
     }
 

@@ -100,7 +100,8 @@ pub struct Canceled {
     pub at: Time,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// Whether it is certain that nothing of the job runs: the worker has said so, or no worker ever had it.
+    /// Whether the worker of the last attempt has said that nothing of it runs; true as well where no worker ever had
+    /// the job.
     pub confirmed: bool,
 }
 
