@@ -94,7 +94,8 @@ impl Job {
 
             (S::Queued { .. }, Command::Claim(claim)) => self.granted(&claim, now)?,
             (S::Assigned(hold) | S::Running(hold), Command::Claim(claim)) => {
-                if hold.claim != claim.claim || self.attempt != claim.attempt {
+                let repeated = (hold.claim, hold.worker, self.attempt) == (claim.claim, claim.worker, claim.attempt);
+                if !repeated {
                     return Err(Rejection::NotQueued);
                 }
                 by_itself()
