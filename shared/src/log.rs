@@ -72,10 +72,11 @@ impl Chunk {
 
     /// The lines that follow number `after` of the job, numbered within the job.
     pub fn lines_after(&self, after: u64) -> impl Iterator<Item = Line> + '_ {
-        let base = u64::from(self.attempt.0.saturating_sub(1)) * LINES_PER_ATTEMPT + self.first_line;
+        // A worker gives the number of the first line: a wrong one makes wrong numbers, never a panic.
+        let base = (u64::from(self.attempt.0.saturating_sub(1)) * LINES_PER_ATTEMPT).saturating_add(self.first_line);
         let texts = self.segments.iter().flat_map(|s| s.text.split_inclusive('\n').map(move |text| (s, text)));
         let line = move |(offset, (segment, text)): (usize, (&Segment, &str))| Line {
-            n: base + offset as u64,
+            n: base.saturating_add(offset as u64),
             at: segment.at,
             attempt: self.attempt,
             step: segment.step,
