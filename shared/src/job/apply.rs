@@ -126,9 +126,10 @@ impl Job {
                 self.current(attempt)?;
                 by_itself().attempt_failed(Failure::WorkerLost { message }, Some(hold.stop(self, Period::ZERO)))
             }
-            (S::Canceling { cancel, .. }, Command::WorkerLost { attempt, .. }) => {
+            (S::Canceling { hold, cancel }, Command::WorkerLost { attempt, message }) => {
                 self.current(attempt)?;
-                by_itself().canceled(cancel.ended(false), None)
+                let lost = EventKind::WorkerLost { message, stop: hold.stop(self, Period::ZERO) };
+                by_itself().event(lost).canceled(cancel.ended(false), None)
             }
             (S::Scheduled { .. } | S::Blocked { .. } | S::Queued { .. }, Command::WorkerLost { .. })
             | (S::Succeeded | S::Failed { .. } | S::Canceled { .. }, Command::WorkerLost { .. }) => {
