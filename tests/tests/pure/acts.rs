@@ -37,8 +37,11 @@ const ACTS: [(&str, Say); 15] = [
     ("key of another", |_, _| Command::KeyRegistered { key: "other".to_owned() }),
 ];
 
+/// What a worker says of the live attempt.
+type Word = fn(&Job) -> WorkerWord;
+
 /// What a worker can say of an attempt.
-const WORDS: [(&str, fn(&Job) -> WorkerWord); 9] = [
+const WORDS: [(&str, Word); 9] = [
     ("decline", |_| decline()),
     ("park", |_| park()),
     ("step started", |job| step_started(reports(job) + 1)),

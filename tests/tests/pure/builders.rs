@@ -74,9 +74,9 @@ pub fn submitted(spec: JobSpec) -> Transition {
 
 /// What `command` makes of `job`, which must accept it.
 pub fn after(job: &Job, command: Command, now: Time) -> Job {
-    match job.apply(command.clone(), now) {
+    match job.apply(command, now) {
         Ok(transition) => transition.job,
-        Err(rejection) => panic!("{command:?} is refused in {:?}: {rejection}", job.state),
+        Err(rejection) => panic!("refused in {:?}: {rejection}", job.state),
     }
 }
 

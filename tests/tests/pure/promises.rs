@@ -52,8 +52,11 @@ fn obeys_a_cancel(before: &Job, command: &Command, after: &Job) -> bool {
     match command {
         Command::Cancel(_) if live => after.state.name() == StateName::Canceling,
         Command::Cancel(_) => after.is_terminal(),
-        Command::Wake | Command::Claim(_) | Command::Worker(_) => true,
-        Command::WorkerLost { .. } | Command::KeyRegistered { .. } => true,
+        Command::Wake
+        | Command::Claim(_)
+        | Command::Worker(_)
+        | Command::WorkerLost { .. }
+        | Command::KeyRegistered { .. } => true,
     }
 }
 

@@ -170,9 +170,14 @@ fn told_in_order(job: &Job, events: &[Event]) {
             EventKind::Started {} | EventKind::StepStarted { .. } | EventKind::StepFinished { .. } => {
                 assert!(live, "something starts without an attempt: {event:?}");
             }
-            EventKind::Submitted { .. } | EventKind::Scheduled { .. } | EventKind::Queued { .. } => {}
-            EventKind::KeyTry { .. } | EventKind::CheckedOut { .. } | EventKind::Canceling { .. } => {}
-            EventKind::WorkerLost { .. } | EventKind::LateReport { .. } => {}
+            EventKind::Submitted { .. }
+            | EventKind::Scheduled { .. }
+            | EventKind::Queued { .. }
+            | EventKind::KeyTry { .. }
+            | EventKind::CheckedOut { .. }
+            | EventKind::Canceling { .. }
+            | EventKind::WorkerLost { .. }
+            | EventKind::LateReport { .. } => {}
         }
     }
     assert_eq!((over == 1, job.attempt.0, job.tries), (job.is_terminal(), granted, tries), "one end, and true counts");

@@ -10,8 +10,11 @@ use super::builders::{
     says, step_started, submitted,
 };
 
+/// Makes a job.
+type Build = fn() -> Job;
+
 /// Every situation with its name in the table.
-pub const ALL: [(&str, fn() -> Job); 23] = [
+pub const ALL: [(&str, Build); 23] = [
     ("scheduled", scheduled),
     ("backoff", backoff),
     ("blocked", blocked),

@@ -332,14 +332,16 @@ fn every_refused_field_is_named_at_once() {
         "extra",
     ];
     let mut found = fields(&errors(&body));
-    (expected.sort_unstable(), found.sort_unstable());
+    expected.sort_unstable();
+    found.sort_unstable();
     assert_eq!(found, expected);
 
     let batch = parse_batch(&json!({"jobs": [job(&json!({})), body, job(&json!({"tags": [" "]}))]}));
     let mut found = fields(&batch.expect_err("refused whole"));
     let mut expected: Vec<String> = expected.into_iter().map(|field| format!("jobs[1].{field}")).collect();
     expected.push("jobs[2].tags[0]".to_owned());
-    (expected.sort_unstable(), found.sort_unstable());
+    expected.sort_unstable();
+    found.sort_unstable();
     assert_eq!(found, expected);
 }
 
