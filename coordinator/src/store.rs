@@ -105,7 +105,7 @@ pub enum Write {
     /// New jobs that are submitted together.
     Submit(Vec<NewJob>),
     /// A transition of a job whose version is still `from`.
-    Change { from: Version, transition: Transition },
+    Change { from: Version, transition: Box<Transition> },
 }
 
 /// A job to be stored for the first time.
