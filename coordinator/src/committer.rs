@@ -155,6 +155,7 @@ impl Committer {
         let (store, owner) = (Arc::clone(&self.parts.store), *self.owner.borrow());
         let committed = self.parts.runtime.spawn(async move {
             let written = store.commit(owner, &batch).await;
+            fault::point("committer.committed");
             (written, batch)
         });
         let done = committed.into_actor(self).map(move |result, actor, ctx| match result {
@@ -312,7 +313,6 @@ impl Handler<Commit> for Committer {
     type Result = ();
 
     fn handle(&mut self, commit: Commit, ctx: &mut Context<Self>) {
-        fault::point("committer.commit");
         self.waiting.push_back(commit);
         self.flush(ctx);
     }
