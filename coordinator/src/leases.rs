@@ -123,3 +123,109 @@ impl Leases {
         self.by_job.iter().filter(|(_, (held, _))| left(held)).map(|(job, (held, _))| (*job, held.attempt)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use shared::clock;
+
+    use super::*;
+
+    struct Story {
+        leases: Leases,
+        now: Instant,
+        job: JobId,
+        held: Held,
+    }
+
+    impl Story {
+        fn with_one_attempt() -> Self {
+            let now = clock::instant();
+            let held = Held {
+                attempt: Attempt(1),
+                worker: WorkerId(clock::random_uuid()),
+                instance: Instance(clock::random_uuid()),
+                stopping: None,
+            };
+            let job = JobId::from(clock::random_uuid());
+            let mut leases = Leases::new(now);
+            leases.set(job, Some(held), now);
+            Self { leases, now, job, held }
+        }
+
+        /// Time goes by, looked at every second.
+        fn pass(&mut self, seconds: u64) -> Vec<(JobId, Attempt)> {
+            (0..seconds).fold(Vec::new(), |_, _| {
+                self.now += LOOK_EVERY;
+                self.leases.expired(self.now)
+            })
+        }
+
+        fn beat(&mut self, attempt: Attempt) -> (Vec<StopOrder>, Vec<(JobId, Attempt)>) {
+            let (worker, instance) = (self.held.worker, self.held.instance);
+            self.leases.heard(worker, instance, &[(self.job, attempt)], self.now, Time::from_micros(0))
+        }
+    }
+
+    #[test]
+    fn a_lease_ends_fifteen_seconds_after_the_last_heartbeat() {
+        let mut story = Story::with_one_attempt();
+        assert_eq!(story.pass(14), []);
+        assert_eq!(story.beat(Attempt(1)), (vec![], vec![]));
+        assert_eq!(story.pass(14), []);
+        assert_eq!(story.pass(1), [(story.job, Attempt(1))]);
+        assert_eq!(story.pass(1), [(story.job, Attempt(1))], "until the end is committed");
+        story.leases.set(story.job, None, story.now);
+        assert_eq!(story.pass(20), []);
+    }
+
+    #[test]
+    fn a_heartbeat_that_leaves_an_attempt_out_neither_renews_nor_ends_it() {
+        let mut story = Story::with_one_attempt();
+        story.pass(10);
+        let (worker, instance) = (story.held.worker, story.held.instance);
+        story.leases.heard(worker, instance, &[], story.now, Time::from_micros(0));
+        assert_eq!(story.pass(4), []);
+        assert_eq!(story.pass(1).len(), 1);
+    }
+
+    #[test]
+    fn a_process_that_stood_still_begins_every_lease_anew() {
+        let mut story = Story::with_one_attempt();
+        story.now += LEASE * 2;
+        assert_eq!(story.leases.expired(story.now), []);
+        assert_eq!(story.pass(14), []);
+        assert_eq!(story.pass(1).len(), 1);
+    }
+
+    #[test]
+    fn a_transition_of_the_same_attempt_does_not_renew_its_lease() {
+        let mut story = Story::with_one_attempt();
+        story.pass(10);
+        let stopping = Some(Time::from_micros(5_000_000));
+        story.leases.set(story.job, Some(Held { stopping, ..story.held }), story.now);
+        let (stop, _) = story.beat(Attempt(1));
+        assert_eq!(stop.iter().map(|order| order.grace).collect::<Vec<_>>(), [Period::from_secs(5)]);
+    }
+
+    #[test]
+    fn an_attempt_that_is_not_current_is_told_to_stop_and_an_unknown_one_is_looked_up() {
+        let mut story = Story::with_one_attempt();
+        let (stop, unknown) = story.beat(Attempt(7));
+        assert_eq!((stop.len(), unknown.len()), (1, 0));
+        story.leases.set(story.job, None, story.now);
+        let (stop, unknown) = story.beat(Attempt(1));
+        assert_eq!((stop.len(), unknown), (0, vec![(story.job, Attempt(1))]));
+    }
+
+    #[test]
+    fn a_worker_that_was_started_anew_leaves_its_old_attempts_behind_also_late_ones() {
+        let mut story = Story::with_one_attempt();
+        story.leases.announce(story.held.worker, story.held.instance);
+        assert_eq!(story.leases.left_behind(), []);
+        story.leases.announce(story.held.worker, Instance(clock::random_uuid()));
+        assert_eq!(story.leases.left_behind(), [(story.job, Attempt(1))]);
+        let late = JobId::from(clock::random_uuid());
+        story.leases.set(late, Some(story.held), story.now);
+        assert_eq!(story.leases.left_behind().len(), 2);
+    }
+}

@@ -169,3 +169,76 @@ impl Vault {
 fn place(job: JobId) -> String {
     format!("job-secrets:{job}")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use shared::seal::OneTimeKey;
+
+    use super::*;
+
+    fn job() -> JobId {
+        JobId::from(clock::random_uuid())
+    }
+
+    fn secrets() -> Secrets {
+        Secrets(BTreeMap::from([("TOKEN".to_owned(), Secret::new("hunter2-hunter2".to_owned()))]))
+    }
+
+    #[test]
+    fn what_is_encrypted_for_a_job_opens_for_that_job_alone() {
+        let vault = Vault::new(MasterKeys::generate().0);
+        let (mine, other) = (job(), job());
+        let stored = vault.encrypt(mine, &secrets()).unwrap().unwrap();
+        assert!(!String::from_utf8_lossy(&stored).contains("hunter2"));
+        assert_eq!(vault.decrypt(mine, &stored), Ok(secrets()));
+        assert_eq!(vault.decrypt(other, &stored), Err(Error::Damaged), "a row that was swapped");
+        for place in 0..stored.len() {
+            let mut damaged = stored.clone();
+            damaged[place] ^= 1;
+            assert!(vault.decrypt(mine, &damaged).is_err(), "byte {place}");
+            assert!(vault.decrypt(mine, &stored[..place]).is_err(), "cut at {place}");
+        }
+    }
+
+    #[test]
+    fn the_first_key_encrypts_and_the_others_still_open() {
+        let (_, old) = MasterKeys::generate();
+        let (_, new) = MasterKeys::generate();
+        let new = new.reveal().replacen("local", "next", 1);
+        let before = Vault::new(MasterKeys::parse(old.reveal()).unwrap());
+        let after = Vault::new(MasterKeys::parse(&format!("{new},{}", old.reveal())).unwrap());
+        let mine = job();
+        let stored = before.encrypt(mine, &secrets()).unwrap().unwrap();
+        assert_eq!(after.decrypt(mine, &stored), Ok(secrets()));
+        let stored = after.encrypt(mine, &secrets()).unwrap().unwrap();
+        assert_eq!(before.decrypt(mine, &stored), Err(Error::KeyMissing("next".to_owned())));
+    }
+
+    #[test]
+    fn sealed_secrets_open_with_the_claims_key_alone() {
+        let vault = Vault::new(MasterKeys::generate().0);
+        let (mine, key) = (job(), OneTimeKey::generate());
+        let stored = vault.encrypt(mine, &secrets()).unwrap().unwrap();
+        let sealed = vault.seal(mine, &stored, &key.recipient()).unwrap();
+        assert_eq!(key.open(&sealed).unwrap(), secrets());
+        assert!(OneTimeKey::generate().open(&sealed).is_err());
+        assert_eq!(vault.seal(mine, &stored, "nobody"), Err(Error::Recipient));
+    }
+
+    #[test]
+    fn nothing_of_a_key_or_a_secret_shows_in_debug_or_in_errors() {
+        let (keys, text) = MasterKeys::generate();
+        let shown = format!("{keys:?} {:?} {:?}", secrets(), MasterKeys::parse("x:c3dvcmRmaXNo"));
+        assert!(!shown.contains("hunter2") && !shown.contains("c3dvcmRmaXNo"));
+        assert!(!shown.contains(&text.reveal()["local:".len()..]));
+    }
+
+    #[test]
+    fn master_keys_that_are_not_ones_are_refused() {
+        for text in ["", "x", "x:", ":AAAA", "x:AAAA", "x:!!!!"] {
+            assert!(matches!(MasterKeys::parse(text), Err(Error::Keys(_))), "{text}");
+        }
+    }
+}

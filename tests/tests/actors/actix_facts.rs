@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorFutureExt, Addr, AsyncContext, AtomicResponse, Context, Handler, MailboxError, Message, ResponseActFuture,
-    Supervised, Supervisor, WrapFuture,
+    Actor, ActorFutureExt, Addr, AsyncContext, AtomicResponse, Context, Handler, MailboxError, Message,
+    ResponseActFuture, Supervised, Supervisor, WrapFuture,
 };
 use tokio::sync::oneshot;
 
@@ -161,11 +161,9 @@ async fn the_capacity_of_a_mailbox_counts_for_each_sender() {
     addr.send(Note("is up")).await.unwrap();
     let (go_on, wait) = oneshot::channel();
     let busy = actix::spawn(addr.send(Atomic("busy", wait)));
-    actix::clock::timeout(Duration::from_secs(10), async {
-        while addr.try_send(Note("fills the mailbox")).is_ok() {}
-    })
-    .await
-    .expect("one sender fills the mailbox");
+    actix::clock::timeout(Duration::from_secs(10), async { while addr.try_send(Note("fills the mailbox")).is_ok() {} })
+        .await
+        .expect("one sender fills the mailbox");
     assert!(addr.try_send(Note("from the same sender")).is_err());
     let others: Vec<Addr<Witness>> = (0..50).map(|_| addr.clone()).collect();
     let taken = others.iter().filter(|other| other.try_send(Note("from another sender")).is_ok()).count();

@@ -36,10 +36,7 @@ async fn a_job_succeeds_and_its_timeline_tells_it_all() {
     assert_eq!(hand.say(id, grant.attempt, succeeded()).await, Answer::Taken);
     assert_eq!(hand.say(id, grant.attempt, succeeded()).await, Answer::Taken, "a repeat is taken");
     let kinds = played.kinds(id).await;
-    assert_eq!(
-        kinds,
-        ["submitted", "queued", "assigned", "started", "step_started", "step_finished", "succeeded"]
-    );
+    assert_eq!(kinds, ["submitted", "queued", "assigned", "started", "step_started", "step_finished", "succeeded"]);
     played.coordinator.stop().await;
 }
 

@@ -73,11 +73,7 @@ async fn a_cancel_races_a_claim_and_the_job_runs_or_never_starts() {
         let id = played.submit(one_step()).await;
         let claim = hand.claim_attempt(id, Attempt(1));
         let stop = played.service.cancel(id, cancel());
-        let claimed = if round % 2 == 0 {
-            tokio::join!(claim, stop).0
-        } else {
-            tokio::join!(stop, claim).1
-        };
+        let claimed = if round % 2 == 0 { tokio::join!(claim, stop).0 } else { tokio::join!(stop, claim).1 };
         let kinds = played.kinds(id).await;
         if matches!(claimed, Answer::Granted(_)) || kinds.contains(&"assigned") {
             ran += 1;
