@@ -13,6 +13,8 @@ use shared::log::{Chunk, Line};
 use shared::time::Time;
 use shared::wire::{Hello, LogAnswer, Welcome};
 
+pub mod sqlite;
+
 /// The most tag sets that are known at a time: each is one consumer per priority on the bus.
 pub const TAG_SETS_MAX: u32 = 1000;
 
@@ -104,6 +106,7 @@ pub struct Batch {
 
 /// One write: taken whole or not at all.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "most writes are changes, so boxing them would save no memory")]
 pub enum Write {
     /// New jobs that are submitted together.
     Submit(Vec<NewJob>),
