@@ -89,7 +89,7 @@ pub struct NotAnId;
 impl FromStr for JobId {
     type Err = NotAnId;
 
-    /// Reads the hyphenated form alone, so that one job has one spelling.
+    /// Reads the hyphenated form alone, in upper or lower case.
     fn from_str(text: &str) -> Result<Self, NotAnId> {
         if text.len() != uuid::fmt::Hyphenated::LENGTH {
             return Err(NotAnId);

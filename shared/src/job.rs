@@ -130,7 +130,7 @@ pub struct Canceling {
 }
 
 impl Canceling {
-    /// When the coordinator stops waiting for the worker.
+    /// When the coordinator stops waiting for the worker's word, unless the attempt's own deadline comes first.
     pub fn gives_up(&self) -> Time {
         self.grace_ends.plus(STOP_MARGIN)
     }
@@ -232,7 +232,7 @@ impl State {
             Self::Scheduled { until } | Self::Blocked { until, .. } => Some(*until),
             Self::Queued { expires } => Some(*expires),
             Self::Assigned(hold) | Self::Running(hold) => Some(hold.deadline),
-            Self::Canceling { cancel, .. } => Some(cancel.gives_up()),
+            Self::Canceling { hold, cancel } => Some(cancel.gives_up().min(hold.deadline)),
             Self::Succeeded | Self::Failed { .. } | Self::Canceled { .. } => None,
         }
     }
@@ -242,6 +242,11 @@ impl Job {
     /// Whether nothing follows.
     pub fn is_terminal(&self) -> bool {
         self.state.name().is_terminal()
+    }
+
+    /// Whether the worker of the last attempt has said that nothing of it runs any more.
+    pub fn last_attempt_told(&self) -> bool {
+        self.told.as_ref().is_some_and(|told| told.attempt == self.attempt)
     }
 
     /// The offer that is out while the job is queued: it names the attempt that its grant would get.

@@ -121,7 +121,7 @@ pub struct Step {
     pub name: Option<String>,
     #[serde(flatten)]
     pub action: Action,
-    /// At most the job's; the job's when left out.
+    /// How long this step may take, as far as the job's timeout lets it; the job's when left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, example = "10m")]
     pub timeout: Option<Period>,
@@ -251,7 +251,8 @@ impl FromStr for RetryOn {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let known = [Self::WorkerLost, Self::CheckoutFailed, Self::StepFailed, Self::TimedOut];
-        let code = text.strip_prefix("exit:").and_then(|code| code.parse().ok()).filter(|code| *code > 0);
+        let digits = text.strip_prefix("exit:").filter(|code| code.bytes().all(|b| b.is_ascii_digit()));
+        let code = digits.and_then(|code| code.parse().ok()).filter(|code| *code > 0);
         known
             .into_iter()
             .find(|kind| kind.to_string() == text)

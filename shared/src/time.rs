@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 pub struct Time(i64);
 
 impl Time {
+    /// The last point that RFC 3339 can write: 9999-12-30T22:00:00.999999Z.
+    pub const MAX: Self = Self(253_402_207_200_999_999);
+
     /// The point `micros` microseconds after 1970-01-01T00:00:00Z.
     pub fn from_micros(micros: i64) -> Self {
         Self(micros)
@@ -27,10 +30,10 @@ impl Time {
         self.0
     }
 
-    /// This point and `period`; the end of time where that is beyond it.
+    /// This point and `period`, at most [`Time::MAX`].
     pub fn plus(self, period: Period) -> Self {
         let micros = i64::try_from(period.millis().saturating_mul(1000)).unwrap_or(i64::MAX);
-        Self(self.0.saturating_add(micros))
+        Self(self.0.saturating_add(micros)).min(Self::MAX)
     }
 
     /// How long after `earlier` this is; zero when it isn't later.
@@ -49,11 +52,24 @@ impl fmt::Display for Time {
     }
 }
 
+/// How RFC 3339 begins: a digit for each 0.
+const FORM: &[u8; 19] = b"0000-00-00T00:00:00";
+
 impl FromStr for Time {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse().map(Self::from_jiff).map_err(|_| "is not a time like 2026-12-01T08:00:00Z (RFC 3339)")
+        let error = "is not a time like 2026-12-01T08:00:00Z (RFC 3339)";
+        // The parser also takes ISO 8601 and RFC 9557, which nothing here promises to understand.
+        let digits_stand = text.bytes().zip(*FORM).all(|(b, form)| match form {
+            b'0' => b.is_ascii_digit(),
+            b'T' => matches!(b, b'T' | b't' | b' '),
+            mark => b == mark,
+        });
+        if text.len() <= FORM.len() || !digits_stand || text.contains('[') {
+            return Err(error);
+        }
+        text.parse().map(Self::from_jiff).map_err(|_| error)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::job::{AttemptEnd, Progress, Rejection, StopOrder};
 use crate::log::{Chunk, LogSummary};
 use crate::seal::Sealed;
 use crate::spec::{JobSpec, Priority};
-use crate::time::{Period, Time};
+use crate::time::Period;
 
 /// The most bytes of one message: 512 KiB. What is larger is split by its sender.
 pub const MESSAGE_BYTES_MAX: usize = 512 * 1024;
@@ -81,8 +81,8 @@ pub enum ReportKind {
     Decline { why: String },
     /// Report `number` of the attempt, from 1.
     Progress { number: u32, progress: Progress },
-    /// The deploy key isn't there; the job shall wait for it until `until`.
-    Park { key: String, until: Time },
+    /// The deploy key isn't there; nothing of the attempt runs, and the job shall wait for the key for at most `wait`.
+    Park { key: String, wait: Period, log: LogSummary },
     /// The attempt is over.
     End { end: AttemptEnd, log: LogSummary },
 }

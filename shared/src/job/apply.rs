@@ -94,7 +94,8 @@ impl Job {
 
             (S::Queued { .. }, Command::Claim(claim)) => self.granted(&claim, now)?,
             (S::Assigned(hold) | S::Running(hold), Command::Claim(claim)) => {
-                if hold.claim != claim.claim || self.attempt != claim.attempt {
+                let repeated = (hold.claim, hold.worker, self.attempt) == (claim.claim, claim.worker, claim.attempt);
+                if !repeated {
                     return Err(Rejection::NotQueued);
                 }
                 by_itself()
@@ -125,9 +126,10 @@ impl Job {
                 self.current(attempt)?;
                 by_itself().attempt_failed(Failure::WorkerLost { message }, Some(hold.stop(self, Period::ZERO)))
             }
-            (S::Canceling { cancel, .. }, Command::WorkerLost { attempt, .. }) => {
+            (S::Canceling { hold, cancel }, Command::WorkerLost { attempt, message }) => {
                 self.current(attempt)?;
-                by_itself().canceled(cancel.ended(false), None)
+                let lost = EventKind::WorkerLost { message, stop: hold.stop(self, Period::ZERO) };
+                by_itself().event(lost).canceled(cancel.ended(false), None)
             }
             (S::Scheduled { .. } | S::Blocked { .. } | S::Queued { .. }, Command::WorkerLost { .. })
             | (S::Succeeded | S::Failed { .. } | S::Canceled { .. }, Command::WorkerLost { .. }) => {
@@ -174,7 +176,8 @@ impl Job {
     }
 
     fn cancel_at_once(&self, cancel: &Cancel, offer: Option<super::Offer>, now: Time) -> Move {
-        let canceled = Canceled { by: cancel.by.clone(), at: now, why: cancel.why.clone(), confirmed: true };
+        let confirmed = self.attempt == Attempt::default() || self.last_attempt_told();
+        let canceled = Canceled { by: cancel.by.clone(), at: now, why: cancel.why.clone(), confirmed };
         Move::of(self, cancel.by.clone(), now).event(cancel.requested()).canceled(canceled, offer)
     }
 

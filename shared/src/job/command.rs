@@ -46,12 +46,13 @@ pub struct WorkerMessage {
 /// What a worker can say about an attempt that it holds.
 #[derive(Debug, Clone, PartialEq)]
 pub enum WorkerWord {
-    /// The grant came late or isn't wanted any more; nothing of it was started.
+    /// The grant came late or isn't wanted any more; nothing of it was started, and it has no log.
     Decline { why: String },
     /// Report `number` of the attempt, counted from 1; a repeat changes nothing.
     Progress { number: u32, progress: Progress },
-    /// The deploy key isn't there: let the worker go and wait for it until `until`.
-    Park { key: String, until: Time },
+    /// The deploy key isn't there and nothing of the attempt runs: let the worker go, and wait for the key for at
+    /// most `wait`.
+    Park { key: String, wait: Period, log: LogSummary },
     /// The attempt is over and nothing of it runs any more.
     End { end: AttemptEnd, log: LogSummary },
 }

@@ -19,21 +19,22 @@ impl Hold {
 impl Job {
     /// A word about a live attempt that nobody has cancelled.
     pub(super) fn heard(&self, hold: &Hold, said: WorkerMessage, now: Time) -> Result<Move, Rejection> {
-        self.from_holder(&said)?;
+        self.by_holder(&said)?;
         let moved = Move::of(self, Actor::Worker(said.worker), now);
         let preparing = matches!(self.state, State::Assigned(_));
         Ok(match said.word {
             WorkerWord::Decline { why } => {
-                self.not_begun(hold)?;
-                let mut moved = moved.event(EventKind::Declined { why });
+                not_begun(hold)?;
+                let mut moved = moved.told(LogSummary::default()).event(EventKind::Declined { why });
                 moved.job.started_at = None;
                 moved.queued()
             }
-            WorkerWord::Park { key, until } => {
+            WorkerWord::Park { key, wait, log } => {
                 if !preparing {
                     return Err(Rejection::Begun);
                 }
-                moved.event(EventKind::Blocked { key: key.clone(), until }).at(State::Blocked { key, until })
+                let until = now.plus(wait);
+                moved.told(log).event(EventKind::Blocked { key: key.clone(), until }).at(State::Blocked { key, until })
             }
             WorkerWord::Progress { number, .. } if number <= hold.reports => moved,
             WorkerWord::Progress { number, progress } => {
@@ -68,14 +69,15 @@ impl Job {
         said: WorkerMessage,
         now: Time,
     ) -> Result<Move, Rejection> {
-        self.from_holder(&said)?;
+        self.by_holder(&said)?;
         let moved = Move::of(self, Actor::Worker(said.worker), now);
         Ok(match said.word {
             WorkerWord::Decline { why } => {
-                self.not_begun(hold)?;
-                moved.event(EventKind::Declined { why }).canceled(cancel.ended(true), None)
+                not_begun(hold)?;
+                let moved = moved.told(LogSummary::default()).event(EventKind::Declined { why });
+                moved.canceled(cancel.ended(true), None)
             }
-            WorkerWord::Park { .. } => moved.canceled(cancel.ended(true), None),
+            WorkerWord::Park { log, .. } => moved.told(log).canceled(cancel.ended(true), None),
             WorkerWord::Progress { number, .. } if number <= hold.reports => moved,
             WorkerWord::Progress { number, progress } => {
                 let hold = Hold { reports: number, ..hold.clone() };
@@ -90,23 +92,23 @@ impl Job {
 
     /// A word about the last attempt of a terminal job: its end is noted once, everything else is too late.
     pub(super) fn heard_late(&self, said: WorkerMessage, now: Time) -> Result<Move, Rejection> {
-        self.from_holder(&said)?;
+        self.by_holder(&said)?;
         let moved = Move::of(self, Actor::Worker(said.worker), now);
         match said.word {
-            WorkerWord::End { .. } if self.told.as_ref().is_some_and(|told| told.attempt == self.attempt) => Ok(moved),
+            WorkerWord::End { .. } if self.last_attempt_told() => Ok(moved),
             WorkerWord::End { end, log } => Ok(moved.told(log.clone()).event(EventKind::LateReport { end, log })),
             WorkerWord::Decline { .. } | WorkerWord::Park { .. } | WorkerWord::Progress { .. } => Err(Rejection::Stale),
         }
     }
 
-    fn from_holder(&self, said: &WorkerMessage) -> Result<(), Rejection> {
+    fn by_holder(&self, said: &WorkerMessage) -> Result<(), Rejection> {
         self.current(said.attempt)?;
         if self.worker == Some(said.worker) { Ok(()) } else { Err(Rejection::Stale) }
     }
+}
 
-    fn not_begun(&self, hold: &Hold) -> Result<(), Rejection> {
-        if hold.reports == 0 { Ok(()) } else { Err(Rejection::Begun) }
-    }
+fn not_begun(hold: &Hold) -> Result<(), Rejection> {
+    if hold.reports == 0 { Ok(()) } else { Err(Rejection::Begun) }
 }
 
 impl Move {

@@ -61,6 +61,7 @@ impl fmt::Display for Limit {
 pub enum Failure {
     StepFailed {
         step: u32,
+        #[serde(flatten)]
         exit: Exit,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         message: Option<String>,
@@ -93,11 +94,14 @@ pub enum Failure {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Canceled {
     pub by: Actor,
-    /// When the cancel was committed.
+    /// When the cancel was committed. Its JSON name differs because an event, which holds these fields beside its
+    /// own, has an `at` already.
+    #[serde(rename = "requested_at")]
     pub at: Time,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// Whether it is certain that nothing of the job runs: the worker has said so, or no worker ever had it.
+    /// Whether the worker of the last attempt has said that nothing of it runs; true as well where no worker ever had
+    /// the job.
     pub confirmed: bool,
 }
 

@@ -78,8 +78,10 @@ fn authority_fault(rest: &str) -> Option<&'static str> {
     let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
     if user.contains(':') {
         Some("must not hold a password")
-    } else if user.starts_with('-') || host.starts_with('-') || host.is_empty() || rest.contains(' ') {
+    } else if host.is_empty() || host.starts_with(['-', ':']) || user.starts_with('-') {
         Some("must have a host after the scheme")
+    } else if rest.contains(' ') {
+        Some("must not contain spaces")
     } else {
         None
     }

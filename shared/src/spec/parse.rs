@@ -72,53 +72,46 @@ fn submission(node: &Node, inside: &str, in_batch: bool) -> Option<Submission> {
 
 /// Reads every field before it gives up on one, so that the answer names all that is wrong.
 fn spec(job: &Object) -> Option<JobSpec> {
-    let repository = job.get("repository").map(|node| repository(&node));
+    let repository = optional(job.get("repository"), repository);
     let steps = job.require("steps").and_then(|node| steps(&node));
     let tags = job.get("tags").map_or_else(Vec::new, |node| tags(&node));
-    let priority = job.get("priority").map(|node| node.parsed());
+    let priority = optional(job.get("priority"), Node::parsed);
     let env = job.get("env").map_or_else(BTreeMap::new, |node| environment(&node));
     let timeout = positive(job, "timeout", TIMEOUT_DEFAULT);
     let grace = job.get("grace").map_or(Some(GRACE_DEFAULT), |node| node.parsed());
     let queue_timeout = positive(job, "queue_timeout", QUEUE_TIMEOUT_DEFAULT);
-    let run_at = job.get("run_at").map(|node| node.parsed());
+    let run_at = optional(job.get("run_at"), Node::parsed);
     let retry = job.get("retry").map_or_else(|| Some(Retry::default()), |node| retry(&node));
     let on_lost_contact = job.get("on_lost_contact").map_or(Some(OnLostContact::Run), |node| on_lost_contact(&node));
     let labels = job.get("labels").map_or_else(BTreeMap::new, |node| labels(&node));
     Some(JobSpec {
-        repository: repository.transpose_inner()?,
+        repository: repository.ok()?,
         steps: steps?,
         tags,
-        priority: priority.transpose_inner()?.unwrap_or_default(),
+        priority: priority.ok()?.unwrap_or_default(),
         env,
         timeout: timeout?,
         grace: grace?,
         queue_timeout: queue_timeout?,
-        run_at: run_at.transpose_inner()?,
+        run_at: run_at.ok()?,
         retry: retry?,
         on_lost_contact: on_lost_contact?,
         labels,
     })
 }
 
-/// An optional field that was read, or failed to be: `None` only for the failure.
-trait TransposeInner<T> {
-    fn transpose_inner(self) -> Option<Option<T>>;
-}
+/// A field was refused, which is noted already.
+struct Refused;
 
-impl<T> TransposeInner<T> for Option<Option<T>> {
-    fn transpose_inner(self) -> Option<Option<T>> {
-        match self {
-            Some(None) => None,
-            Some(value) => Some(value),
-            None => Some(None),
-        }
-    }
+/// An optional field, none where it is left out.
+fn optional<'a, T>(node: Option<Node<'a>>, read: impl FnOnce(&Node<'a>) -> Option<T>) -> Result<Option<T>, Refused> {
+    node.map(|node| read(&node).ok_or(Refused)).transpose()
 }
 
 fn repository(node: &Node) -> Option<Repository> {
     let fields = node.nested()?;
     let url = fields.require("url").and_then(|url| checked(&url, URL_BYTES_MAX, grammar::url_fault));
-    let reference = fields.get("ref").map(|r| checked(&r, NAME_BYTES_MAX, grammar::ref_fault));
+    let reference = optional(fields.get("ref"), |node| checked(node, NAME_BYTES_MAX, grammar::ref_fault));
     if let Some(key) = fields.get("deploy_key") {
         key.refuse("deploy keys can't be used yet: this version builds repositories of the worker's own host alone");
     }
@@ -128,7 +121,7 @@ fn repository(node: &Node) -> Option<Repository> {
         url_node.refuse("remote repositories can't be used yet: give a file:// URL or an absolute path");
     }
     fields.finish();
-    Some(Repository { url: url?, reference: reference.transpose_inner()? })
+    Some(Repository { url: url?, reference: reference.ok()? })
 }
 
 fn steps(node: &Node) -> Option<Vec<Step>> {
@@ -140,8 +133,8 @@ fn steps(node: &Node) -> Option<Vec<Step>> {
 
 fn step(node: &Node) -> Option<Step> {
     let fields = node.nested()?;
-    let name = fields.get("name").map(|name| name.text(NAME_BYTES_MAX).map(str::to_owned));
-    let timeout = fields.get("timeout").map(|timeout| positive_period(&timeout));
+    let name = optional(fields.get("name"), |node| node.text(NAME_BYTES_MAX).map(str::to_owned));
+    let timeout = optional(fields.get("timeout"), positive_period);
     let (run, exec) = (fields.get("run"), fields.get("exec"));
     fields.finish();
     let action = match (run, exec) {
@@ -156,7 +149,7 @@ fn step(node: &Node) -> Option<Step> {
             None
         }
     };
-    Some(Step { name: name.transpose_inner()?, action: action?, timeout: timeout.transpose_inner()? })
+    Some(Step { name: name.ok()?, action: action?, timeout: timeout.ok()? })
 }
 
 fn argv(node: &Node) -> Option<Vec<String>> {

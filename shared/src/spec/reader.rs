@@ -1,6 +1,7 @@
 //! Reads JSON from outside field by field and collects every mistake, where a derived decoder stops at the first.
 
 use std::cell::RefCell;
+use std::cmp::Ordering;
 use std::fmt::Display;
 use std::str::FromStr;
 
@@ -8,10 +9,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-/// The most mistakes that one answer lists; a reader who has mended these asks again.
-const ERRORS_MAX: usize = 100;
+/// The most mistakes that one answer lists: one for each job of the largest batch.
+const ERRORS_MAX: usize = super::JOBS_MAX;
 /// The most bytes of a field's path that an answer repeats: keys come from outside.
 const PATH_BYTES_MAX: usize = 300;
+/// The most bytes of a text that stands for a time, a period or one of a few words.
+const PARSED_BYTES_MAX: usize = 300;
 
 /// A field that is refused, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -33,11 +36,13 @@ impl FieldError {
 pub struct Errors(RefCell<Vec<FieldError>>);
 
 impl Errors {
-    /// Notes one; beyond the first hundred they are dropped.
+    /// Notes one. At the first beyond [`ERRORS_MAX`] the answer says that there are more, and drops the rest.
     pub fn add(&self, path: &str, detail: impl Display) {
         let mut errors = self.0.borrow_mut();
-        if errors.len() < ERRORS_MAX {
-            errors.push(FieldError::new(cut(path), detail.to_string()));
+        match errors.len().cmp(&ERRORS_MAX) {
+            Ordering::Less => errors.push(FieldError::new(cut(path), detail.to_string())),
+            Ordering::Equal => errors.push(FieldError::new("body", "has more mistakes than are listed here")),
+            Ordering::Greater => {}
         }
     }
 
@@ -133,7 +138,7 @@ impl<'a> Node<'a> {
 
     /// The value as a text that `T` can be read from.
     pub fn parsed<T: FromStr<Err: Display>>(&self) -> Option<T> {
-        match self.text(PATH_BYTES_MAX)?.parse() {
+        match self.text(PARSED_BYTES_MAX)?.parse() {
             Ok(value) => Some(value),
             Err(error) => {
                 self.refuse(error);
@@ -173,7 +178,10 @@ pub struct Object<'a> {
 impl<'a> Object<'a> {
     /// The field of that name; `null` counts as left out.
     pub fn get(&self, name: &'static str) -> Option<Node<'a>> {
-        self.known.borrow_mut().push(name);
+        let mut known = self.known.borrow_mut();
+        if !known.contains(&name) {
+            known.push(name);
+        }
         let value = self.fields.get(name).filter(|value| !value.is_null())?;
         Some(Node { value, path: self.path_of(name), errors: self.errors })
     }
