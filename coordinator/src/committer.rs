@@ -68,20 +68,14 @@ impl Commits {
         let job = transition.job.clone();
         match self.write(Write::Change { from, transition: Box::new(transition) }).await? {
             Written::Changed { fence, .. } => Ok(Some(Job { fence: fence.unwrap_or(job.fence), ..job })),
-            Written::Conflict | Written::Submitted(_) | Written::KeyReused(_) => Ok(None),
+            Written::Conflict => Ok(None),
+            Written::Submitted(_) | Written::KeyReused(_) | Written::TooManyTagSets(_) => Err(Error::Unknown),
         }
     }
 
-    /// Commits new jobs, all or none.
-    ///
-    /// # Errors
-    /// Of the inner result: the index of the job whose idempotency key stands for another body.
-    pub async fn submit(&self, jobs: Vec<NewJob>) -> Result<Result<Vec<Submitted>, usize>, Error> {
-        match self.write(Write::Submit(jobs)).await? {
-            Written::Submitted(submitted) => Ok(Ok(submitted)),
-            Written::KeyReused(index) => Ok(Err(index)),
-            Written::Changed { .. } | Written::Conflict => Err(Error::Unknown),
-        }
+    /// Commits new jobs, all or none; the answer is never [`Written::Changed`].
+    pub async fn submit(&self, jobs: Vec<NewJob>) -> Result<Written, Error> {
+        self.write(Write::Submit(jobs)).await
     }
 
     /// Waits until everything that was handed over is committed or refused; nothing is taken any more.

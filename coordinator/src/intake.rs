@@ -138,7 +138,7 @@ fn report_one(parts: &Arc<Parts>, batch: &Reports, report: &Report) -> impl Futu
         }),
         ReportKind::Decline { why } => said(WorkerWord::Decline { why }),
         ReportKind::Progress { number, progress } => said(WorkerWord::Progress { number, progress }),
-        ReportKind::Park { key, until } => said(WorkerWord::Park { key, until }),
+        ReportKind::Park { key, wait, log } => said(WorkerWord::Park { key, wait, log }),
         ReportKind::End { end, log } => said(WorkerWord::End { end, log }),
     };
     let (parts, taken) = (Arc::clone(parts), parts.jobs.tell(job, command));

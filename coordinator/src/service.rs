@@ -20,7 +20,7 @@ use shared::time::Period;
 
 use crate::committer::{self, Commits};
 use crate::registry::Jobs;
-use crate::store::{self, Filter, IdempotencyKey, NewJob, Store, Submitted};
+use crate::store::{self, Filter, IdempotencyKey, NewJob, Store, Submitted, Written};
 use crate::supervisor;
 use crate::vault::Vault;
 
@@ -47,6 +47,9 @@ pub enum Error {
     /// The idempotency key of the submission's job at this index stands for another body.
     #[error("the idempotency key was used for another job before")]
     KeyReused(usize),
+    /// The tags of the submission's job at this index would make one tag set more than are allowed at a time.
+    #[error("open jobs use too many different tag sets")]
+    TooManyTagSets(usize),
     /// A bound is reached.
     #[error("too much is under way")]
     Busy { retry_after: Duration },
@@ -246,7 +249,13 @@ impl Service {
 
     async fn store_new(&self, new: Vec<NewJob>) -> Result<Vec<Accepted>, Error> {
         let jobs: Vec<Job> = new.iter().map(|new| new.transition.job.clone()).collect();
-        let submitted = self.parts.commits.submit(new).await?.map_err(Error::KeyReused)?;
+        let submitted = match self.parts.commits.submit(new).await? {
+            Written::Submitted(submitted) => submitted,
+            Written::KeyReused(index) => return Err(Error::KeyReused(index)),
+            Written::TooManyTagSets(index) => return Err(Error::TooManyTagSets(index)),
+            // An id that is taken: a repeat mints another one.
+            Written::Conflict | Written::Changed { .. } => return Err(Error::Unavailable { retry_after: RETRY_AFTER }),
+        };
         let mut accepted = Vec::with_capacity(jobs.len());
         for (job, submitted) in jobs.into_iter().zip(submitted) {
             accepted.push(match submitted {

@@ -106,7 +106,6 @@ pub struct Batch {
 
 /// One write: taken whole or not at all.
 #[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "most writes are changes, so boxing them would save no memory")]
 pub enum Write {
     /// New jobs that are submitted together.
     Submit(Vec<NewJob>),

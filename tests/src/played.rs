@@ -98,11 +98,8 @@ pub struct Hand {
 impl Hand {
     /// A worker that has said hello.
     pub async fn arrive(bus: &Arc<LocalBus>) -> Self {
-        let hand = Self {
-            bus: Arc::clone(bus),
-            id: WorkerId(clock::random_uuid()),
-            instance: Instance(clock::random_uuid()),
-        };
+        let hand =
+            Self { bus: Arc::clone(bus), id: WorkerId(clock::random_uuid()), instance: Instance(clock::random_uuid()) };
         hand.hello().await;
         hand
     }
