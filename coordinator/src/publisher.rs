@@ -31,6 +31,8 @@ const WRITE_EVERY: Duration = Duration::from_secs(1);
 /// Between two tries to publish, doubled each time up to the second figure.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// From a window that was lost to reading it from the store.
+const READ_AGAIN_AFTER: Duration = Duration::from_millis(250);
 /// How long a worker may take to say that it has heard an order; heartbeats repeat it.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
 /// The most orders to workers that are under way.
@@ -134,7 +136,7 @@ impl Publisher {
             log.waiting.clear();
             log.taken = log.published;
         }
-        ctx.run_later(RETRY_MAX, move |actor, ctx| actor.pump(shard, ctx));
+        ctx.run_later(READ_AGAIN_AFTER, move |actor, ctx| actor.pump(shard, ctx));
     }
 
     fn write_cursors(&mut self, ctx: &mut Context<Self>) {

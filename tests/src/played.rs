@@ -1,7 +1,7 @@
 //! A coordinator in this process, and a worker that a test plays by hand over the real bus.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use coordinator::Coordinator;
@@ -18,10 +18,33 @@ use shared::job::{Event, Job};
 use shared::seal::OneTimeKey;
 use shared::spec::{Priority, parse_single};
 use shared::time::Period;
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
+
 use shared::wire::{self, Answer, Answers, Grant, Heartbeat, HeartbeatReply, Hello, Lane, Report, ReportKind, Reports};
 
 /// How long a test waits for anything before it fails.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Fault points are the process's own: whoever arms one is alone, all others run side by side.
+static TURNS: LazyLock<Arc<RwLock<()>>> = LazyLock::new(Arc::default);
+
+/// A test's turn, until it is dropped.
+pub enum Turn {
+    Shared(OwnedRwLockReadGuard<()>),
+    Alone(OwnedRwLockWriteGuard<()>),
+}
+
+impl Turn {
+    /// Waits until no test that arms fault points runs.
+    pub async fn shared() -> Self {
+        Self::Shared(Arc::clone(&TURNS).read_owned().await)
+    }
+
+    /// Waits until no other test runs: for one that arms fault points.
+    pub async fn alone() -> Self {
+        Self::Alone(Arc::clone(&TURNS).write_owned().await)
+    }
+}
 
 /// A coordinator on a database file, with the bus it serves.
 pub struct Played {

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use actix::{
-    Actor, ActorFutureExt, Addr, AsyncContext, AtomicResponse, Context, Handler, MailboxError, Message,
-    ResponseActFuture, Supervised, Supervisor, WrapFuture,
+    Actor, ActorFutureExt, Addr, AtomicResponse, Context, Handler, MailboxError, Message, ResponseActFuture,
+    Supervised, Supervisor, WrapFuture,
 };
 use tokio::sync::oneshot;
 

@@ -5,7 +5,7 @@ use shared::id::Attempt;
 use shared::job::{AttemptEnd, Cancel, Exit, Failure, Progress, Rejection, StateName};
 use shared::log::LogSummary;
 use shared::wire::{Answer, ReportKind};
-use tests::played::{Hand, Played, client, one_step};
+use tests::played::{Hand, Played, Turn, client, one_step};
 
 pub fn succeeded() -> ReportKind {
     ReportKind::End { end: AttemptEnd::Succeeded, log: LogSummary::default() }
@@ -22,6 +22,7 @@ fn progress(number: u32, progress: Progress) -> ReportKind {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_succeeds_and_its_timeline_tells_it_all() {
+    let _turn = Turn::shared().await;
     let dir = tempfile::tempdir().unwrap();
     let played = Played::start(&dir.path().join("db")).await;
     let hand = Hand::arrive(&played.bus).await;
@@ -42,6 +43,7 @@ async fn a_job_succeeds_and_its_timeline_tells_it_all() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stale_attempt_is_refused_whatever_it_says() {
+    let _turn = Turn::shared().await;
     let dir = tempfile::tempdir().unwrap();
     let played = Played::start(&dir.path().join("db")).await;
     let hand = Hand::arrive(&played.bus).await;
@@ -67,6 +69,7 @@ async fn a_stale_attempt_is_refused_whatever_it_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_is_told_to_the_worker_again_with_every_heartbeat() {
+    let _turn = Turn::shared().await;
     let dir = tempfile::tempdir().unwrap();
     let played = Played::start(&dir.path().join("db")).await;
     let hand = Hand::arrive(&played.bus).await;
@@ -91,6 +94,7 @@ async fn a_cancel_is_told_to_the_worker_again_with_every_heartbeat() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scheduled_job_is_queued_at_its_time_and_expires_at_its_limit() {
+    let _turn = Turn::shared().await;
     let dir = tempfile::tempdir().unwrap();
     let played = Played::start(&dir.path().join("db")).await;
     let run_at = shared::clock::now().plus(shared::time::Period::from_millis(300)).to_string();
@@ -107,6 +111,7 @@ async fn a_scheduled_job_is_queued_at_its_time_and_expires_at_its_limit() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_by_filter_reaches_every_open_job_that_matches_and_no_other() {
+    let _turn = Turn::shared().await;
     let dir = tempfile::tempdir().unwrap();
     let played = Played::start(&dir.path().join("db")).await;
     let mut wanted = Vec::new();
@@ -134,6 +139,7 @@ async fn a_cancel_by_filter_reaches_every_open_job_that_matches_and_no_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_declined_grant_uses_no_try() {
+    let _turn = Turn::shared().await;
     let dir = tempfile::tempdir().unwrap();
     let played = Played::start(&dir.path().join("db")).await;
     let hand = Hand::arrive(&played.bus).await;

@@ -6,7 +6,7 @@ use shared::job::{AttemptEnd, Cancel, EventKind, StateName};
 use shared::log::LogSummary;
 use shared::spec::parse_single;
 use shared::wire::{Answer, ReportKind};
-use tests::played::{Hand, Played, client, one_step};
+use tests::played::{Hand, Played, Turn, client, one_step};
 
 fn succeeded() -> ReportKind {
     ReportKind::End { end: AttemptEnd::Succeeded, log: LogSummary::default() }
@@ -18,6 +18,7 @@ fn cancel() -> Cancel {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_races_of_complete_against_cancel_have_one_outcome_each() {
+    let _turn = Turn::shared().await;
     let dir = tempfile::tempdir().unwrap();
     let played = Played::start(&dir.path().join("db")).await;
     let hand = Hand::arrive(&played.bus).await;
@@ -65,6 +66,7 @@ fn terminal(kind: &EventKind) -> Option<StateName> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancel_races_a_claim_and_the_job_runs_or_never_starts() {
+    let _turn = Turn::shared().await;
     let dir = tempfile::tempdir().unwrap();
     let played = Played::start(&dir.path().join("db")).await;
     let hand = Hand::arrive(&played.bus).await;
@@ -90,6 +92,7 @@ async fn a_cancel_races_a_claim_and_the_job_runs_or_never_starts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_same_idempotency_key_at_once_makes_one_job() {
+    let _turn = Turn::shared().await;
     let dir = tempfile::tempdir().unwrap();
     let played = Played::start(&dir.path().join("db")).await;
     let submit = || {

@@ -1,6 +1,6 @@
 //! What happens when a part dies over its work, or an answer is lost.
 //!
-//! The fault points are the process's own, so these tests take turns.
+//! The fault points are the process's own, so each of these tests runs alone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,10 +10,7 @@ use coordinator::service::Error;
 use shared::bus::Bus;
 use shared::job::{Cancel, StateName};
 use shared::wire::Answer;
-use tests::played::{DEADLINE, Hand, Played, client, one_step};
-use tokio::sync::Mutex;
-
-static TURN: Mutex<()> = Mutex::const_new(());
+use tests::played::{DEADLINE, Hand, Played, Turn, client, one_step};
 
 fn cancel() -> Cancel {
     Cancel { by: client(), why: None, force: false, grace: None }
@@ -21,7 +18,7 @@ fn cancel() -> Cancel {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_supervisor_that_panics_is_started_afresh_and_its_caller_gets_an_error() {
-    let _turn = TURN.lock().await;
+    let _turn = Turn::alone().await;
     let dir = tempfile::tempdir().unwrap();
     let played = Played::start(&dir.path().join("db")).await;
     let id = played.submit(one_step()).await;
@@ -41,7 +38,7 @@ async fn a_supervisor_that_panics_is_started_afresh_and_its_caller_gets_an_error
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_supervisor_that_dies_with_a_live_attempt_takes_its_end() {
-    let _turn = TURN.lock().await;
+    let _turn = Turn::alone().await;
     let dir = tempfile::tempdir().unwrap();
     let played = Played::start(&dir.path().join("db")).await;
     let hand = Hand::arrive(&played.bus).await;
@@ -58,7 +55,7 @@ async fn a_supervisor_that_dies_with_a_live_attempt_takes_its_end() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_whose_answer_is_lost_is_told_as_unknown_and_found_done() {
-    let _turn = TURN.lock().await;
+    let _turn = Turn::alone().await;
     let dir = tempfile::tempdir().unwrap();
     let played = Played::start(&dir.path().join("db")).await;
     let id = played.submit(one_step()).await;
@@ -75,7 +72,7 @@ async fn a_commit_whose_answer_is_lost_is_told_as_unknown_and_found_done() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_publisher_that_fails_between_commit_and_publication_publishes_from_the_store() {
-    let _turn = TURN.lock().await;
+    let _turn = Turn::alone().await;
     let dir = tempfile::tempdir().unwrap();
     let played = Played::start(&dir.path().join("db")).await;
     let mut events = played.bus.events().await.unwrap();
@@ -96,7 +93,7 @@ async fn a_publisher_that_fails_between_commit_and_publication_publishes_from_th
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_that_starts_again_offers_what_was_queued_and_ends_what_its_worker_left() {
-    let _turn = TURN.lock().await;
+    let _turn = Turn::alone().await;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
     let played = Played::start(&path).await;
@@ -119,7 +116,7 @@ async fn a_coordinator_that_starts_again_offers_what_was_queued_and_ends_what_it
 
 #[tokio::test(flavor = "multi_thread")]
 async fn stopping_leaves_nothing_unpublished_and_refuses_what_comes_late() {
-    let _turn = TURN.lock().await;
+    let _turn = Turn::alone().await;
     let dir = tempfile::tempdir().unwrap();
     let played = Played::start(&dir.path().join("db")).await;
     let id = played.submit(one_step()).await;
