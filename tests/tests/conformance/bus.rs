@@ -56,6 +56,7 @@ macro_rules! suite {
                 a_withdrawn_offer_is_not_delivered,
                 an_offer_withdrawn_from_a_hand_does_not_come_again,
                 an_offer_withdrawn_and_put_out_anew_is_delivered_once,
+                an_offer_put_out_anew_while_its_old_self_is_in_a_hand_is_delivered_once,
                 the_offer_of_the_next_attempt_is_another_one,
             }
             events {

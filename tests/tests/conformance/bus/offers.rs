@@ -210,6 +210,22 @@ pub async fn an_offer_withdrawn_and_put_out_anew_is_delivered_once(medium: &dyn 
     assert_eq!(offered(&bus.take(&lanes(["a"]), 10, SOON).await.unwrap()), [offer]);
 }
 
+pub async fn an_offer_put_out_anew_while_its_old_self_is_in_a_hand_is_delivered_once(medium: &dyn Medium) {
+    let bus = medium.connect().await;
+    let offer = offer("a");
+    bus.offer(&offer).await.unwrap();
+    let old = take_one(&*bus, "a").await;
+    bus.withdraw(&offer).await.unwrap();
+    assert_eq!(bus.offer(&offer).await, Ok(Placed::New));
+
+    old.back(AT_ONCE);
+    let new = take_one(&*bus, "a").await;
+
+    assert_eq!(offered(&bus.take(&lanes(["a"]), 10, medium.settle_within() / 4).await.unwrap()), []);
+    new.done();
+    assert_never_again(medium, &*bus, "a").await;
+}
+
 pub async fn the_offer_of_the_next_attempt_is_another_one(medium: &dyn Medium) {
     let bus = medium.connect().await;
     let first = offer("a");
