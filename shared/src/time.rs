@@ -12,17 +12,17 @@ use serde::{Deserialize, Serialize};
 pub struct Time(i64);
 
 impl Time {
-    /// The last point that RFC 3339 can write: 9999-12-30T22:00:00.999999Z.
-    pub const MAX: Self = Self(253_402_207_200_999_999);
+    /// The last point that can be written everywhere: 9999-12-30T22:00:00Z.
+    pub const MAX: Self = Self(253_402_207_200_000_000);
 
     /// The point `micros` microseconds after 1970-01-01T00:00:00Z.
     pub fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
 
-    /// From a timestamp of finer resolution, cut to the microsecond.
+    /// From a timestamp of finer resolution, cut to the microsecond and to [`Time::MAX`].
     pub fn from_jiff(timestamp: jiff::Timestamp) -> Self {
-        Self(timestamp.as_microsecond())
+        Self(timestamp.as_microsecond()).min(Self::MAX)
     }
 
     /// Microseconds since 1970-01-01T00:00:00Z.

@@ -4,6 +4,7 @@
 mod pure {
     mod acts;
     mod builders;
+    mod details;
     mod edges;
     mod events;
     mod promises;

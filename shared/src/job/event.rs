@@ -108,7 +108,6 @@ pub enum EventKind {
         offer: Option<Offer>,
     },
     Canceled {
-        #[serde(flatten)]
         canceled: Canceled,
         /// The offer that is withdrawn.
         #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -94,9 +94,7 @@ pub enum Failure {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Canceled {
     pub by: Actor,
-    /// When the cancel was committed. Its JSON name differs because an event, which holds these fields beside its
-    /// own, has an `at` already.
-    #[serde(rename = "requested_at")]
+    /// When the cancel was committed.
     pub at: Time,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
