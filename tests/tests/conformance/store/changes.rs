@@ -5,6 +5,7 @@ use serde_json::json;
 use shared::id::{CommitId, Fence, JobId, Seq, ShardSeq, Version};
 use shared::job::{AttemptEnd, Command, Exit, Failure, Job, Progress, StateName, WorkerWord};
 use shared::log::LogSummary;
+use shared::time::Period;
 
 use super::Database;
 use super::writer::{
@@ -21,7 +22,9 @@ pub async fn every_state_reads_back_as_it_was(database: &dyn Database) {
     let log = LogSummary { chunks: 2, bytes: 9, sha256: "ab".repeat(32) };
     let lost = |job: &Job| Command::WorkerLost { attempt: job.attempt, message: "no heartbeat".to_owned() };
     let commit = CommitId::try_from("0123456789abcdef0123456789abcdef01234567".to_owned()).unwrap();
-    let park = |job: &Job| said(job, WorkerWord::Park { key: "app".to_owned(), until: at(900) });
+    let park = |job: &Job| {
+        said(job, WorkerWord::Park { key: "app".to_owned(), wait: Period::from_secs(600), log: LogSummary::default() })
+    };
     let checked_out = |job: &Job| {
         said(job, WorkerWord::Progress { number: 1, progress: Progress::CheckedOut { commit: commit.clone() } })
     };
@@ -62,7 +65,7 @@ pub async fn a_transition_from_another_version_changes_nothing(database: &dyn Da
     let job = writer.grant(&old, worker()).await;
 
     let stale = writer.commit_one(changed(&old, cancel(), at(2))).await;
-    let early = Write::Change { from: Version(9), transition: job.apply(cancel(), at(2)).unwrap() };
+    let early = Write::Change { from: Version(9), transition: Box::new(job.apply(cancel(), at(2)).unwrap()) };
     let early = writer.commit_one(early).await;
 
     assert_eq!((stale, early), (Written::Conflict, Written::Conflict));

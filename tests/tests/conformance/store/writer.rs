@@ -148,7 +148,7 @@ pub fn client() -> Actor {
 
 /// The write of a transition that was applied to `job`.
 pub fn change(job: &Job, transition: Transition) -> Write {
-    Write::Change { from: job.version, transition }
+    Write::Change { from: job.version, transition: Box::new(transition) }
 }
 
 /// The write that follows when `job` takes `command`.
