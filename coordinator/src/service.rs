@@ -1,6 +1,40 @@
-//! What the API and the command line speak to.
+//! What the API and the command line speak to: jobs submitted, read, cancelled, retried and followed.
+//!
+//! Reads go to the store; what moves a job goes to its supervisor. Nothing here knows HTTP.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use tokio::sync::broadcast;
+
+use shared::bus::{Bus, Hint};
+use shared::clock;
+use shared::id::{Actor, Attempt, JobId, Seq, Shard};
+use shared::job::{self, Cancel, Command, Event, Job, StateName};
+use shared::log::Line;
+use shared::secret::Secrets;
+use shared::spec::{JobSpec, Submission};
+use shared::time::Period;
+
+use crate::committer::{self, Commits};
+use crate::registry::Jobs;
+use crate::store::{self, Filter, IdempotencyKey, NewJob, Store, Submitted, Written};
+use crate::supervisor;
+use crate::vault::Vault;
+
+/// How long an idempotency key stands for its first job.
+const IDEMPOTENCY: Period = Period::from_secs(24 * 60 * 60);
+/// What a caller is told to wait at a bound, or when the store doesn't answer.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// A watcher looks again after this long, also without a hint.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+/// How many ids a cancel by filter reads at once, and how many of these cancels are under way at once.
+const CANCEL_PAGE: u32 = 1000;
+const CANCELS_AT_ONCE: usize = 256;
+/// How long after its job's end a log may still be incomplete without a word about it.
+const LOG_LATE: Duration = Duration::from_secs(5);
 
 /// Why a call wasn't done.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -13,6 +47,9 @@ pub enum Error {
     /// The idempotency key of the submission's job at this index stands for another body.
     #[error("the idempotency key was used for another job before")]
     KeyReused(usize),
+    /// The tags of the submission's job at this index would make one tag set more than are allowed at a time.
+    #[error("open jobs use too many different tag sets")]
+    TooManyTagSets(usize),
     /// A bound is reached.
     #[error("too much is under way")]
     Busy { retry_after: Duration },
@@ -22,4 +59,274 @@ pub enum Error {
     /// A defect of ours; the log says more.
     #[error("an internal error")]
     Internal,
+}
+
+/// A job that was submitted, or the first one under its idempotency key.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Accepted {
+    pub job: Job,
+    /// Whether the key was seen before.
+    pub existing: bool,
+}
+
+/// What a cancel made of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Canceled {
+    pub state: StateName,
+    /// Whether it had ended before.
+    pub was_terminal: bool,
+}
+
+/// How far a job's log is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogState {
+    /// More may come.
+    Growing,
+    /// All of it is stored.
+    Complete,
+    /// No more will come, and something is missing: what, in words.
+    Gap(String),
+}
+
+/// The service; clones are the same one.
+#[derive(Clone)]
+pub struct Service {
+    parts: Arc<Parts>,
+}
+
+/// What the service works with.
+pub(crate) struct Parts {
+    pub store: Arc<dyn Store>,
+    pub bus: Arc<dyn Bus>,
+    pub jobs: Jobs,
+    pub commits: Commits,
+    pub vault: Arc<Vault>,
+    pub shards: Vec<Shard>,
+    pub stopping: AtomicBool,
+}
+
+impl Service {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self { parts: Arc::new(parts) }
+    }
+
+    /// Refuses from now on whatever would move a job.
+    pub(crate) fn refuse(&self) {
+        self.parts.stopping.store(true, Ordering::Release);
+    }
+
+    /// Stores new jobs, all or none; returns one answer for each, in order.
+    pub async fn submit(&self, by: &Actor, submissions: Vec<Submission>) -> Result<Vec<Accepted>, Error> {
+        let jobs = submissions.into_iter().map(|submission| self.new_job(by, submission, None));
+        self.store_new(jobs.collect::<Result<_, _>>()?).await
+    }
+
+    /// Wants a job stopped; returns when that is committed.
+    pub async fn cancel(&self, id: JobId, cancel: Cancel) -> Result<Canceled, Error> {
+        self.open()?;
+        let taken = self.parts.jobs.tell(id, Command::Cancel(cancel)).await?;
+        Ok(Canceled { state: taken.job.state.name(), was_terminal: !taken.changed && taken.job.is_terminal() })
+    }
+
+    /// Wants every job stopped that `filter` lets through and that hasn't ended; returns how many there were.
+    pub async fn cancel_matching(&self, filter: Filter, by: Actor, why: Option<String>) -> Result<u64, Error> {
+        let (mut matched, mut after) = (0, None);
+        loop {
+            let ids = self.parts.store.open_jobs(&filter, after, CANCEL_PAGE).await?;
+            after = ids.last().copied();
+            matched += ids.len() as u64;
+            let full = ids.len() == CANCEL_PAGE as usize;
+            let cancel = Cancel { by: by.clone(), why: why.clone(), force: false, grace: None };
+            let results = stream::iter(ids).map(|id| self.cancel(id, cancel.clone())).buffer_unordered(CANCELS_AT_ONCE);
+            let failed = results.filter_map(async |result| result.err().filter(|error| *error != Error::NotFound));
+            if let Some(error) = std::pin::pin!(failed).next().await {
+                return Err(error);
+            }
+            if !full {
+                return Ok(matched);
+            }
+        }
+    }
+
+    /// A new job that repeats one that has ended, with its secrets.
+    pub async fn retry(&self, id: JobId, by: &Actor) -> Result<Job, Error> {
+        let first = self.job(id).await?;
+        if !first.is_terminal() {
+            return Err(Error::Conflict(format!(
+                "the job is {} and has not ended: cancel it first",
+                first.state.name()
+            )));
+        }
+        let secrets = match self.parts.store.secrets(id).await? {
+            Some(stored) => self.parts.vault.decrypt(id, &stored).map_err(internal)?,
+            None => Secrets::default(),
+        };
+        let spec = JobSpec { run_at: None, ..(*first.spec).clone() };
+        let submission = Submission { spec, secrets, idempotency_key: None, hash: [0; 32] };
+        let accepted = self.store_new(vec![self.new_job(by, submission, Some(id))?]).await?;
+        accepted.into_iter().next().map(|accepted| accepted.job).ok_or(Error::Internal)
+    }
+
+    /// The job as it is committed.
+    pub async fn job(&self, id: JobId) -> Result<Job, Error> {
+        self.parts.store.job(id).await?.ok_or(Error::NotFound)
+    }
+
+    /// The newest jobs that `filter` lets through, of those older than `before`; at most `limit`.
+    pub async fn jobs(&self, filter: &Filter, before: Option<JobId>, limit: u32) -> Result<Vec<Job>, Error> {
+        Ok(self.parts.store.jobs(filter, before, limit).await?)
+    }
+
+    /// The events of a job after number `after`, in order; at most `limit`.
+    pub async fn events(&self, id: JobId, after: Seq, limit: u32) -> Result<Vec<Event>, Error> {
+        let events = self.parts.store.events(id, after, limit).await?;
+        if events.is_empty() {
+            self.job(id).await?;
+        }
+        Ok(events)
+    }
+
+    /// The lines of a job's log after line `after`, of one attempt or of all; at most `limit`.
+    pub async fn lines(&self, id: JobId, attempt: Option<Attempt>, after: u64, limit: u32) -> Result<Vec<Line>, Error> {
+        let lines = self.parts.store.lines(id, attempt, after, limit).await?;
+        if lines.is_empty() {
+            self.job(id).await?;
+        }
+        Ok(lines)
+    }
+
+    /// Whether more of a job's log will come.
+    pub async fn log_state(&self, id: JobId) -> Result<LogState, Error> {
+        let job = self.job(id).await?;
+        let Some(finished) = job.finished_at else { return Ok(LogState::Growing) };
+        if job.attempt == Attempt::default() {
+            return Ok(LogState::Complete);
+        }
+        let told = job.told.as_ref().filter(|told| told.attempt == job.attempt);
+        let stored = self.parts.store.chunk_count(id, job.attempt).await?;
+        let missing = match told {
+            Some(told) if stored >= told.log.chunks => return Ok(LogState::Complete),
+            Some(told) => format!("{} of its {} parts are missing", told.log.chunks - stored, told.log.chunks),
+            None => "its worker was lost before it told how long the log is".to_owned(),
+        };
+        if clock::now().since(finished) < LOG_LATE { Ok(LogState::Growing) } else { Ok(LogState::Gap(missing)) }
+    }
+
+    /// Waits for changes of a job, from now on.
+    pub fn watch(&self, id: JobId) -> Watch {
+        Watch { id, hints: self.parts.bus.hints() }
+    }
+
+    /// Whether the service can do its work.
+    pub async fn ready(&self) -> Result<(), Error> {
+        self.open()?;
+        Ok(self.parts.store.ping().await?)
+    }
+
+    fn open(&self) -> Result<(), Error> {
+        let stopping = self.parts.stopping.load(Ordering::Acquire);
+        if stopping { Err(Error::Unavailable { retry_after: RETRY_AFTER }) } else { Ok(()) }
+    }
+
+    fn new_job(&self, by: &Actor, submission: Submission, retry_of: Option<JobId>) -> Result<NewJob, Error> {
+        self.open()?;
+        let Submission { spec, secrets, idempotency_key, hash } = submission;
+        let (now, random) = (clock::now(), clock::random::<12>());
+        let [.., high, low] = random;
+        let chosen = usize::from(u16::from_be_bytes([high, low])).checked_rem(self.parts.shards.len());
+        let shard = chosen.and_then(|chosen| self.parts.shards.get(chosen)).ok_or(Error::Internal)?;
+        let id = JobId::mint(*shard, now, *random.first_chunk().ok_or(Error::Internal)?);
+        let secrets = self.parts.vault.encrypt(id, &secrets).map_err(internal)?;
+        let transition = job::submit(id, Arc::new(spec), secrets.is_some(), retry_of, by.clone(), now);
+        let idempotency = idempotency_key.map(|key| IdempotencyKey {
+            owner: by.to_string(),
+            key,
+            hash: self.parts.vault.fingerprint(&hash),
+            expires: now.plus(IDEMPOTENCY),
+        });
+        Ok(NewJob { transition, secrets, idempotency })
+    }
+
+    async fn store_new(&self, new: Vec<NewJob>) -> Result<Vec<Accepted>, Error> {
+        let jobs: Vec<Job> = new.iter().map(|new| new.transition.job.clone()).collect();
+        let submitted = match self.parts.commits.submit(new).await? {
+            Written::Submitted(submitted) => submitted,
+            Written::KeyReused(index) => return Err(Error::KeyReused(index)),
+            Written::TooManyTagSets(index) => return Err(Error::TooManyTagSets(index)),
+            // An id that is taken: a repeat mints another one.
+            Written::Conflict | Written::Changed { .. } => return Err(Error::Unavailable { retry_after: RETRY_AFTER }),
+        };
+        let mut accepted = Vec::with_capacity(jobs.len());
+        for (job, submitted) in jobs.into_iter().zip(submitted) {
+            accepted.push(match submitted {
+                Submitted::New(_) => Accepted { job, existing: false },
+                Submitted::Existing(first) => Accepted { job: self.job(first).await?, existing: true },
+            });
+        }
+        Ok(accepted)
+    }
+}
+
+/// Wakes whoever follows a job.
+#[derive(Debug)]
+pub struct Watch {
+    id: JobId,
+    hints: broadcast::Receiver<Hint>,
+}
+
+impl Watch {
+    /// Returns when something of the job may have changed: at a hint, at the latest after a second.
+    pub async fn changed(&mut self) {
+        let hinted = async {
+            loop {
+                match self.hints.recv().await {
+                    Ok(hint) if hint.job != self.id => {}
+                    Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => return,
+                    Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+                }
+            }
+        };
+        // Without a hint in time the store is looked at all the same.
+        let _ = tokio::time::timeout(WATCH_EVERY, hinted).await;
+    }
+}
+
+fn internal(error: impl std::fmt::Display) -> Error {
+    tracing::error!(%error, "a call met a defect");
+    Error::Internal
+}
+
+impl From<store::Error> for Error {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::Unavailable(_) | store::Error::Unknown(_) | store::Error::Fenced => {
+                tracing::warn!(%error, "a call met the store");
+                Self::Unavailable { retry_after: RETRY_AFTER }
+            }
+            store::Error::Corrupt(_) => internal(error),
+        }
+    }
+}
+
+impl From<committer::Error> for Error {
+    fn from(error: committer::Error) -> Self {
+        match error {
+            committer::Error::Busy => Self::Busy { retry_after: RETRY_AFTER },
+            committer::Error::Unavailable | committer::Error::Unknown | committer::Error::Fenced => {
+                Self::Unavailable { retry_after: RETRY_AFTER }
+            }
+        }
+    }
+}
+
+impl From<supervisor::Error> for Error {
+    fn from(error: supervisor::Error) -> Self {
+        match error {
+            supervisor::Error::Unknown => Self::NotFound,
+            supervisor::Error::Refused(rejection) => Self::Conflict(rejection.to_string()),
+            supervisor::Error::Busy => Self::Busy { retry_after: RETRY_AFTER },
+            supervisor::Error::Unavailable => Self::Unavailable { retry_after: RETRY_AFTER },
+            supervisor::Error::Internal => Self::Internal,
+        }
+    }
 }

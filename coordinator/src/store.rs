@@ -13,6 +13,11 @@ use shared::log::{Chunk, Line};
 use shared::time::Time;
 use shared::wire::{Hello, LogAnswer, Welcome};
 
+pub mod sqlite;
+
+/// The most tag sets that are known at a time: each is one consumer per priority on the bus.
+pub const TAG_SETS_MAX: u32 = 1000;
+
 /// Keeps jobs, their events and logs. Every write names the coordinator that makes it, and is refused as
 /// [`Error::Fenced`] once that coordinator's lease is gone.
 #[async_trait]
@@ -92,7 +97,7 @@ pub struct OwnedShard {
 }
 
 /// What is committed together.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Batch {
     /// The number of the last event of each shard that the writes touch.
     pub last: HashMap<Shard, ShardSeq>,
@@ -105,7 +110,7 @@ pub enum Write {
     /// New jobs that are submitted together.
     Submit(Vec<NewJob>),
     /// A transition of a job whose version is still `from`.
-    Change { from: Version, transition: Transition },
+    Change { from: Version, transition: Box<Transition> },
 }
 
 /// A job to be stored for the first time.
@@ -125,6 +130,7 @@ pub struct IdempotencyKey {
     pub key: String,
     /// What was submitted under it.
     pub hash: [u8; 32],
+    /// From then on it can be used anew, by a job whose `created_at` isn't earlier.
     pub expires: Time,
 }
 
@@ -140,10 +146,13 @@ pub enum Written {
         /// Drawn where the transition grants an attempt.
         fence: Option<Fence>,
     },
-    /// The job's version was another; nothing of the write is stored.
+    /// The job's version was another, or a new job's id is taken; nothing of the write is stored.
     Conflict,
     /// The idempotency key of the submission's job at this index stands for another body; nothing of it is stored.
     KeyReused(usize),
+    /// The tag set of the submission's job at this index would be one more than [`TAG_SETS_MAX`]; nothing of it is
+    /// stored. It can be once no open job needs one of the others.
+    TooManyTagSets(usize),
 }
 
 /// What became of a submitted job.

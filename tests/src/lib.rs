@@ -1,1 +1,3 @@
 //! The harness: what the tests of every ring share.
+
+pub mod played;

@@ -1,6 +1,6 @@
 //! The bus within one process: a table of channels, not a broker. What it forgets at exit is rebuilt from the store.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,8 +38,54 @@ struct Inner {
 /// The offers that are out: waiting in their lane, or in a worker's hand.
 #[derive(Default)]
 struct Offers {
-    waiting: BTreeMap<Lane, VecDeque<Offer>>,
-    known: HashSet<Offer>,
+    /// In the order of their tickets.
+    waiting: BTreeMap<Lane, BTreeMap<Ticket, Offer>>,
+    /// All that are out, each with its last ticket: an older one speaks for an offer that was withdrawn since.
+    known: HashMap<Offer, Ticket>,
+    last: Ticket,
+}
+
+/// An offer's place in its lane, drawn anew whenever it joins the end.
+type Ticket = u64;
+
+impl Offers {
+    fn join(&mut self, offer: Offer) {
+        self.last += 1;
+        self.known.insert(offer.clone(), self.last);
+        self.waiting.entry(lane(&offer)).or_default().insert(self.last, offer);
+    }
+
+    fn withdraw(&mut self, offer: &Offer) {
+        let Some(ticket) = self.known.remove(offer) else { return };
+        let lane = lane(offer);
+        if let Some(waiting) = self.waiting.get_mut(&lane) {
+            waiting.remove(&ticket);
+            if waiting.is_empty() {
+                self.waiting.remove(&lane);
+            }
+        }
+    }
+
+    fn take(&mut self, lanes: &[Lane], most: usize) -> Vec<(Ticket, Offer)> {
+        let mut taken = Vec::new();
+        for lane in lanes {
+            let Some(mut waiting) = self.waiting.remove(lane) else { continue };
+            while taken.len() < most
+                && let Some(first) = waiting.pop_first()
+            {
+                taken.push(first);
+            }
+            if !waiting.is_empty() {
+                self.waiting.insert(lane.clone(), waiting);
+            }
+        }
+        taken
+    }
+
+    /// Whether it is still the offer that was handed out under that ticket.
+    fn is(&self, offer: &Offer, ticket: Ticket) -> bool {
+        self.known.get(offer) == Some(&ticket)
+    }
 }
 
 impl Default for LocalBus {
@@ -72,28 +118,7 @@ impl LocalBus {
         servers.last().cloned().ok_or(Error::NoResponder(*to))
     }
 
-    fn grab(&self, lanes: &[Lane], most: usize) -> Vec<Delivery> {
-        let mut offers = held(&self.inner.offers);
-        let mut taken = Vec::new();
-        for lane in lanes {
-            let Some(mut waiting) = offers.waiting.remove(lane) else { continue };
-            while taken.len() < most
-                && let Some(offer) = waiting.pop_front()
-            {
-                // One that was withdrawn stays in its lane until it is met here.
-                if offers.known.contains(&offer) {
-                    taken.push(offer);
-                }
-            }
-            if !waiting.is_empty() {
-                offers.waiting.insert(lane.clone(), waiting);
-            }
-        }
-        drop(offers);
-        taken.into_iter().map(|offer| self.deliver(offer)).collect()
-    }
-
-    fn deliver(&self, offer: Offer) -> Delivery {
+    fn deliver(&self, ticket: Ticket, offer: Offer) -> Delivery {
         let (settle, settled) = oneshot::channel();
         let (bus, out) = (self.clone(), offer.clone());
         tokio::spawn(async move {
@@ -101,7 +126,10 @@ impl LocalBus {
             let deadline = Instant::now() + dropped;
             match timeout(dropped, settled).await {
                 Ok(Ok(Settled::Done)) => {
-                    held(&bus.inner.offers).known.remove(&out);
+                    let mut offers = held(&bus.inner.offers);
+                    if offers.is(&out, ticket) {
+                        offers.withdraw(&out);
+                    }
                     return;
                 }
                 Ok(Ok(Settled::Back(delay))) => tokio::time::sleep(delay).await,
@@ -109,17 +137,13 @@ impl LocalBus {
                 Ok(Err(_)) => tokio::time::sleep_until(deadline).await,
                 Err(_) => {}
             }
-            bus.put_back(out);
+            let mut offers = held(&bus.inner.offers);
+            if offers.is(&out, ticket) {
+                offers.join(out);
+                bus.inner.offered.notify_waiters();
+            }
         });
         Delivery::new(offer, settle)
-    }
-
-    fn put_back(&self, offer: Offer) {
-        let mut offers = held(&self.inner.offers);
-        if offers.known.contains(&offer) {
-            offers.waiting.entry(lane(&offer)).or_default().push_back(offer);
-            self.inner.offered.notify_waiters();
-        }
     }
 }
 
@@ -150,16 +174,16 @@ impl Bus for LocalBus {
 
     async fn offer(&self, offer: &Offer) -> Result<Placed, Error> {
         let mut offers = held(&self.inner.offers);
-        if !offers.known.insert(offer.clone()) {
+        if offers.known.contains_key(offer) {
             return Ok(Placed::StillThere);
         }
-        offers.waiting.entry(lane(offer)).or_default().push_back(offer.clone());
+        offers.join(offer.clone());
         self.inner.offered.notify_waiters();
         Ok(Placed::New)
     }
 
     async fn withdraw(&self, offer: &Offer) -> Result<(), Error> {
-        held(&self.inner.offers).known.remove(offer);
+        held(&self.inner.offers).withdraw(offer);
         Ok(())
     }
 
@@ -170,9 +194,9 @@ impl Bus for LocalBus {
             tokio::pin!(offered);
             // From here on a new offer wakes us, also one that comes while we look.
             offered.as_mut().enable();
-            let taken = self.grab(lanes, most);
+            let taken = held(&self.inner.offers).take(lanes, most);
             if !taken.is_empty() || most == 0 {
-                return Ok(taken);
+                return Ok(taken.into_iter().map(|(ticket, offer)| self.deliver(ticket, offer)).collect());
             }
             if timeout_at(deadline, offered).await.is_err() {
                 return Ok(Vec::new());

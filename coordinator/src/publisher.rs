@@ -1,0 +1,298 @@
+//! Publishes what is committed, in order per job, and remembers how far it is. It takes events from memory while their
+//! numbers follow on, and from the store at any gap; the cursor moves only over what is out without a gap. After a crash
+//! it goes on from the cursor: a repeat is harmless, since each event has its number.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
+use futures_util::future::join_all;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use shared::bus::{Address, Bus, Error as BusError};
+use shared::id::{JobId, Shard, ShardSeq};
+use shared::job::{Event, Message as Outgoing, StopOrder};
+use shared::wire::{self, Control};
+
+use crate::committer::Commits;
+use crate::fault;
+use crate::store::{Error as StoreError, OwnedShard, Store};
+
+/// The most events of a shard that are published together, and that one reading brings.
+const WINDOW_EVENTS_MAX: u32 = 256;
+/// The most events of a shard that wait in memory; the store keeps the rest.
+const HELD_EVENTS_MAX: usize = 4096;
+/// The most messages that wait here.
+const MAILBOX_MAX: usize = 16 * 1024;
+/// How often the cursors are written.
+const WRITE_EVERY: Duration = Duration::from_secs(1);
+/// Between two tries to publish, doubled each time up to the second figure.
+const RETRY_FIRST: Duration = Duration::from_millis(50);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// From a window that was lost to reading it from the store.
+const READ_AGAIN_AFTER: Duration = Duration::from_millis(250);
+/// How long a worker may take to say that it has heard an order; heartbeats repeat it.
+const STOP_WITHIN: Duration = Duration::from_secs(2);
+/// The most orders to workers that are under way.
+const STOPS_MAX: usize = 1024;
+
+/// What the publisher works with.
+#[derive(Clone)]
+pub struct Parts {
+    pub store: Arc<dyn Store>,
+    pub bus: Arc<dyn Bus>,
+    pub runtime: Handle,
+}
+
+/// The actor.
+pub struct Publisher {
+    parts: Parts,
+    stops: Arc<Semaphore>,
+    commits: Option<Commits>,
+    shards: HashMap<Shard, ShardLog>,
+}
+
+/// One shard's way from commit to publication.
+#[derive(Debug, Default)]
+struct ShardLog {
+    published: ShardSeq,
+    /// What of it the store knows.
+    written: ShardSeq,
+    /// Follows `published` without a gap, but for a window that is being published.
+    waiting: VecDeque<(ShardSeq, Event)>,
+    /// The number of the last event that was taken up.
+    taken: ShardSeq,
+    /// The number of the last event that is known to be committed; what lies after `taken` is in the store alone.
+    committed: ShardSeq,
+    busy: bool,
+}
+
+impl ShardLog {
+    fn new(owned: &OwnedShard) -> Self {
+        let OwnedShard { published, last, .. } = *owned;
+        Self { published, written: published, taken: published, committed: last, ..Self::default() }
+    }
+
+    /// Takes up what follows on; anything else is left to the store.
+    fn take_up(&mut self, events: Vec<(ShardSeq, Event)>) {
+        for (number, event) in events {
+            self.committed = self.committed.max(number);
+            if number == self.taken.next() && self.waiting.len() < HELD_EVENTS_MAX {
+                self.taken = number;
+                self.waiting.push_back((number, event));
+            }
+        }
+    }
+
+    /// Whether everything is out, and the store knows it.
+    fn is_done(&self) -> bool {
+        self.written == self.committed
+    }
+}
+
+impl Publisher {
+    /// A publisher that goes on from the cursors of these shards once it is told to ([`Begin`]).
+    pub fn new(parts: Parts, shards: &[OwnedShard]) -> Self {
+        let stops = Arc::new(Semaphore::new(STOPS_MAX));
+        let shards = shards.iter().map(|owned| (owned.shard, ShardLog::new(owned))).collect();
+        Self { parts, stops, commits: None, shards }
+    }
+
+    fn pump(&mut self, shard: Shard, ctx: &mut Context<Self>) {
+        let Some(log) = self.shards.get_mut(&shard).filter(|log| !log.busy) else { return };
+        if log.published >= log.committed {
+            return;
+        }
+        log.busy = true;
+        let window: Vec<_> = log.waiting.drain(..log.waiting.len().min(WINDOW_EVENTS_MAX as usize)).collect();
+        let (parts, stops, after) = (self.parts.clone(), Arc::clone(&self.stops), log.published);
+        let published = self.parts.runtime.spawn(async move {
+            let window = if window.is_empty() { read(&parts, shard, after).await? } else { window };
+            publish(&parts, &stops, &window).await;
+            let last = window.last().map(|(number, _)| *number);
+            last.ok_or_else(|| StoreError::Corrupt(format!("shard {shard} has no event after {after}")))
+        });
+        ctx.spawn(published.into_actor(self).map(move |result, actor, ctx| {
+            let Some(log) = actor.shards.get_mut(&shard) else { return };
+            log.busy = false;
+            match result {
+                Ok(Ok(last)) => {
+                    log.published = last;
+                    log.taken = log.taken.max(last);
+                    actor.pump(shard, ctx);
+                }
+                Ok(Err(error)) => actor.again(shard, &error.to_string(), ctx),
+                Err(panic) => actor.again(shard, &panic.to_string(), ctx),
+            }
+        }));
+    }
+
+    /// A window was lost on its way: it is read from the store, a little later.
+    fn again(&mut self, shard: Shard, error: &str, ctx: &mut Context<Self>) {
+        tracing::warn!(%shard, error, "publishing a shard's events");
+        if let Some(log) = self.shards.get_mut(&shard) {
+            log.waiting.clear();
+            log.taken = log.published;
+        }
+        ctx.run_later(READ_AGAIN_AFTER, move |actor, ctx| actor.pump(shard, ctx));
+    }
+
+    fn write_cursors(&mut self, ctx: &mut Context<Self>) {
+        let moved =
+            |(shard, log): (&Shard, &ShardLog)| (log.written < log.published).then_some((*shard, log.published));
+        let cursors: Vec<_> = self.shards.iter().filter_map(moved).collect();
+        let Some(commits) = self.commits.as_ref().filter(|_| !cursors.is_empty()) else { return };
+        let (store, owner) = (Arc::clone(&self.parts.store), commits.owner());
+        let written = self.parts.runtime.spawn(async move { (store.move_cursors(owner, &cursors).await, cursors) });
+        ctx.spawn(written.into_actor(self).map(|written, actor, _| match written {
+            Ok((Ok(()), cursors)) => {
+                for (shard, number) in cursors {
+                    if let Some(log) = actor.shards.get_mut(&shard) {
+                        log.written = log.written.max(number);
+                    }
+                }
+            }
+            Ok((Err(error), _)) => tracing::warn!(%error, "writing how far shards are published"),
+            Err(error) => tracing::error!(%error, "writing how far shards are published"),
+        }));
+    }
+}
+
+async fn read(parts: &Parts, shard: Shard, after: ShardSeq) -> Result<Vec<(ShardSeq, Event)>, StoreError> {
+    parts.store.shard_events(shard, after, WINDOW_EVENTS_MAX).await
+}
+
+/// Publishes a window: a job's events one after the other, any number of jobs at once. Returns when all is out.
+async fn publish(parts: &Parts, stops: &Arc<Semaphore>, window: &[(ShardSeq, Event)]) {
+    fault::point("publisher.publish");
+    let mut by_job: BTreeMap<JobId, Vec<&Event>> = BTreeMap::new();
+    for (_, event) in window {
+        by_job.entry(event.job).or_default().push(event);
+    }
+    join_all(by_job.into_values().map(|events| async move {
+        for message in events.into_iter().flat_map(Event::outgoing) {
+            send(parts, stops, message).await;
+        }
+    }))
+    .await;
+}
+
+/// Sends a message until the bus has it; one that the bus will never take is logged and passed over.
+async fn send(parts: &Parts, stops: &Arc<Semaphore>, message: Outgoing) {
+    let mut wait = RETRY_FIRST;
+    loop {
+        let sent = match &message {
+            Outgoing::Event(event) => parts.bus.publish(event).await,
+            Outgoing::Offer(offer) => parts.bus.offer(offer).await.map(|_| ()),
+            Outgoing::Withdraw(offer) => parts.bus.withdraw(offer).await,
+            Outgoing::Stop(order) => {
+                stop(parts, stops, order.clone());
+                Ok(())
+            }
+        };
+        match sent {
+            Ok(()) => return,
+            Err(error @ (BusError::TooLarge(_) | BusError::Closed)) => {
+                tracing::error!(%error, ?message, "a message can't be sent");
+                return;
+            }
+            Err(error) => tracing::warn!(%error, "publishing"),
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(RETRY_MAX);
+    }
+}
+
+/// Gives a worker its order without waiting for it: a worker that doesn't hear must not hold up what others wait for.
+fn stop(parts: &Parts, stops: &Arc<Semaphore>, order: StopOrder) {
+    let Ok(permit) = Arc::clone(stops).try_acquire_owned() else {
+        tracing::warn!(job = %order.job, "too many orders are under way; a heartbeat's reply will carry this one");
+        return;
+    };
+    let bus = Arc::clone(&parts.bus);
+    parts.runtime.spawn(async move {
+        let (job, worker) = (order.job, order.worker);
+        let body = wire::encode(&Control::Stop(order));
+        if let Err(error) = bus.request(&Address::Control(worker), body, STOP_WITHIN).await {
+            tracing::info!(%job, %worker, %error, "a worker did not hear its order; a heartbeat's reply repeats it");
+        }
+        drop(permit);
+    });
+}
+
+impl Actor for Publisher {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        ctx.set_mailbox_capacity(MAILBOX_MAX);
+    }
+}
+
+/// Begin to publish, also what an earlier process left.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Begin(pub Commits);
+
+impl Handler<Begin> for Publisher {
+    type Result = ();
+
+    fn handle(&mut self, Begin(commits): Begin, ctx: &mut Context<Self>) {
+        self.commits = Some(commits);
+        let shards: Vec<Shard> = self.shards.keys().copied().collect();
+        for shard in shards {
+            self.pump(shard, ctx);
+        }
+        ctx.run_interval(WRITE_EVERY, Self::write_cursors);
+    }
+}
+
+/// Events that were just committed.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Publish {
+    pub shard: Shard,
+    pub events: Vec<(ShardSeq, Event)>,
+}
+
+impl Handler<Publish> for Publisher {
+    type Result = ();
+
+    fn handle(&mut self, publish: Publish, ctx: &mut Context<Self>) {
+        self.shards.entry(publish.shard).or_default().take_up(publish.events);
+        self.pump(publish.shard, ctx);
+    }
+}
+
+/// Events of a shard were committed up to that number, and their own message was lost.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Missed {
+    pub shard: Shard,
+    pub committed: ShardSeq,
+}
+
+impl Handler<Missed> for Publisher {
+    type Result = ();
+
+    fn handle(&mut self, missed: Missed, ctx: &mut Context<Self>) {
+        let log = self.shards.entry(missed.shard).or_default();
+        log.committed = log.committed.max(missed.committed);
+        self.pump(missed.shard, ctx);
+    }
+}
+
+/// Write the cursors once more and tell how many shards aren't published to their end.
+#[derive(Debug, Message)]
+#[rtype(result = "usize")]
+pub struct Drain;
+
+impl Handler<Drain> for Publisher {
+    type Result = usize;
+
+    fn handle(&mut self, _: Drain, ctx: &mut Context<Self>) -> usize {
+        self.write_cursors(ctx);
+        self.shards.values().filter(|log| !log.is_done()).count()
+    }
+}

@@ -1,0 +1,289 @@
+//! From a job's id to its supervisor, and the only way to one. There is a registry on each arbiter, for the shards whose
+//! number falls to it, so that nothing is shared between their jobs.
+//!
+//! It starts supervisors on demand, ends those that rest, and starts one afresh when its actor died: actix does not
+//! restart an actor whose handler panicked, so the registry looks at the address before each message. It also holds the
+//! leases of its jobs' live attempts.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix::{Actor, Addr, ArbiterHandle, AsyncContext, Context, Handler, Message};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use shared::clock;
+use shared::id::{Attempt, Instance, JobId, WorkerId};
+use shared::job::{Command, Job, StopOrder};
+
+use crate::leases::{self, LOOK_EVERY, Leases};
+use crate::supervisor::{Error, Held, JobSupervisor, Parts, Pending, Pulse, Rest, Take, Taken};
+
+/// The most commands that are under way in one process.
+const COMMANDS_MAX: usize = 16 * 1024;
+
+/// The way to every job; clones are the same one.
+#[derive(Debug, Clone)]
+pub struct Jobs {
+    registries: Vec<Addr<Registry>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Jobs {
+    /// A registry on each of these arbiters.
+    pub fn start(arbiters: &[ArbiterHandle], parts: &Parts) -> Self {
+        let start = |arbiter| {
+            let parts = parts.clone();
+            Registry::start_in_arbiter(arbiter, move |_| Registry::new(parts))
+        };
+        Self { registries: arbiters.iter().map(start).collect(), permits: Arc::new(Semaphore::new(COMMANDS_MAX)) }
+    }
+
+    /// Gives a command to a job. It takes its place in the job's mailbox at once, before the answer is awaited.
+    ///
+    /// # Errors
+    /// See [`Error`]; also when the supervisor dies over the command.
+    pub fn tell(&self, job: JobId, command: Command) -> impl Future<Output = Result<Taken, Error>> + Send + use<> {
+        let (reply, answer) = oneshot::channel();
+        let sent = match (self.registry(job), Arc::clone(&self.permits).try_acquire_owned()) {
+            (Some(registry), Ok(permit)) => {
+                registry.do_send(Tell { job, command, reply, permit: Some(permit) });
+                Ok(answer)
+            }
+            (None, _) | (_, Err(_)) => Err(Error::Busy),
+        };
+        async move { sent?.await.unwrap_or(Err(Error::Internal)) }
+    }
+
+    /// Gives the supervisors of jobs with a live attempt their jobs, as a takeover read them: their leases begin.
+    pub fn adopt(&self, jobs: Vec<Job>) {
+        for job in jobs {
+            if let Some(registry) = self.registry(job.id) {
+                registry.do_send(Adopt { job: Box::new(job) });
+            }
+        }
+    }
+
+    /// A worker's heartbeat. Returns what should stop.
+    pub async fn heard(&self, worker: WorkerId, instance: Instance, attempts: Vec<(JobId, Attempt)>) -> Vec<StopOrder> {
+        let mut by_registry: Vec<Vec<(JobId, Attempt)>> = vec![Vec::new(); self.registries.len()];
+        for (job, attempt) in attempts {
+            if let Some(part) = by_registry.get_mut(self.index(job)) {
+                part.push((job, attempt));
+            }
+        }
+        let mut stop = Vec::new();
+        for (registry, attempts) in self.registries.iter().zip(by_registry) {
+            if attempts.is_empty() {
+                continue;
+            }
+            let Ok((known, unknown)) = registry.send(Beat { worker, instance, attempts }).await else { continue };
+            stop.extend(known);
+            for (job, attempt) in unknown {
+                stop.extend(self.look(worker, instance, job, attempt).await);
+            }
+        }
+        stop
+    }
+
+    /// A worker's instance was announced: what another instance of it held is over.
+    pub fn announced(&self, worker: WorkerId, instance: Instance) {
+        for registry in &self.registries {
+            registry.do_send(Announced { worker, instance });
+        }
+    }
+
+    /// Reads a job of which a heartbeat spoke and nothing was known: an attempt that isn't its current one must stop.
+    async fn look(&self, worker: WorkerId, instance: Instance, job: JobId, attempt: Attempt) -> Option<StopOrder> {
+        let order = StopOrder { job, attempt, worker, instance, grace: shared::time::Period::ZERO };
+        // A wake before its time changes nothing, and brings the job into memory with its lease.
+        match self.tell(job, Command::Wake).await {
+            Ok(taken) => {
+                let current = leases::Held::of(&taken.job).is_some_and(|h| h.attempt == attempt && h.worker == worker);
+                (!current).then_some(order)
+            }
+            Err(Error::Unknown) => Some(order),
+            Err(_) => None,
+        }
+    }
+
+    fn index(&self, job: JobId) -> usize {
+        usize::from(job.shard().number()).checked_rem(self.registries.len()).unwrap_or(0)
+    }
+
+    fn registry(&self, job: JobId) -> Option<&Addr<Registry>> {
+        self.registries.get(self.index(job))
+    }
+}
+
+/// The actor.
+pub struct Registry {
+    parts: Parts,
+    entries: HashMap<JobId, Entry>,
+    leases: Leases,
+}
+
+struct Entry {
+    supervisor: Addr<JobSupervisor>,
+    pulse: Arc<Pulse>,
+    used: Instant,
+}
+
+impl Registry {
+    fn new(parts: Parts) -> Self {
+        Self { parts, entries: HashMap::new(), leases: Leases::new(clock::instant()) }
+    }
+
+    /// The job's live supervisor, started where there is none.
+    fn entry(&mut self, job: JobId, held: Held, ctx: &Context<Self>) -> &Entry {
+        let now = clock::instant();
+        let died = self.entries.get(&job).is_some_and(|entry| !entry.supervisor.connected());
+        if died {
+            tracing::error!(%job, "a supervisor died; the job goes on from what is committed");
+            self.entries.remove(&job);
+        }
+        let (parts, registry) = (&self.parts, ctx.address());
+        let entry = self.entries.entry(job).or_insert_with(|| {
+            let pulse = Arc::new(Pulse::default());
+            let actor = JobSupervisor::new(job, parts.clone(), registry, Arc::clone(&pulse), held);
+            Entry { supervisor: actor.start(), pulse, used: now }
+        });
+        entry.used = now;
+        entry
+    }
+
+    fn give(&mut self, tell: Tell, ctx: &Context<Self>) {
+        let Tell { job, command, reply, permit } = tell;
+        let entry = self.entry(job, Held::NotRead, ctx);
+        let pending = Pending::new(&entry.pulse);
+        entry.supervisor.do_send(Take { command, reply, permit, pending });
+    }
+
+    /// Tells a job that its attempt's worker is lost, without waiting for what it makes of it.
+    fn lose(&mut self, lost: Vec<(JobId, Attempt)>, message: &str, ctx: &Context<Self>) {
+        for (job, attempt) in lost {
+            tracing::info!(%job, %attempt, message, "an attempt lost its worker");
+            let (reply, _) = oneshot::channel();
+            let command = Command::WorkerLost { attempt, message: message.to_owned() };
+            self.give(Tell { job, command, reply, permit: None }, ctx);
+        }
+    }
+
+    /// Looks after leases and lets idle supervisors go. The registry is the only one to speak to them, so one that has
+    /// nothing pending here can have nothing in its mailbox.
+    fn look(&mut self, ctx: &mut Context<Self>) {
+        let now = clock::instant();
+        let expired = self.leases.expired(now);
+        self.lose(expired, "the worker was not heard for its whole lease", ctx);
+        self.lose(self.leases.left_behind(), "the worker was started anew", ctx);
+        self.entries.retain(|_, entry| {
+            if !entry.supervisor.connected() {
+                return false;
+            }
+            let idle = entry.pulse.may_rest() && now.duration_since(entry.used) > LOOK_EVERY;
+            if idle {
+                entry.supervisor.do_send(Rest);
+            }
+            !idle
+        });
+    }
+}
+
+impl Actor for Registry {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        ctx.run_interval(LOOK_EVERY, Self::look);
+    }
+}
+
+/// A command for a job.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Tell {
+    job: JobId,
+    command: Command,
+    reply: oneshot::Sender<Result<Taken, Error>>,
+    /// Bounds how many there are; what the registry itself sends is bounded by its leases.
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Handler<Tell> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, tell: Tell, ctx: &mut Context<Self>) {
+        self.give(tell, ctx);
+    }
+}
+
+/// A job with a live attempt, as a takeover read it.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Adopt {
+    job: Box<Job>,
+}
+
+impl Handler<Adopt> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, Adopt { job }: Adopt, ctx: &mut Context<Self>) {
+        let held = leases::Held::of(&job);
+        self.leases.set(job.id, held, clock::instant());
+        self.entry(job.id, Held::Job(job), ctx);
+    }
+}
+
+/// A supervisor tells who holds its job's attempt.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Holds {
+    pub job: JobId,
+    pub held: Option<leases::Held>,
+}
+
+impl Handler<Holds> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, holds: Holds, _: &mut Context<Self>) {
+        self.leases.set(holds.job, holds.held, clock::instant());
+    }
+}
+
+/// What should stop, and what isn't known.
+type BeatAnswer = (Vec<StopOrder>, Vec<(JobId, Attempt)>);
+
+/// A worker's heartbeat for jobs of this registry.
+#[derive(Message)]
+#[rtype(result = "BeatAnswer")]
+struct Beat {
+    worker: WorkerId,
+    instance: Instance,
+    attempts: Vec<(JobId, Attempt)>,
+}
+
+impl Handler<Beat> for Registry {
+    type Result = actix::MessageResult<Beat>;
+
+    fn handle(&mut self, beat: Beat, _: &mut Context<Self>) -> Self::Result {
+        let Beat { worker, instance, attempts } = beat;
+        let answer = self.leases.heard(worker, instance, &attempts, clock::instant(), clock::now());
+        actix::MessageResult(answer)
+    }
+}
+
+/// A worker announced its instance.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Announced {
+    worker: WorkerId,
+    instance: Instance,
+}
+
+impl Handler<Announced> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, announced: Announced, ctx: &mut Context<Self>) {
+        self.leases.announce(announced.worker, announced.instance);
+        self.lose(self.leases.left_behind(), "the worker was started anew", ctx);
+    }
+}

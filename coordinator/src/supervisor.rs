@@ -1,0 +1,222 @@
+//! One actor per job that something happens to. It holds the job in memory, takes one command at a time, and takes the
+//! next only when the last one is committed: the race between "done" and "cancel" is settled by its mailbox, nowhere
+//! else.
+//!
+//! The registry starts it and is the only one to speak to it. It trusts no field across an await: a command works on
+//! its own copy of the job, which replaces the field when it is done.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use actix::{Actor, ActorContext, ActorFutureExt, Addr, AtomicResponse, Context, Handler, Message, WrapFuture};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use shared::clock;
+use shared::id::JobId;
+use shared::job::{Command, Job, Rejection};
+
+use crate::committer::{self, Commits};
+use crate::fault;
+use crate::leases;
+use crate::registry::{Holds, Registry};
+use crate::store::Store;
+
+/// How often a command is applied to a job that somebody else has moved meanwhile: once more after a fresh look.
+const APPLY_MAX: u32 = 2;
+
+/// What a command made of a job.
+#[derive(Debug, Clone)]
+pub struct Taken {
+    /// The job as it is committed.
+    pub job: Job,
+    /// Whether the command changed it; otherwise all was so already.
+    pub changed: bool,
+}
+
+/// Why a command changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    #[error("there is no such job")]
+    Unknown,
+    #[error("refused: {0}")]
+    Refused(Rejection),
+    /// A bound is reached: again later.
+    #[error("too many commands are under way")]
+    Busy,
+    /// The store doesn't answer, or its answer was lost: the command can be repeated.
+    #[error("the store is not available")]
+    Unavailable,
+    /// The supervisor died over it; the job goes on from what is committed.
+    #[error("the command met a defect")]
+    Internal,
+}
+
+/// A command for the job, and the way back. What it holds besides counts it until it is answered.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Take {
+    pub command: Command,
+    pub reply: oneshot::Sender<Result<Taken, Error>>,
+    pub permit: Option<OwnedSemaphorePermit>,
+    pub pending: Pending,
+}
+
+/// What a supervisor and the registry both see: how many commands are on their way, and whether the supervisor may
+/// rest when there are none.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    pending: AtomicU32,
+    restful: AtomicBool,
+}
+
+impl Pulse {
+    /// Whether the supervisor has nothing to do and agrees to be ended.
+    pub fn may_rest(&self) -> bool {
+        self.pending.load(Ordering::Acquire) == 0 && self.restful.load(Ordering::Acquire)
+    }
+}
+
+/// Counts one command until it is dropped.
+#[derive(Debug)]
+pub struct Pending(Arc<Pulse>);
+
+impl Pending {
+    /// Counts a command for the supervisor of that pulse.
+    pub fn new(pulse: &Arc<Pulse>) -> Self {
+        pulse.pending.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(pulse))
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.0.pending.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// What every supervisor works with.
+#[derive(Clone)]
+pub struct Parts {
+    pub store: Arc<dyn Store>,
+    pub commits: Commits,
+}
+
+/// The actor of one job.
+pub struct JobSupervisor {
+    id: JobId,
+    parts: Parts,
+    registry: Addr<Registry>,
+    pulse: Arc<Pulse>,
+    held: Held,
+    /// What the registry was last told.
+    told: Option<leases::Held>,
+}
+
+/// What a supervisor knows of its job.
+#[derive(Debug, Clone)]
+pub enum Held {
+    /// What is committed.
+    Job(Box<Job>),
+    /// Nothing yet: it must be read from the store.
+    NotRead,
+}
+
+impl JobSupervisor {
+    /// A supervisor of `id` that already holds what was read, or will read it with its first command.
+    pub fn new(id: JobId, parts: Parts, registry: Addr<Registry>, pulse: Arc<Pulse>, held: Held) -> Self {
+        Self { id, parts, registry, pulse, held, told: None }
+    }
+
+    /// Keeps what is known after a command, and tells the registry who holds the attempt. Where nothing is known, the
+    /// lease stands as it was: it is what brings the job back if nothing else does.
+    fn keep(&mut self, held: Held) {
+        self.held = held;
+        let Held::Job(job) = &self.held else {
+            self.pulse.restful.store(true, Ordering::Release);
+            return;
+        };
+        let held = leases::Held::of(job);
+        self.pulse.restful.store(held.is_none(), Ordering::Release);
+        if self.told != held {
+            self.told = held;
+            self.registry.do_send(Holds { job: self.id, held });
+        }
+    }
+}
+
+impl Actor for JobSupervisor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, _: &mut Context<Self>) {
+        let held = std::mem::replace(&mut self.held, Held::NotRead);
+        self.keep(held);
+    }
+}
+
+impl Handler<Take> for JobSupervisor {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(&mut self, take: Take, _: &mut Context<Self>) -> Self::Result {
+        let Take { command, reply, permit, pending } = take;
+        let (id, parts, held) = (self.id, self.parts.clone(), self.held.clone());
+        let work = async move { decide(&parts, id, held, command).await };
+        AtomicResponse::new(Box::pin(work.into_actor(self).map(move |(held, result), actor, _| {
+            actor.keep(held);
+            // Whoever asked may have gone away; what is committed stays so.
+            let _ = reply.send(result);
+            drop((permit, pending));
+        })))
+    }
+}
+
+/// Ends the supervisor: the registry has seen that it may rest, and sends it nothing after this.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Rest;
+
+impl Handler<Rest> for JobSupervisor {
+    type Result = ();
+
+    fn handle(&mut self, _: Rest, ctx: &mut Context<Self>) {
+        ctx.stop();
+    }
+}
+
+/// Applies a command to the job and commits what follows. Returns what is known of the job afterwards: nothing, where
+/// the commit's answer was lost.
+pub async fn decide(parts: &Parts, id: JobId, held: Held, command: Command) -> (Held, Result<Taken, Error>) {
+    let mut held = held;
+    for _ in 0..APPLY_MAX {
+        let job = match held {
+            Held::Job(job) => job,
+            Held::NotRead => match parts.store.job(id).await {
+                Ok(Some(job)) => Box::new(job),
+                Ok(None) => return (Held::NotRead, Err(Error::Unknown)),
+                Err(error) => {
+                    tracing::warn!(job = %id, %error, "reading a job");
+                    return (Held::NotRead, Err(Error::Unavailable));
+                }
+            },
+        };
+        fault::point("supervisor.take");
+        let transition = match job.apply(command.clone(), clock::now()) {
+            Err(rejection) => return (Held::Job(job), Err(Error::Refused(rejection))),
+            Ok(transition) if transition.is_empty() => {
+                return (Held::Job(job.clone()), Ok(Taken { job: *job, changed: false }));
+            }
+            Ok(transition) => transition,
+        };
+        match parts.commits.change(job.version, transition).await {
+            Ok(Some(job)) => return (Held::Job(Box::new(job.clone())), Ok(Taken { job, changed: true })),
+            // Somebody else moved the job: a supervisor that died between hand-over and commit, most likely.
+            Ok(None) => held = Held::NotRead,
+            Err(committer::Error::Busy) => return (Held::Job(job), Err(Error::Busy)),
+            Err(committer::Error::Unavailable) => return (Held::Job(job), Err(Error::Unavailable)),
+            Err(committer::Error::Unknown | committer::Error::Fenced) => {
+                return (Held::NotRead, Err(Error::Unavailable));
+            }
+        }
+    }
+    tracing::error!(job = %id, "a job was moved by somebody else again and again");
+    (Held::NotRead, Err(Error::Unavailable))
+}

@@ -1,0 +1,138 @@
+//! Wakes jobs at their time. The times are durable in the store; what is near is held in memory, so that it comes
+//! precisely, and the store is read every half minute, so that none is missed.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, SpawnHandle, WrapFuture};
+use tokio::runtime::Handle;
+
+use shared::clock;
+use shared::id::{JobId, Shard};
+use shared::job::Command;
+use shared::time::{Period, Time};
+
+use crate::registry::Jobs;
+use crate::store::Store;
+
+/// How often the store is read for times to come.
+const READ_EVERY: Duration = Duration::from_secs(30);
+/// How far ahead times are held in memory: beyond the next reading, so that none falls between two.
+const AHEAD: Period = Period::from_secs(60);
+/// The most times that one reading brings; more are read as soon as these have come.
+const READ_MAX: u32 = 10_000;
+/// The most times held in memory: the store keeps the rest.
+const HELD_MAX: usize = 100_000;
+/// The most messages that wait here.
+const MAILBOX_MAX: usize = 16 * 1024;
+
+/// What the timekeeper works with.
+pub struct Parts {
+    pub store: Arc<dyn Store>,
+    pub runtime: Handle,
+    pub shards: Vec<Shard>,
+}
+
+/// The actor.
+pub struct Timekeeper {
+    parts: Parts,
+    /// The way to the jobs, once there is one.
+    jobs: Option<Jobs>,
+    times: BinaryHeap<Reverse<(Time, JobId)>>,
+    next: Option<(Time, SpawnHandle)>,
+}
+
+impl Timekeeper {
+    /// A timekeeper that wakes nobody before it is told how ([`Begin`]).
+    pub fn new(parts: Parts) -> Self {
+        Self { parts, jobs: None, times: BinaryHeap::new(), next: None }
+    }
+
+    fn read(&mut self, ctx: &mut Context<Self>) {
+        let store = Arc::clone(&self.parts.store);
+        let shards = self.parts.shards.clone();
+        let until = clock::now().plus(AHEAD);
+        let due = self.parts.runtime.spawn(async move { store.due(&shards, until, READ_MAX).await });
+        ctx.spawn(due.into_actor(self).map(|due, actor, ctx| match due {
+            Ok(Ok(due)) => {
+                actor.times.extend(due.into_iter().map(|(job, at)| Reverse((at, job))));
+                actor.set_alarm(ctx);
+            }
+            Ok(Err(error)) => tracing::warn!(%error, "reading the times to come"),
+            Err(error) => tracing::error!(%error, "reading the times to come"),
+        }));
+    }
+
+    /// Sets the alarm to the soonest time, unless it is set to that or a sooner one.
+    fn set_alarm(&mut self, ctx: &mut Context<Self>) {
+        let Some(Reverse((soonest, _))) = self.times.peek() else { return };
+        if let Some((set, alarm)) = self.next {
+            if set <= *soonest {
+                return;
+            }
+            ctx.cancel_future(alarm);
+        }
+        let wait = soonest.since(clock::now());
+        self.next = Some((*soonest, ctx.run_later(wait, Self::ring)));
+    }
+
+    fn ring(&mut self, ctx: &mut Context<Self>) {
+        self.next = None;
+        let now = clock::now();
+        while let Some(Reverse((at, job))) = self.times.peek().copied()
+            && at <= now
+        {
+            self.times.pop();
+            if let Some(jobs) = &self.jobs {
+                // The job looks at the time itself; a wake that fails comes again with the next reading.
+                drop(jobs.tell(job, Command::Wake));
+            }
+        }
+        self.set_alarm(ctx);
+    }
+}
+
+impl Actor for Timekeeper {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        ctx.set_mailbox_capacity(MAILBOX_MAX);
+    }
+}
+
+/// Begin to wake jobs.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Begin(pub Jobs);
+
+impl Handler<Begin> for Timekeeper {
+    type Result = ();
+
+    fn handle(&mut self, Begin(jobs): Begin, ctx: &mut Context<Self>) {
+        self.jobs = Some(jobs);
+        self.read(ctx);
+        ctx.run_interval(READ_EVERY, Self::read);
+    }
+}
+
+/// A job must be woken at that time.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct SetTimer {
+    pub job: JobId,
+    pub at: Time,
+}
+
+impl Handler<SetTimer> for Timekeeper {
+    type Result = ();
+
+    fn handle(&mut self, timer: SetTimer, ctx: &mut Context<Self>) {
+        let near = timer.at <= clock::now().plus(AHEAD);
+        if near && self.times.len() < HELD_MAX {
+            self.times.push(Reverse((timer.at, timer.job)));
+            self.set_alarm(ctx);
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The coordinator's actors on a real store and bus, in one process, with a worker that the tests play by hand; and
+//! what actix itself does, on which their form rests.
+
+#[path = "actors/actix_facts.rs"]
+mod actix_facts;
+#[path = "actors/jobs.rs"]
+mod jobs;
+#[path = "actors/races.rs"]
+mod races;
+#[path = "actors/recovery.rs"]
+mod recovery;

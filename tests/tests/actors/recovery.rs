@@ -1,0 +1,127 @@
+//! What happens when a part dies over its work, or an answer is lost.
+//!
+//! The fault points are the process's own, so each of these tests runs alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use coordinator::fault;
+use coordinator::service::Error;
+use shared::bus::Bus;
+use shared::job::{Cancel, StateName};
+use shared::wire::Answer;
+use tests::played::{DEADLINE, Hand, Played, Turn, client, one_step};
+
+fn cancel() -> Cancel {
+    Cancel { by: client(), why: None, force: false, grace: None }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_supervisor_that_panics_is_started_afresh_and_its_caller_gets_an_error() {
+    let _turn = Turn::alone().await;
+    let dir = tempfile::tempdir().unwrap();
+    let played = Played::start(&dir.path().join("db")).await;
+    let id = played.submit(one_step()).await;
+    let other = played.submit(one_step()).await;
+
+    fault::arm("supervisor.take", 1);
+    let dead = tokio::time::timeout(DEADLINE, played.service.cancel(id, cancel())).await.expect("no silence");
+    assert_eq!(dead, Err(Error::Internal));
+    assert_eq!(played.service.job(id).await.unwrap().state.name(), StateName::Queued, "nothing was half done");
+
+    let again = played.service.cancel(id, cancel()).await.expect("the job goes on");
+    assert_eq!(again.state, StateName::Canceled);
+    assert_eq!(played.kinds(id).await, ["submitted", "queued", "cancel_requested", "canceled"]);
+    assert!(played.service.cancel(other, cancel()).await.is_ok(), "others on the arbiter live on");
+    played.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_supervisor_that_dies_with_a_live_attempt_takes_its_end() {
+    let _turn = Turn::alone().await;
+    let dir = tempfile::tempdir().unwrap();
+    let played = Played::start(&dir.path().join("db")).await;
+    let hand = Hand::arrive(&played.bus).await;
+    let id = played.submit(one_step()).await;
+    let grant = hand.must_get(id).await;
+
+    fault::arm("supervisor.take", 1);
+    assert_eq!(hand.say(id, grant.attempt, crate::jobs::succeeded()).await, Answer::TryAgain);
+    assert!(hand.beat(id, grant.attempt).await.stop.is_empty(), "its lease goes on");
+    assert_eq!(hand.say(id, grant.attempt, crate::jobs::succeeded()).await, Answer::Taken);
+    assert_eq!(played.service.job(id).await.unwrap().state.name(), StateName::Succeeded);
+    played.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_commit_whose_answer_is_lost_is_told_as_unknown_and_found_done() {
+    let _turn = Turn::alone().await;
+    let dir = tempfile::tempdir().unwrap();
+    let played = Played::start(&dir.path().join("db")).await;
+    let id = played.submit(one_step()).await;
+
+    fault::arm("committer.committed", 1);
+    let lost = played.service.cancel(id, cancel()).await;
+    assert!(matches!(lost, Err(Error::Unavailable { .. })), "{lost:?}");
+    let again = played.service.cancel(id, cancel()).await.expect("a repeat is answered");
+    assert!(again.was_terminal, "the first one was done: {again:?}");
+    assert_eq!(played.kinds(id).await, ["submitted", "queued", "cancel_requested", "canceled"]);
+    played.submit(one_step()).await;
+    played.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_that_fails_between_commit_and_publication_publishes_from_the_store() {
+    let _turn = Turn::alone().await;
+    let dir = tempfile::tempdir().unwrap();
+    let played = Played::start(&dir.path().join("db")).await;
+    let mut events = played.bus.events().await.unwrap();
+
+    fault::arm("publisher.publish", 1);
+    let id = played.submit(one_step()).await;
+    let mut kinds = Vec::new();
+    while kinds.len() < 2 {
+        let event = tokio::time::timeout(DEADLINE, events.recv()).await.expect("it is published").unwrap();
+        assert_eq!(event.job, id);
+        kinds.push(event.kind.name());
+    }
+    assert_eq!(kinds, ["submitted", "queued"]);
+    let hand = Hand::arrive(&played.bus).await;
+    hand.must_get(id).await;
+    played.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_starts_again_offers_what_was_queued_and_ends_what_its_worker_left() {
+    let _turn = Turn::alone().await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let played = Played::start(&path).await;
+    let hand = Hand::arrive(&played.bus).await;
+    let running = played.submit(one_step()).await;
+    hand.must_get(running).await;
+    let queued = played.submit(one_step()).await;
+    played.coordinator.stop().await;
+
+    let played = Played::start(&path).await;
+    let bus = Arc::clone(&played.bus);
+    let reborn = Hand { bus, instance: shared::id::Instance(shared::clock::random_uuid()), ..hand };
+    reborn.must_get(queued).await;
+    reborn.hello().await;
+    let job = played.until(running, "the lost attempt is queued again", |job| job.tries == 1).await;
+    assert_eq!(job.state.name(), StateName::Queued, "the first retry after a lost worker comes at once");
+    assert_eq!(reborn.must_get(running).await.attempt.0, 2);
+    played.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stopping_leaves_nothing_unpublished_and_refuses_what_comes_late() {
+    let _turn = Turn::alone().await;
+    let dir = tempfile::tempdir().unwrap();
+    let played = Played::start(&dir.path().join("db")).await;
+    let id = played.submit(one_step()).await;
+    let service = played.service.clone();
+    tokio::time::timeout(Duration::from_secs(30), played.coordinator.stop()).await.expect("it stops");
+    let late = service.cancel(id, cancel()).await;
+    assert!(matches!(late, Err(Error::Unavailable { .. })), "{late:?}");
+}

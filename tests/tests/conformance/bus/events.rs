@@ -1,0 +1,80 @@
+//! Events to subscribers, hints to coordinators.
+
+use shared::bus::Hint;
+use shared::clock;
+use shared::id::{Actor, Attempt, JobId, Seq, Shard};
+use shared::job::{Event, EventKind};
+use shared::time::Time;
+use tokio::sync::broadcast::Receiver;
+use tokio::time::timeout;
+
+use super::{Medium, SOON};
+
+pub async fn the_events_of_a_job_come_in_order_to_every_subscriber(medium: &dyn Medium) {
+    const EVENTS: u64 = 200;
+    let publisher = medium.connect().await;
+    let mut subscribers = Vec::new();
+    for _ in 0..3 {
+        subscribers.push(medium.connect().await.events().await.unwrap());
+    }
+    let jobs = [job(), job()];
+
+    for seq in 1..=EVENTS {
+        for job in jobs {
+            publisher.publish(&event(job, seq)).await.unwrap();
+        }
+    }
+
+    for subscriber in &mut subscribers {
+        let mut heard = Vec::new();
+        for _ in 0..2 * EVENTS {
+            heard.push(next(subscriber).await);
+        }
+        for job in jobs {
+            let of_job: Vec<_> = heard.iter().filter(|event| event.job == job).cloned().collect();
+            assert_eq!(of_job, (1..=EVENTS).map(|seq| event(job, seq)).collect::<Vec<_>>());
+        }
+    }
+}
+
+pub async fn a_subscriber_hears_what_is_published_from_then_on(medium: &dyn Medium) {
+    let bus = medium.connect().await;
+    let job = job();
+    bus.publish(&event(job, 1)).await.unwrap();
+    let mut subscriber = bus.events().await.unwrap();
+
+    bus.publish(&event(job, 2)).await.unwrap();
+
+    assert_eq!(next(&mut subscriber).await, event(job, 2));
+}
+
+pub async fn a_hint_reaches_everybody(medium: &dyn Medium) {
+    let (one, other) = (medium.connect().await, medium.connect().await);
+    let mut listeners = [one.hints(), other.hints()];
+    let hint = Hint { job: job() };
+
+    other.hint(hint);
+
+    for listener in &mut listeners {
+        assert_eq!(next(listener).await, hint);
+    }
+}
+
+pub async fn publishing_needs_no_listener(medium: &dyn Medium) {
+    let bus = medium.connect().await;
+    bus.hint(Hint { job: job() });
+    assert_eq!(bus.publish(&event(job(), 1)).await, Ok(()));
+}
+
+async fn next<T: Clone>(receiver: &mut Receiver<T>) -> T {
+    timeout(SOON, receiver.recv()).await.expect("something to hear").expect("nothing is missed")
+}
+
+fn job() -> JobId {
+    JobId::mint(Shard::new(1).expect("a shard"), Time::from_micros(0), clock::random())
+}
+
+fn event(job: JobId, seq: u64) -> Event {
+    let kind = EventKind::Started {};
+    Event { job, seq: Seq(seq), at: Time::from_micros(0), attempt: Attempt(1), actor: Actor::Coordinator, kind }
+}

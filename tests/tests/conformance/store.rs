@@ -1,0 +1,115 @@
+//! The store's suite. An implementation gives a [`Database`]; the line `suite!(name, database)` runs every case over
+//! it, each with a database of its own.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use coordinator::store::Store;
+
+mod changes;
+mod logs;
+mod ownership;
+mod queries;
+mod sqlite;
+mod submissions;
+mod terminal;
+mod writer;
+
+/// One empty database of an implementation; what it needs is gone when it is dropped.
+#[async_trait]
+trait Database: Send + Sync {
+    /// Another handle on it, as another process would have.
+    async fn open(&self) -> Arc<dyn Store>;
+
+    /// Carries out a statement past the store, as somebody with the database's password could.
+    async fn raw(&self, sql: &str) -> Result<(), String>;
+}
+
+/// Runs every case over the databases that an expression makes, in a module of the implementation's name.
+macro_rules! suite {
+    ($implementation:ident, $database:expr) => {
+        suite! { @cases $implementation, $database;
+            ownership {
+                the_first_takeover_owns_every_shard_at_epoch_one,
+                each_takeover_raises_every_epoch_by_one,
+                a_takeover_learns_how_far_each_shard_has_come,
+                who_never_took_over_writes_nothing,
+                a_fenced_coordinator_commits_nothing,
+                a_fenced_coordinator_moves_no_cursor,
+                a_fenced_coordinator_stores_no_log,
+                a_fenced_coordinator_welcomes_nobody,
+                a_cursor_never_moves_back,
+                what_is_stored_is_there_after_a_restart,
+                a_commit_whose_caller_goes_away_is_whole,
+                a_closed_store_is_unavailable,
+            }
+            submissions {
+                a_submitted_job_reads_back_as_it_was,
+                the_events_of_submissions_are_numbered_in_their_shard,
+                a_repeated_submission_finds_the_first_job,
+                a_key_with_another_body_is_refused,
+                an_expired_key_can_be_used_anew,
+                the_same_key_of_another_owner_is_another_key,
+                the_same_key_twice_in_one_submission_makes_one_job,
+                another_body_under_a_key_of_the_same_submission_refuses_it_whole,
+                a_submission_is_stored_whole_or_not_at_all,
+                of_two_submissions_at_once_under_one_key_one_makes_a_job,
+                a_job_whose_id_is_taken_is_refused,
+                secrets_are_kept_apart_from_the_job,
+                one_tag_set_too_many_is_refused_until_there_is_room,
+            }
+            changes {
+                every_state_reads_back_as_it_was,
+                a_transition_from_another_version_changes_nothing,
+                a_transition_of_a_job_that_is_not_there_is_a_conflict,
+                a_refused_transition_leaves_no_gap_and_harms_no_neighbour,
+                two_transitions_of_one_job_can_be_in_one_batch,
+                of_two_transitions_at_once_one_is_taken,
+                a_grant_draws_a_fence_and_the_row_keeps_it,
+                fences_only_grow,
+                a_batch_that_cannot_be_numbered_stores_nothing,
+            }
+            terminal {
+                the_database_refuses_to_change_a_terminal_row,
+                the_database_refuses_to_alter_or_delete_an_event,
+                a_late_report_on_a_terminal_job_is_noted,
+                a_transition_that_would_change_a_terminal_job_is_a_conflict_and_harms_no_neighbour,
+            }
+            queries {
+                jobs_are_listed_newest_first_page_by_page,
+                a_list_is_narrowed_by_state,
+                a_list_is_narrowed_by_tag_repository_and_label,
+                a_label_with_odd_characters_is_found,
+                open_jobs_are_listed_oldest_first_without_the_terminal_ones,
+                live_jobs_are_those_with_an_attempt_under_way,
+                offers_are_those_of_queued_jobs_for_their_next_attempt,
+                the_soonest_timer_is_due_first,
+                events_are_read_page_by_page,
+                a_worker_is_told_the_tag_sets_that_it_has_all_tags_of,
+                a_database_that_answers_is_pinged,
+            }
+            logs {
+                lines_are_numbered_over_chunks_and_attempts,
+                reading_goes_on_in_the_middle_of_a_chunk,
+                a_chunk_that_is_sent_twice_is_stored_once,
+                a_chunk_of_another_worker_or_attempt_is_refused,
+                an_attempt_that_ended_has_an_hour_for_its_last_chunks,
+                an_attempt_that_waits_for_its_retry_can_still_deliver,
+                a_chunk_whose_numbers_are_impossible_is_refused,
+                an_attempt_cannot_fill_the_database,
+            }
+        }
+    };
+    (@cases $implementation:ident, $database:expr; $($module:ident { $($case:ident,)+ })+) => {
+        mod $implementation {
+            $($(
+                #[tokio::test(flavor = "multi_thread")]
+                async fn $case() {
+                    super::$module::$case(&$database).await;
+                }
+            )+)+
+        }
+    };
+}
+
+suite!(over_sqlite, super::sqlite::SqliteDatabase::new());

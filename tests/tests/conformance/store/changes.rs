@@ -1,0 +1,195 @@
+//! Transitions: what is taken, what is refused, how events are numbered and fences drawn.
+
+use coordinator::store::{Batch, Error, Write, Written};
+use serde_json::json;
+use shared::id::{CommitId, Fence, JobId, Seq, ShardSeq, Version};
+use shared::job::{AttemptEnd, Command, Exit, Failure, Job, Progress, StateName, WorkerWord};
+use shared::log::LogSummary;
+use shared::time::Period;
+
+use super::Database;
+use super::writer::{
+    Writer, at, cancel, change, changed, claim, keyed_job, new_job, said, shard, step_started, worker,
+};
+
+/// Jobs are led through every state; after each transition the row must be what the supervisor holds.
+pub async fn every_state_reads_back_as_it_was(database: &dyn Database) {
+    let mut writer = Writer::of(database).await;
+    let run_at = at(3600);
+    let fields = json!({"repository": {"url": "/srv/app.git"}, "run_at": run_at.to_string()});
+    let mut seen = Vec::new();
+    let failure = Failure::StepFailed { step: 0, exit: Exit::Signal(9), message: Some("gone".to_owned()) };
+    let log = LogSummary { chunks: 2, bytes: 9, sha256: "ab".repeat(32) };
+    let lost = |job: &Job| Command::WorkerLost { attempt: job.attempt, message: "no heartbeat".to_owned() };
+    let commit = CommitId::try_from("0123456789abcdef0123456789abcdef01234567".to_owned()).unwrap();
+    let park = |job: &Job| {
+        said(job, WorkerWord::Park { key: "app".to_owned(), wait: Period::from_secs(600), log: LogSummary::default() })
+    };
+    let checked_out = |job: &Job| {
+        said(job, WorkerWord::Progress { number: 1, progress: Progress::CheckedOut { commit: commit.clone() } })
+    };
+    let ended = |job: &Job| {
+        said(job, WorkerWord::End { end: AttemptEnd::Failed { failure: failure.clone() }, log: log.clone() })
+    };
+    let stopped = |job: &Job| said(job, WorkerWord::End { end: AttemptEnd::Stopped, log: log.clone() });
+    let claimed = |job: &Job| claim(job, worker());
+    let started = |job: &Job| step_started(job, 2);
+    let registered = |_: &Job| Command::KeyRegistered { key: "app".to_owned() };
+    let (wake, cancelled) = (|_: &Job| Command::Wake, |_: &Job| cancel());
+    let paths: [&[&dyn Fn(&Job) -> Command]; 4] = [
+        &[&wake, &claimed, &park, &registered, &claimed, &checked_out, &started, &ended],
+        &[&wake, &claimed, &checked_out, &started, &cancelled, &stopped],
+        &[&wake, &claimed, &lost, &claimed, &lost],
+        &[&cancelled],
+    ];
+    for path in paths {
+        let mut job = writer.submit(new_job(shard(1), fields.clone(), at(0))).await;
+        for command in path {
+            seen.push(job.state.name());
+            job = writer.change(&job, command(&job), run_at).await;
+            assert_eq!(writer.stored(&job).await, job);
+            let events = writer.store.events(job.id, Seq(0), 100).await.unwrap();
+            assert_eq!(events.last().map(|event| event.seq), Some(job.seq));
+        }
+        seen.push(job.state.name());
+    }
+    let succeeds = writer.submit_plain(shard(1)).await;
+    let running = writer.grant(&succeeds, worker()).await;
+    seen.push(writer.finish(&running, at(2)).await.state.name());
+    assert!(StateName::ALL.iter().all(|name| seen.contains(name)), "{seen:?}");
+}
+
+pub async fn a_transition_from_another_version_changes_nothing(database: &dyn Database) {
+    let mut writer = Writer::of(database).await;
+    let old = writer.submit_plain(shard(1)).await;
+    let job = writer.grant(&old, worker()).await;
+
+    let stale = writer.commit_one(changed(&old, cancel(), at(2))).await;
+    let early = Write::Change { from: Version(9), transition: Box::new(job.apply(cancel(), at(2)).unwrap()) };
+    let early = writer.commit_one(early).await;
+
+    assert_eq!((stale, early), (Written::Conflict, Written::Conflict));
+    assert_eq!(writer.stored(&job).await, job);
+    assert_eq!(writer.numbers(shard(1)).await, [1, 2, 3, 4]);
+}
+
+pub async fn a_transition_of_a_job_that_is_not_there_is_a_conflict(database: &dyn Database) {
+    let mut writer = Writer::of(database).await;
+    let stranger = new_job(shard(1), json!({}), at(0)).transition.job;
+
+    assert_eq!(writer.commit_one(changed(&stranger, cancel(), at(1))).await, Written::Conflict);
+    assert_eq!(writer.store.job(stranger.id).await.unwrap(), None);
+    assert!(writer.numbers(shard(1)).await.is_empty());
+}
+
+pub async fn a_refused_transition_leaves_no_gap_and_harms_no_neighbour(database: &dyn Database) {
+    let mut writer = Writer::of(database).await;
+    let mut jobs = Vec::new();
+    for _ in 0..3 {
+        jobs.push(writer.submit_plain(shard(1)).await);
+    }
+    writer.change(&jobs[1], cancel(), at(1)).await;
+    let mut writes: Vec<_> = jobs.iter().map(|job| changed(job, claim(job, worker()), at(2))).collect();
+    writes.insert(2, Write::Submit(vec![keyed_job(shard(1), "k", 1, at(2)), keyed_job(shard(1), "k", 2, at(2))]));
+    writes.push(Write::Submit(vec![new_job(shard(1), json!({}), at(2))]));
+
+    let written = writer.commit(writes).await.unwrap();
+
+    // Six events of the submissions and two of the cancel came before; each grant has two.
+    let granted = |first, fence| Written::Changed { first: ShardSeq(first), fence: Some(fence) };
+    let [Written::Changed { fence: Some(one), .. }, _, _, Written::Changed { fence: Some(two), .. }, _] = written[..]
+    else {
+        panic!("{written:?}");
+    };
+    let new = Written::Submitted(vec![coordinator::store::Submitted::New(ShardSeq(13))]);
+    assert_eq!(written, [granted(9, one), Written::Conflict, Written::KeyReused(1), granted(11, two), new]);
+    assert_eq!(writer.numbers(shard(1)).await, (1..=14).collect::<Vec<_>>());
+    assert_eq!(writer.stored(&jobs[1]).await.state.name(), StateName::Canceled);
+}
+
+pub async fn two_transitions_of_one_job_can_be_in_one_batch(database: &dyn Database) {
+    let mut writer = Writer::of(database).await;
+    let new = new_job(shard(1), json!({}), at(0));
+    let queued = new.transition.job.clone();
+    let granted = queued.apply(claim(&queued, worker()), at(1)).unwrap();
+    let running = granted.job.clone();
+    let cancelled = running.apply(cancel(), at(2)).unwrap();
+    let last = cancelled.job.clone();
+
+    let writes = vec![Write::Submit(vec![new]), change(&queued, granted), change(&running, cancelled)];
+    let written = writer.commit(writes).await.unwrap();
+
+    let Written::Changed { fence: Some(fence), .. } = written[1] else { panic!("{written:?}") };
+    assert_eq!(written[2], Written::Changed { first: ShardSeq(5), fence: None });
+    assert_eq!(writer.stored(&last).await, Job { fence, ..last });
+    assert_eq!(writer.numbers(shard(1)).await, [1, 2, 3, 4, 5, 6]);
+}
+
+pub async fn of_two_transitions_at_once_one_is_taken(database: &dyn Database) {
+    let mut writer = Writer::of(database).await;
+    let (one, other) = (database.open().await, database.open().await);
+    for round in 0..20 {
+        let job = writer.submit_plain(shard(round)).await;
+        let last = [(shard(round), ShardSeq(2))];
+        let batch = |command| Batch { last: last.into(), writes: vec![changed(&job, command, at(1))] };
+        let (cancelled, granted) = (batch(cancel()), batch(claim(&job, worker())));
+
+        let (first, second) = tokio::join!(one.commit(writer.id, &cancelled), other.commit(writer.id, &granted));
+
+        let answers = [first.unwrap().remove(0), second.unwrap().remove(0)];
+        assert_eq!(answers.iter().filter(|answer| **answer == Written::Conflict).count(), 1, "{answers:?}");
+        assert_eq!(writer.numbers(shard(round)).await, [1, 2, 3, 4]);
+    }
+}
+
+pub async fn a_grant_draws_a_fence_and_the_row_keeps_it(database: &dyn Database) {
+    let mut writer = Writer::of(database).await;
+    let job = writer.submit_plain(shard(1)).await;
+
+    let granted = writer.grant(&job, worker()).await;
+    // A supervisor that hasn't heard of the fence doesn't undo it.
+    let forgetful = Job { fence: Fence(0), ..granted.clone() };
+    let written = writer.commit_one(changed(&forgetful, cancel(), at(2))).await;
+
+    assert!(granted.fence > Fence(0));
+    assert!(matches!(written, Written::Changed { fence: None, .. }), "{written:?}");
+    assert_eq!(writer.stored(&job).await.fence, granted.fence);
+}
+
+pub async fn fences_only_grow(database: &dyn Database) {
+    let mut writer = Writer::of(database).await;
+    let mut fences = Vec::new();
+    for round in 0..4 {
+        let (job, stale) = (writer.submit_plain(shard(round)).await, new_job(shard(9), json!({}), at(0)));
+        let stale = stale.transition.job;
+        // A grant that isn't taken may cost a number, never give one out twice.
+        writer.commit_one(changed(&stale, claim(&stale, worker()), at(1))).await;
+        let granted = writer.grant(&job, worker()).await;
+        fences.push(granted.fence);
+        let why = "full".to_owned();
+        let declined = writer.change(&granted, said(&granted, WorkerWord::Decline { why }), at(2)).await;
+        fences.push(writer.grant(&declined, worker()).await.fence);
+        writer = Writer::of(database).await;
+    }
+    assert!(fences.is_sorted_by(|one, next| one < next), "{fences:?}");
+}
+
+pub async fn a_batch_that_cannot_be_numbered_stores_nothing(database: &dyn Database) {
+    let mut writer = Writer::of(database).await;
+    let job = writer.submit_plain(shard(1)).await;
+    let new = new_job(shard(2), json!({}), at(0));
+    let id: JobId = new.transition.job.id;
+    let writes = vec![Write::Submit(vec![new]), changed(&job, cancel(), at(1))];
+
+    let unknown = Batch { last: [(shard(2), ShardSeq(0))].into(), writes: writes.clone() };
+    let behind = Batch { last: [(shard(2), ShardSeq(0)), (shard(1), ShardSeq(1))].into(), writes };
+
+    for batch in [unknown, behind] {
+        let refused = writer.store.commit(writer.id, &batch).await;
+        assert!(matches!(refused, Err(Error::Corrupt(_))), "{refused:?}");
+        assert_eq!(writer.store.job(id).await.unwrap(), None);
+        assert_eq!(writer.stored(&job).await, job);
+    }
+    // The store goes on.
+    writer.change(&job, cancel(), at(1)).await;
+}

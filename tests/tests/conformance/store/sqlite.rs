@@ -1,0 +1,35 @@
+//! A SQLite database under test: a file in a directory of its own.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use coordinator::store::Store;
+use coordinator::store::sqlite::SqliteStore;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection};
+use tempfile::TempDir;
+
+use super::Database;
+
+pub struct SqliteDatabase(TempDir);
+
+impl SqliteDatabase {
+    pub fn new() -> Self {
+        Self(TempDir::new().expect("a temporary directory"))
+    }
+}
+
+#[async_trait]
+impl Database for SqliteDatabase {
+    async fn open(&self) -> Arc<dyn Store> {
+        Arc::new(SqliteStore::open(&self.0.path().join("windlass.db")).await.expect("a database"))
+    }
+
+    async fn raw(&self, sql: &str) -> Result<(), String> {
+        let options = SqliteConnectOptions::new().filename(self.0.path().join("windlass.db"));
+        let mut connection = options.connect().await.map_err(|error| error.to_string())?;
+        let done = sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut connection).await;
+        connection.close().await.map_err(|error| error.to_string())?;
+        done.map(|_| ()).map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,200 @@
+//! A coordinator as the cases need it: it has taken over, keeps the numbers as a committer does, and brings jobs to
+//! the states that a case begins with.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use coordinator::store::{Batch, Error, IdempotencyKey, NewJob, Store, Submitted, Write, Written};
+use serde_json::{Value, json};
+use shared::clock;
+use shared::id::{Actor, ClaimId, CoordinatorId, Instance, JobId, Shard, ShardSeq, WorkerId};
+use shared::job::{AttemptEnd, Cancel, Claim, Command, Job, Progress, Transition, WorkerMessage, WorkerWord, submit};
+use shared::log::LogSummary;
+use shared::spec::{JobSpec, parse_single};
+use shared::time::{Period, Time};
+
+use super::Database;
+
+/// The owner of all shards of one database.
+pub struct Writer {
+    pub store: Arc<dyn Store>,
+    pub id: CoordinatorId,
+    pub last: HashMap<Shard, ShardSeq>,
+}
+
+impl Writer {
+    /// A coordinator that has taken over through a new handle.
+    pub async fn of(database: &dyn Database) -> Self {
+        Self::over(database.open().await).await
+    }
+
+    /// A coordinator that has taken over through `store`.
+    pub async fn over(store: Arc<dyn Store>) -> Self {
+        let id = CoordinatorId(clock::random_uuid());
+        let owned = store.take_over(id).await.expect("a takeover");
+        Self { store, id, last: owned.into_iter().map(|owned| (owned.shard, owned.last)).collect() }
+    }
+
+    /// Commits a batch and, where it took, counts its events on.
+    pub async fn commit(&mut self, writes: Vec<Write>) -> Result<Vec<Written>, Error> {
+        let batch = Batch { last: self.last.clone(), writes };
+        let written = self.store.commit(self.id, &batch).await?;
+        assert_eq!(written.len(), batch.writes.len(), "an answer for each write");
+        for (write, written) in batch.writes.iter().zip(&written) {
+            for (first, transition) in taken(write, written) {
+                let last = self.last.get_mut(&transition.job.id.shard()).expect("an owned shard");
+                assert_eq!(first, last.next(), "numbers follow on");
+                last.0 += transition.events.len() as u64;
+            }
+        }
+        Ok(written)
+    }
+
+    /// Commits one write.
+    pub async fn commit_one(&mut self, write: Write) -> Written {
+        self.commit(vec![write]).await.expect("a commit").remove(0)
+    }
+
+    /// Stores a new job.
+    pub async fn submit(&mut self, new: NewJob) -> Job {
+        let job = new.transition.job.clone();
+        let written = self.commit_one(Write::Submit(vec![new])).await;
+        let Written::Submitted(submitted) = written else { panic!("refused: {written:?}") };
+        assert!(matches!(submitted[..], [Submitted::New(_)]));
+        job
+    }
+
+    /// Stores a job without anything special, in `shard`.
+    pub async fn submit_plain(&mut self, shard: Shard) -> Job {
+        self.submit(new_job(shard, json!({}), at(0))).await
+    }
+
+    /// Applies a command and commits what follows.
+    pub async fn change(&mut self, job: &Job, command: Command, now: Time) -> Job {
+        let transition = job.apply(command, now).expect("a command that the job takes");
+        let mut next = transition.job.clone();
+        match self.commit_one(change(job, transition)).await {
+            Written::Changed { fence, .. } => next.fence = fence.unwrap_or(next.fence),
+            refused => panic!("refused: {refused:?}"),
+        }
+        next
+    }
+
+    /// Has `worker` claim the job.
+    pub async fn grant(&mut self, job: &Job, worker: WorkerId) -> Job {
+        self.change(job, claim(job, worker), at(1)).await
+    }
+
+    /// Has the holder of the job tell that it has succeeded.
+    pub async fn finish(&mut self, job: &Job, now: Time) -> Job {
+        self.change(job, said(job, WorkerWord::End { end: AttemptEnd::Succeeded, log: LogSummary::default() }), now)
+            .await
+    }
+
+    /// What is stored of the job.
+    pub async fn stored(&self, job: &Job) -> Job {
+        self.store.job(job.id).await.expect("an answer").expect("a job")
+    }
+
+    /// The shards' last numbers as the events themselves tell them, to be compared with what a committer counted.
+    pub async fn numbers(&self, shard: Shard) -> Vec<u64> {
+        let events = self.store.shard_events(shard, ShardSeq(0), 10_000).await.expect("events");
+        events.into_iter().map(|(number, _)| number.0).collect()
+    }
+}
+
+/// That many seconds after the beginning of a case.
+pub fn at(seconds: i64) -> Time {
+    Time::from_micros(1_790_000_000_000_000 + seconds * 1_000_000)
+}
+
+pub fn shard(number: u16) -> Shard {
+    Shard::new(number).expect("a shard")
+}
+
+pub fn all_shards() -> Vec<Shard> {
+    Shard::all().collect()
+}
+
+pub fn worker() -> WorkerId {
+    WorkerId(clock::random_uuid())
+}
+
+/// A specification with `fields` and, unless they say otherwise, one step.
+pub fn spec(fields: Value) -> Arc<JobSpec> {
+    let mut body = json!({"steps": [{"run": "true"}]});
+    let Value::Object(fields) = fields else { panic!("fields are an object") };
+    body.as_object_mut().expect("an object").extend(fields);
+    Arc::new(parse_single(&body, None).expect("a specification").spec)
+}
+
+/// A job with `fields` in its specification, created at `now`, that isn't stored yet.
+pub fn new_job(shard: Shard, fields: Value, now: Time) -> NewJob {
+    let id = JobId::mint(shard, now, clock::random());
+    let transition = submit(id, spec(fields), false, None, client(), now);
+    NewJob { transition, secrets: None, idempotency: None }
+}
+
+/// The same under an idempotency key that expires a day after `now`.
+pub fn keyed_job(shard: Shard, key: &str, hash: u8, now: Time) -> NewJob {
+    let expires = now.plus(Period::from_secs(24 * 60 * 60));
+    let key = IdempotencyKey { owner: "me".to_owned(), key: key.to_owned(), hash: [hash; 32], expires };
+    NewJob { idempotency: Some(key), ..new_job(shard, json!({}), now) }
+}
+
+pub fn client() -> Actor {
+    Actor::Client("me".to_owned())
+}
+
+/// The write of a transition that was applied to `job`.
+pub fn change(job: &Job, transition: Transition) -> Write {
+    Write::Change { from: job.version, transition: Box::new(transition) }
+}
+
+/// The write that follows when `job` takes `command`.
+pub fn changed(job: &Job, command: Command, now: Time) -> Write {
+    change(job, job.apply(command, now).expect("a command that the job takes"))
+}
+
+pub fn claim(job: &Job, worker: WorkerId) -> Command {
+    Command::Claim(Claim {
+        claim: ClaimId(clock::random_uuid()),
+        attempt: job.attempt.next(),
+        worker,
+        instance: Instance(clock::random_uuid()),
+        expires: at(1_000_000),
+    })
+}
+
+pub fn cancel() -> Command {
+    Command::Cancel(Cancel { by: client(), why: Some("enough".to_owned()), force: false, grace: None })
+}
+
+/// A word of the worker that holds `job`.
+pub fn said(job: &Job, word: WorkerWord) -> Command {
+    let worker = job.worker.expect("a job with a worker");
+    Command::Worker(WorkerMessage { worker, attempt: job.attempt, word })
+}
+
+pub fn step_started(job: &Job, number: u32) -> Command {
+    said(job, WorkerWord::Progress { number, progress: Progress::StepStarted { step: 0 } })
+}
+
+/// The transitions of a write that were taken, with the number of the first event of each.
+fn taken<'a>(write: &'a Write, written: &Written) -> Vec<(ShardSeq, &'a Transition)> {
+    match (write, written) {
+        (Write::Change { transition, .. }, Written::Changed { first, .. }) => vec![(*first, transition)],
+        (Write::Submit(jobs), Written::Submitted(submitted)) => {
+            assert_eq!(jobs.len(), submitted.len(), "an answer for each job");
+            let new = jobs.iter().zip(submitted).filter_map(|(new, submitted)| match submitted {
+                Submitted::New(first) => Some((*first, &new.transition)),
+                Submitted::Existing(_) => None,
+            });
+            new.collect()
+        }
+        (_, Written::Conflict | Written::KeyReused(_) | Written::TooManyTagSets(_)) => Vec::new(),
+        (Write::Submit(_), Written::Changed { .. }) | (Write::Change { .. }, Written::Submitted(_)) => {
+            panic!("the answer {written:?} is another write's")
+        }
+    }
+}
