@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use sqlx::migrate::MigrateError;
-use sqlx::pool::{PoolConnection, PoolOptions};
+use sqlx::pool::PoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Sqlite, SqliteConnection};
 use tokio::runtime::Handle;
@@ -28,6 +28,8 @@ mod commit;
 mod log;
 mod read;
 mod row;
+#[cfg(test)]
+mod tests;
 
 /// How many connections read at a time.
 const READERS_MAX: u32 = 4;
@@ -96,7 +98,12 @@ impl SqliteStore {
         let task = self.runtime.spawn(async move {
             let mut connection = writer.acquire().await?;
             let outcome = transact(&mut connection, work).await;
-            settle(connection, outcome)
+            // SQLite rolls some failed transactions back by itself, and then sqlx takes the connection for one that is
+            // still inside: it is replaced.
+            if !matches!(outcome, Ok(_) | Err(Error::Fenced)) {
+                connection.close_on_drop();
+            }
+            outcome
         });
         // It panicked, or the runtime ended: it may have committed before.
         task.await.unwrap_or_else(|lost| Err(Error::Unknown(lost.to_string())))
@@ -241,18 +248,9 @@ where
             Err(error) => Err(Error::Unknown(error.to_string())),
         },
         Err(error) => {
-            transaction.rollback().await?;
+            // There may be nothing left to roll back; why the work failed is the better answer.
+            let _ = transaction.rollback().await;
             Err(error)
         }
     }
-}
-
-/// Keeps the connection unless its transaction went wrong: SQLite rolls some of them back by itself, and then sqlx
-/// takes the connection for one that is still inside.
-fn settle<T>(mut connection: PoolConnection<Sqlite>, outcome: Result<T, Error>) -> Result<T, Error> {
-    match &outcome {
-        Ok(_) | Err(Error::Fenced) => {}
-        Err(Error::Unavailable(_) | Error::Unknown(_) | Error::Corrupt(_)) => connection.close_on_drop(),
-    }
-    outcome
 }

@@ -86,6 +86,7 @@ macro_rules! suite {
                 the_soonest_timer_is_due_first,
                 events_are_read_page_by_page,
                 a_worker_is_told_the_tag_sets_that_it_has_all_tags_of,
+                what_cannot_be_read_is_corrupt,
                 a_database_that_answers_is_pinged,
             }
             logs {

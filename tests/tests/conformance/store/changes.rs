@@ -1,6 +1,6 @@
 //! Transitions: what is taken, what is refused, how events are numbered and fences drawn.
 
-use coordinator::store::{Batch, Error, Write, Written};
+use coordinator::store::{Batch, Error, Submitted, Write, Written};
 use serde_json::json;
 use shared::id::{CommitId, Fence, JobId, Seq, ShardSeq, Version};
 use shared::job::{AttemptEnd, Command, Exit, Failure, Job, Progress, StateName, WorkerWord};
@@ -8,9 +8,7 @@ use shared::log::LogSummary;
 use shared::time::Period;
 
 use super::Database;
-use super::writer::{
-    Writer, at, cancel, change, changed, claim, keyed_job, new_job, said, shard, step_started, worker,
-};
+use super::writer::{Writer, at, cancel, change, changed, claim, keyed_job, new_job, said, shard, worker};
 
 /// Jobs are led through every state; after each transition the row must be what the supervisor holds.
 pub async fn every_state_reads_back_as_it_was(database: &dyn Database) {
@@ -18,44 +16,24 @@ pub async fn every_state_reads_back_as_it_was(database: &dyn Database) {
     let run_at = at(3600);
     let fields = json!({"repository": {"url": "/srv/app.git"}, "run_at": run_at.to_string()});
     let mut seen = Vec::new();
-    let failure = Failure::StepFailed { step: 0, exit: Exit::Signal(9), message: Some("gone".to_owned()) };
-    let log = LogSummary { chunks: 2, bytes: 9, sha256: "ab".repeat(32) };
-    let lost = |job: &Job| Command::WorkerLost { attempt: job.attempt, message: "no heartbeat".to_owned() };
-    let commit = CommitId::try_from("0123456789abcdef0123456789abcdef01234567".to_owned()).unwrap();
-    let park = |job: &Job| {
-        said(job, WorkerWord::Park { key: "app".to_owned(), wait: Period::from_secs(600), log: LogSummary::default() })
-    };
-    let checked_out = |job: &Job| {
-        said(job, WorkerWord::Progress { number: 1, progress: Progress::CheckedOut { commit: commit.clone() } })
-    };
-    let ended = |job: &Job| {
-        said(job, WorkerWord::End { end: AttemptEnd::Failed { failure: failure.clone() }, log: log.clone() })
-    };
-    let stopped = |job: &Job| said(job, WorkerWord::End { end: AttemptEnd::Stopped, log: log.clone() });
-    let claimed = |job: &Job| claim(job, worker());
-    let started = |job: &Job| step_started(job, 2);
-    let registered = |_: &Job| Command::KeyRegistered { key: "app".to_owned() };
-    let (wake, cancelled) = (|_: &Job| Command::Wake, |_: &Job| cancel());
-    let paths: [&[&dyn Fn(&Job) -> Command]; 4] = [
-        &[&wake, &claimed, &park, &registered, &claimed, &checked_out, &started, &ended],
-        &[&wake, &claimed, &checked_out, &started, &cancelled, &stopped],
-        &[&wake, &claimed, &lost, &claimed, &lost],
-        &[&cancelled],
+    let paths: [&[Happening]; 5] = [
+        &[wake, claimed, parked, registered, claimed, checked_out, started, failed],
+        &[wake, claimed, checked_out, started, cancelled, stopped],
+        &[wake, claimed, lost, claimed, lost],
+        &[wake, claimed, started, succeeded],
+        &[cancelled],
     ];
     for path in paths {
         let mut job = writer.submit(new_job(shard(1), fields.clone(), at(0))).await;
-        for command in path {
+        for happening in path {
             seen.push(job.state.name());
-            job = writer.change(&job, command(&job), run_at).await;
+            job = writer.change(&job, happening(&job), run_at).await;
             assert_eq!(writer.stored(&job).await, job);
             let events = writer.store.events(job.id, Seq(0), 100).await.unwrap();
             assert_eq!(events.last().map(|event| event.seq), Some(job.seq));
         }
         seen.push(job.state.name());
     }
-    let succeeds = writer.submit_plain(shard(1)).await;
-    let running = writer.grant(&succeeds, worker()).await;
-    seen.push(writer.finish(&running, at(2)).await.state.name());
     assert!(StateName::ALL.iter().all(|name| seen.contains(name)), "{seen:?}");
 }
 
@@ -89,11 +67,11 @@ pub async fn a_refused_transition_leaves_no_gap_and_harms_no_neighbour(database:
         jobs.push(writer.submit_plain(shard(1)).await);
     }
     writer.change(&jobs[1], cancel(), at(1)).await;
-    let mut writes: Vec<_> = jobs.iter().map(|job| changed(job, claim(job, worker()), at(2))).collect();
-    writes.insert(2, Write::Submit(vec![keyed_job(shard(1), "k", 1, at(2)), keyed_job(shard(1), "k", 2, at(2))]));
-    writes.push(Write::Submit(vec![new_job(shard(1), json!({}), at(2))]));
+    let mut batch: Vec<_> = jobs.iter().map(|job| changed(job, claim(job, worker()), at(2))).collect();
+    batch.insert(2, Write::Submit(vec![keyed_job(shard(1), "k", 1, at(2)), keyed_job(shard(1), "k", 2, at(2))]));
+    batch.push(Write::Submit(vec![new_job(shard(1), json!({}), at(2))]));
 
-    let written = writer.commit(writes).await.unwrap();
+    let written = writer.commit(batch).await.unwrap();
 
     // Six events of the submissions and two of the cancel came before; each grant has two.
     let granted = |first, fence| Written::Changed { first: ShardSeq(first), fence: Some(fence) };
@@ -101,7 +79,7 @@ pub async fn a_refused_transition_leaves_no_gap_and_harms_no_neighbour(database:
     else {
         panic!("{written:?}");
     };
-    let new = Written::Submitted(vec![coordinator::store::Submitted::New(ShardSeq(13))]);
+    let new = Written::Submitted(vec![Submitted::New(ShardSeq(13))]);
     assert_eq!(written, [granted(9, one), Written::Conflict, Written::KeyReused(1), granted(11, two), new]);
     assert_eq!(writer.numbers(shard(1)).await, (1..=14).collect::<Vec<_>>());
     assert_eq!(writer.stored(&jobs[1]).await.state.name(), StateName::Canceled);
@@ -116,8 +94,8 @@ pub async fn two_transitions_of_one_job_can_be_in_one_batch(database: &dyn Datab
     let cancelled = running.apply(cancel(), at(2)).unwrap();
     let last = cancelled.job.clone();
 
-    let writes = vec![Write::Submit(vec![new]), change(&queued, granted), change(&running, cancelled)];
-    let written = writer.commit(writes).await.unwrap();
+    let batch = vec![Write::Submit(vec![new]), change(&queued, granted), change(&running, cancelled)];
+    let written = writer.commit(batch).await.unwrap();
 
     let Written::Changed { fence: Some(fence), .. } = written[1] else { panic!("{written:?}") };
     assert_eq!(written[2], Written::Changed { first: ShardSeq(5), fence: None });
@@ -179,12 +157,11 @@ pub async fn a_batch_that_cannot_be_numbered_stores_nothing(database: &dyn Datab
     let job = writer.submit_plain(shard(1)).await;
     let new = new_job(shard(2), json!({}), at(0));
     let id: JobId = new.transition.job.id;
-    let writes = vec![Write::Submit(vec![new]), changed(&job, cancel(), at(1))];
+    let unknown = [(shard(2), ShardSeq(0))].into();
+    let behind = [(shard(2), ShardSeq(0)), (shard(1), ShardSeq(1))].into();
 
-    let unknown = Batch { last: [(shard(2), ShardSeq(0))].into(), writes: writes.clone() };
-    let behind = Batch { last: [(shard(2), ShardSeq(0)), (shard(1), ShardSeq(1))].into(), writes };
-
-    for batch in [unknown, behind] {
+    for last in [unknown, behind] {
+        let batch = Batch { last, writes: vec![Write::Submit(vec![new.clone()]), changed(&job, cancel(), at(1))] };
         let refused = writer.store.commit(writer.id, &batch).await;
         assert!(matches!(refused, Err(Error::Corrupt(_))), "{refused:?}");
         assert_eq!(writer.store.job(id).await.unwrap(), None);
@@ -192,4 +169,57 @@ pub async fn a_batch_that_cannot_be_numbered_stores_nothing(database: &dyn Datab
     }
     // The store goes on.
     writer.change(&job, cancel(), at(1)).await;
+}
+
+/// Something that happens to a job.
+type Happening = fn(&Job) -> Command;
+
+fn wake(_: &Job) -> Command {
+    Command::Wake
+}
+
+fn claimed(job: &Job) -> Command {
+    claim(job, worker())
+}
+
+fn parked(job: &Job) -> Command {
+    said(job, WorkerWord::Park { key: "app".to_owned(), until: at(9000) })
+}
+
+fn registered(_: &Job) -> Command {
+    Command::KeyRegistered { key: "app".to_owned() }
+}
+
+fn checked_out(job: &Job) -> Command {
+    let commit = CommitId::try_from("0123456789abcdef".repeat(4)).expect("a commit");
+    said(job, WorkerWord::Progress { number: 1, progress: Progress::CheckedOut { commit } })
+}
+
+fn started(job: &Job) -> Command {
+    said(job, WorkerWord::Progress { number: 2, progress: Progress::StepStarted { step: 0 } })
+}
+
+fn lost(job: &Job) -> Command {
+    Command::WorkerLost { attempt: job.attempt, message: "no heartbeat".to_owned() }
+}
+
+fn cancelled(_: &Job) -> Command {
+    cancel()
+}
+
+fn succeeded(job: &Job) -> Command {
+    said(job, WorkerWord::End { end: AttemptEnd::Succeeded, log: log() })
+}
+
+fn failed(job: &Job) -> Command {
+    let failure = Failure::StepFailed { step: 0, exit: Exit::Signal(9), message: Some("gone".to_owned()) };
+    said(job, WorkerWord::End { end: AttemptEnd::Failed { failure }, log: log() })
+}
+
+fn stopped(job: &Job) -> Command {
+    said(job, WorkerWord::End { end: AttemptEnd::Stopped, log: log() })
+}
+
+fn log() -> LogSummary {
+    LogSummary { chunks: 2, bytes: 9, sha256: "ab".repeat(32) }
 }

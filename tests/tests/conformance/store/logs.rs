@@ -42,8 +42,8 @@ pub async fn reading_goes_on_in_the_middle_of_a_chunk(database: &dyn Database) {
     let (job, holder) = running(&mut writer).await;
     let mut chunks = Vec::new();
     for number in 0..5_u32 {
-        let text: String = (1..=7).map(|line| format!("line {}\n", number * 7 + line)).collect();
-        chunks.push(chunk(&job, number + 1, u64::from(number * 7 + 1), &text));
+        let lines: Vec<_> = (1..=7).map(|line| format!("line {}\n", number * 7 + line)).collect();
+        chunks.push(chunk(&job, number + 1, u64::from(number * 7 + 1), &lines.concat()));
     }
     append(&writer, holder, &chunks, at(2)).await;
 
@@ -85,7 +85,7 @@ pub async fn a_chunk_of_another_worker_or_attempt_is_refused(database: &dyn Data
     let numbered = |attempt| Chunk { attempt: Attempt(attempt), ..good.clone() };
     let chunks = [numbered(0), chunk(&queued, 1, 1, "a\n"), good.clone(), chunk(&unknown, 1, 1, "a\n"), numbered(2)];
 
-    assert_eq!(append(&writer, worker(), &[good.clone()], at(2)).await, [Refused]);
+    assert_eq!(append(&writer, worker(), std::slice::from_ref(&good), at(2)).await, [Refused]);
     assert_eq!(append(&writer, holder, &chunks, at(2)).await, [Refused, Refused, Stored, Refused, Refused]);
     let job = declined(&mut writer, &job).await;
     writer.grant(&job, holder).await;

@@ -1,6 +1,6 @@
 //! Lists, timers and events: what they leave out, their order, and their pages.
 
-use coordinator::store::Filter;
+use coordinator::store::{Error, Filter};
 use serde_json::{Value, json};
 use shared::clock;
 use shared::id::{Attempt, Instance, JobId, Seq, Shard, ShardSeq};
@@ -211,6 +211,17 @@ pub async fn a_worker_is_told_the_tag_sets_that_it_has_all_tags_of(database: &dy
     let anew = Hello { worker: known.worker, ..hello(&["c"]) };
     assert_eq!(welcomed(&writer, &anew).await, ["", "c"]);
     assert_eq!(welcomed(&writer, &hello(&[])).await, [""]);
+}
+
+pub async fn what_cannot_be_read_is_corrupt(database: &dyn Database) {
+    let mut writer = Writer::of(database).await;
+    let (job, other) = (writer.submit_plain(shard(1)).await, writer.submit_plain(shard(2)).await);
+
+    database.raw("UPDATE jobs SET spec = '{}' WHERE shard = 1").await.unwrap();
+
+    let read = writer.store.job(job.id).await;
+    assert!(matches!(read, Err(Error::Corrupt(_))), "{read:?}");
+    assert_eq!(writer.stored(&other).await, other);
 }
 
 pub async fn a_database_that_answers_is_pinged(database: &dyn Database) {

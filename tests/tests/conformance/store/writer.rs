@@ -8,7 +8,7 @@ use coordinator::store::{Batch, Error, IdempotencyKey, NewJob, Store, Submitted,
 use serde_json::{Value, json};
 use shared::clock;
 use shared::id::{Actor, ClaimId, CoordinatorId, Instance, JobId, Shard, ShardSeq, WorkerId};
-use shared::job::{AttemptEnd, Cancel, Claim, Command, Job, Progress, Transition, WorkerMessage, WorkerWord, submit};
+use shared::job::{AttemptEnd, Cancel, Claim, Command, Job, Transition, WorkerMessage, WorkerWord, submit};
 use shared::log::LogSummary;
 use shared::spec::{JobSpec, parse_single};
 use shared::time::{Period, Time};
@@ -174,10 +174,6 @@ pub fn cancel() -> Command {
 pub fn said(job: &Job, word: WorkerWord) -> Command {
     let worker = job.worker.expect("a job with a worker");
     Command::Worker(WorkerMessage { worker, attempt: job.attempt, word })
-}
-
-pub fn step_started(job: &Job, number: u32) -> Command {
-    said(job, WorkerWord::Progress { number, progress: Progress::StepStarted { step: 0 } })
 }
 
 /// The transitions of a write that were taken, with the number of the first event of each.

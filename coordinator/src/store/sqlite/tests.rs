@@ -1,0 +1,74 @@
+//! What only SQLite can get wrong, seen from inside.
+
+use std::os::unix::fs::PermissionsExt;
+
+use shared::clock;
+use shared::wire::Hello;
+use tempfile::TempDir;
+
+use super::*;
+
+async fn opened(directory: &TempDir) -> SqliteStore {
+    SqliteStore::open(&directory.path().join("windlass.db")).await.unwrap()
+}
+
+fn hello(tags: Vec<String>) -> Hello {
+    let (worker, instance) = (clock::random_uuid(), clock::random_uuid());
+    Hello { worker: WorkerId(worker), instance: shared::id::Instance(instance), tags, slots: 1 }
+}
+
+#[tokio::test]
+async fn nobody_but_the_owner_can_read_the_files() {
+    let directory = TempDir::new().unwrap();
+    let store = opened(&directory).await;
+    store.take_over(CoordinatorId(clock::random_uuid())).await.unwrap();
+
+    for name in ["windlass.db", "windlass.db-wal", "windlass.db-shm"] {
+        let mode = directory.path().join(name).metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    store.close().await;
+    assert!(!directory.path().join("windlass.db-wal").exists(), "closing empties the journal");
+}
+
+/// SQLite rolls such a transaction back by itself; the connection must not be taken for one that is still inside it.
+#[tokio::test]
+async fn a_full_database_is_unavailable_until_there_is_room() {
+    let directory = TempDir::new().unwrap();
+    let store = opened(&directory).await;
+    let owner = CoordinatorId(clock::random_uuid());
+    store.take_over(owner).await.unwrap();
+    // Only the connection that writes knows this bound, and it is replaced.
+    sqlx::query("PRAGMA max_page_count = 1").execute(&store.writer).await.unwrap();
+    let large = hello(vec!["x".repeat(1 << 20)]);
+
+    let refused = store.welcome(owner, &large, Time::from_micros(0)).await;
+
+    assert!(matches!(&refused, Err(Error::Unavailable(why)) if why.contains("full")), "{refused:?}");
+    store.welcome(owner, &large, Time::from_micros(0)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_newer_versions_migration_is_no_obstacle() {
+    let directory = TempDir::new().unwrap();
+    let store = opened(&directory).await;
+    let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \
+         VALUES (9999, 'from the future', true, x'00', 0)";
+    sqlx::query(newer).execute(&store.writer).await.unwrap();
+    store.close().await;
+
+    opened(&directory).await.ping().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_is_no_database_is_told_from_what_cannot_be_opened() {
+    let directory = TempDir::new().unwrap();
+    let text = directory.path().join("text");
+    std::fs::write(&text, "hello ".repeat(1000)).unwrap();
+
+    let not_ours = SqliteStore::open(&text).await.err();
+    let missing = SqliteStore::open(&directory.path().join("missing/windlass.db")).await.err();
+
+    assert!(matches!(not_ours, Some(Error::Corrupt(_))), "{not_ours:?}");
+    assert!(matches!(missing, Some(Error::Unavailable(_))), "{missing:?}");
+}
