@@ -146,6 +146,7 @@ fn report_one(parts: &Arc<Parts>, batch: &Reports, report: &Report) -> impl Futu
         match (taken.await, recipient) {
             (Ok(Taken { job, .. }), Some(recipient)) => grant(&parts, &job, &recipient).await,
             (Ok(_), None) => Answer::Taken,
+            (Err(JobError::Refused(Rejection::Early)), _) => Answer::TryAgain,
             (Err(JobError::Refused(why)), _) => Answer::Refused { why },
             (Err(JobError::Unknown), _) => Answer::Unknown,
             (Err(JobError::Busy | JobError::Unavailable | JobError::Internal), _) => Answer::TryAgain,

@@ -101,7 +101,7 @@ pub enum Answer {
     Granted(Box<Grant>),
     /// It is committed.
     Taken,
-    /// It changes nothing and never will.
+    /// It changes nothing and never will. ([`Rejection::Early`] is answered by [`Answer::TryAgain`].)
     Refused { why: Rejection },
     /// There is no such job.
     Unknown,

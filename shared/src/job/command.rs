@@ -48,7 +48,8 @@ pub struct WorkerMessage {
 pub enum WorkerWord {
     /// The grant came late or isn't wanted any more; nothing of it was started, and it has no log.
     Decline { why: String },
-    /// Report `number` of the attempt, counted from 1; a repeat changes nothing.
+    /// Report `number` of the attempt, counted from 1: a repeat changes nothing, and one whose predecessor is missing
+    /// is refused as [`Rejection::Early`].
     Progress { number: u32, progress: Progress },
     /// The deploy key isn't there and nothing of the attempt runs: let the worker go, and wait for the key for at
     /// most `wait`.
@@ -110,4 +111,7 @@ pub enum Rejection {
     /// The attempt is already under way, so it can't be given back.
     #[error("the attempt has already begun")]
     Begun,
+    /// The report before it isn't committed. The one refusal that isn't for good: said again in order, it is taken.
+    #[error("the report before it is missing")]
+    Early,
 }

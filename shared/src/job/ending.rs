@@ -14,6 +14,16 @@ impl Hold {
     pub(super) fn stop(&self, job: &Job, grace: Period) -> StopOrder {
         StopOrder { job: job.id, attempt: job.attempt, worker: self.worker, instance: self.instance, grace }
     }
+
+    /// The hold after report `number`, which must be the next: what a failed commit left out would count as a repeat
+    /// once a later report was taken.
+    fn reported(&self, number: u32) -> Result<Self, Rejection> {
+        if number == self.reports.saturating_add(1) {
+            Ok(Self { reports: number, ..self.clone() })
+        } else {
+            Err(Rejection::Early)
+        }
+    }
 }
 
 impl Job {
@@ -38,7 +48,7 @@ impl Job {
             }
             WorkerWord::Progress { number, .. } if number <= hold.reports => moved,
             WorkerWord::Progress { number, progress } => {
-                let hold = Hold { reports: number, ..hold.clone() };
+                let hold = hold.reported(number)?;
                 let starts = preparing && matches!(progress, Progress::StepStarted { .. });
                 match (starts, preparing) {
                     (true, _) => moved.started(hold),
@@ -80,7 +90,7 @@ impl Job {
             WorkerWord::Park { log, .. } => moved.told(log).canceled(cancel.ended(true), None),
             WorkerWord::Progress { number, .. } if number <= hold.reports => moved,
             WorkerWord::Progress { number, progress } => {
-                let hold = Hold { reports: number, ..hold.clone() };
+                let hold = hold.reported(number)?;
                 moved.at(State::Canceling { hold, cancel: cancel.clone() }).progressed(progress)
             }
             WorkerWord::End { end: AttemptEnd::Stopped, log } => moved.told(log).canceled(cancel.ended(true), None),

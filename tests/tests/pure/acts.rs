@@ -41,12 +41,13 @@ const ACTS: [(&str, Say); 15] = [
 type Word = fn(&Job) -> WorkerWord;
 
 /// What a worker can say of an attempt.
-const WORDS: [(&str, Word); 9] = [
+const WORDS: [(&str, Word); 10] = [
     ("decline", |_| decline()),
     ("park", |_| park()),
     ("step started", |job| step_started(reports(job) + 1)),
     ("checked out", |job| checked_out(reports(job) + 1)),
     ("report repeated", |job| step_started(reports(job))),
+    ("report too early", |job| step_started(reports(job) + 2)),
     ("succeeded", |_| end(AttemptEnd::Succeeded)),
     ("failed", |_| failed(exit(1))),
     ("failed for a while", |_| failed(checkout_failed(true))),

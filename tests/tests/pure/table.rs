@@ -83,6 +83,8 @@ holder: checked out        | HELD CANCELING                  | stays: checked_ou
 holder: checked out        | ENDED                           | refused: stale
 holder: report repeated    | HELD CANCELING                  | nothing
 holder: report repeated    | ENDED                           | refused: stale
+holder: report too early   | HELD CANCELING                  | refused: early
+holder: report too early   | ENDED                           | refused: stale
 
 holder: succeeded          | HELD                            | succeeded: succeeded
 holder: succeeded          | CANCELING                       | canceled: late_report canceled
@@ -145,7 +147,7 @@ fn the_table_speaks_of_every_state_and_every_rejection() {
 
     let found: BTreeSet<String> =
         situations::ALL.iter().flat_map(|(_, job)| Act::all().into_iter().map(|act| outcome(act, &job()))).collect();
-    for rejection in [Rejection::Stale, Rejection::NotQueued, Rejection::Late, Rejection::Begun] {
+    for rejection in [Rejection::Stale, Rejection::NotQueued, Rejection::Late, Rejection::Begun, Rejection::Early] {
         assert!(found.contains(&refused(rejection)), "no row is {}", refused(rejection));
     }
 }

@@ -1,0 +1,143 @@
+//! A client of the HTTP API that hides nothing: every answer is returned with its status, whatever that is.
+
+use std::io::{BufRead, BufReader, Read};
+use std::time::Duration;
+
+use serde_json::Value;
+use ureq::Agent;
+use ureq::http::{HeaderMap, Request, Response};
+
+/// How long an answer may take. Streams have no such limit.
+const ANSWER_WITHIN: Duration = Duration::from_mins(1);
+/// The most bytes of an answer: a whole log fits.
+const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Speaks to one server with one token.
+#[derive(Debug, Clone)]
+pub struct Client {
+    agent: Agent,
+    base: String,
+    token: String,
+}
+
+/// What the server answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub text: String,
+    /// The body as JSON; null where it is none.
+    pub json: Value,
+}
+
+impl Client {
+    /// A client of the server at `base`, like `http://127.0.0.1:7070`. An empty token is not sent.
+    pub fn new(base: &str, token: &str) -> Self {
+        let agent = Agent::config_builder().http_status_as_error(false).build().new_agent();
+        Self { agent, base: base.to_owned(), token: token.to_owned() }
+    }
+
+    /// The same server with another token.
+    #[must_use]
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: token.to_owned(), ..self.clone() }
+    }
+
+    pub fn get(&self, path: &str) -> Answer {
+        self.send("GET", path, &[], b"")
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send("POST", path, &[("content-type", "application/json")], body.to_string().as_bytes())
+    }
+
+    /// Any request, with exactly these headers beside the token's.
+    ///
+    /// # Panics
+    /// When there is no answer.
+    pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let mut response = self.run(method, path, headers, body, Some(ANSWER_WITHIN));
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).lossy_utf8(true).read_to_string();
+        let text = text.unwrap_or_else(|error| panic!("reading the answer to {method} {path}: {error}"));
+        let json = serde_json::from_str(&text).unwrap_or(Value::Null);
+        Answer { status, headers, text, json }
+    }
+
+    /// The lines of a stream as they come, without end while the server keeps it open.
+    pub fn stream(&self, path: &str, headers: &[(&str, &str)]) -> impl Iterator<Item = String> + use<> {
+        let response = self.run("GET", path, headers, b"", None);
+        assert_eq!(response.status().as_u16(), 200, "GET {path}");
+        let reader: Box<dyn Read> = Box::new(response.into_body().into_reader());
+        BufReader::new(reader).lines().map_while(Result::ok)
+    }
+
+    fn run(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+        within: Option<Duration>,
+    ) -> Response<ureq::Body> {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        if !self.token.is_empty() {
+            request = request.header("authorization", format!("Bearer {}", self.token));
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let failed = |error: ureq::Error| panic!("{method} {}{path}: {error}", self.base);
+        let request = self.agent.configure_request(request.body(body).expect("a request"));
+        let request = request.timeout_global(within).allow_non_standard_methods(true).build();
+        self.agent.run(request).unwrap_or_else(failed)
+    }
+}
+
+impl Answer {
+    /// A header's value, empty where it is missing.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The fields that a problem names, in its order.
+    pub fn rejected_fields(&self) -> Vec<&str> {
+        let errors = self.json["errors"].as_array().map(Vec::as_slice).unwrap_or_default();
+        errors.iter().filter_map(|error| error["field"].as_str()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::thread;
+
+    use serde_json::json;
+
+    use super::Client;
+
+    #[test]
+    fn an_answer_is_returned_whatever_its_status() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let base = format!("http://{}", listener.local_addr().expect("an address"));
+        let server = thread::spawn(move || {
+            let (mut stream, _) = listener.accept().expect("a request");
+            let mut request = vec![0; 4096];
+            let mut length = 0;
+            while !String::from_utf8_lossy(&request[..length]).ends_with("{\"a\":1}") {
+                length += stream.read(&mut request[length..]).expect("more of the request");
+            }
+            let body = r#"{"errors": [{"field": "steps[0].run", "detail": "…"}]}"#;
+            let head = format!("HTTP/1.1 422 x\r\nretry-after: 7\r\ncontent-length: {}\r\n\r\n", body.len());
+            stream.write_all((head + body).as_bytes()).expect("an answer");
+            String::from_utf8_lossy(&request[..length]).to_lowercase()
+        });
+        let answer = Client::new(&base, "t0ken").post("/api/v1/jobs", &json!({"a": 1}));
+        assert_eq!((answer.status, answer.header("retry-after")), (422, "7"));
+        assert_eq!(answer.rejected_fields(), ["steps[0].run"]);
+        let request = server.join().expect("the server's end");
+        assert!(request.starts_with("post /api/v1/jobs http/1.1\r\n"), "{request}");
+        assert!(request.contains("authorization: bearer t0ken\r\n"), "{request}");
+    }
+}

@@ -1,0 +1,114 @@
+//! What runs on this machine, seen through `/proc`: whether a process is alive, and which ones carry a mark.
+//!
+//! A job that gets a [`Mark`] in its environment can be looked for after its end: whatever it started and left behind
+//! has inherited the mark, whoever its parent is by then.
+
+use std::fmt;
+use std::fs;
+
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
+use uuid::Uuid;
+
+/// The environment entry that a mark is.
+const NAME: &str = "TEST_MARK";
+
+/// A value that no other process of this machine has in its environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark(String);
+
+impl Mark {
+    pub fn fresh() -> Self {
+        Self(Uuid::new_v4().simple().to_string())
+    }
+
+    /// The entry's name and value, for a job's `env`.
+    pub fn entry(&self) -> (&'static str, &str) {
+        (NAME, &self.0)
+    }
+
+    /// The processes that carry it, zombies left out.
+    pub fn carriers(&self) -> Vec<i32> {
+        let entry = format!("{NAME}={}", self.0);
+        let carries = |pid: &i32| {
+            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+            environment.split(|byte| *byte == 0).any(|found| found == entry.as_bytes())
+        };
+        all().into_iter().filter(carries).collect()
+    }
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether that process runs; one that has ended and waits for its parent doesn't.
+pub fn is_alive(pid: i32) -> bool {
+    stat(pid).is_some_and(|fields| !matches!(fields.first().map(String::as_str), Some("Z" | "X")))
+}
+
+/// The children of that process.
+pub fn children(pid: i32) -> Vec<i32> {
+    let parent = pid.to_string();
+    all().into_iter().filter(|child| stat(*child).is_some_and(|fields| fields.get(1) == Some(&parent))).collect()
+}
+
+/// How much memory that process has had at most, in KiB; none when it is gone.
+pub fn peak_kib(pid: i32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    peak.trim().trim_end_matches("kB").trim().parse().ok()
+}
+
+/// Sends `signal` to that one process.
+///
+/// # Panics
+/// When there is no such process.
+pub fn send(pid: i32, signal: Signal) {
+    signal::kill(Pid::from_raw(pid), signal).unwrap_or_else(|error| panic!("sending {signal} to {pid}: {error}"));
+}
+
+fn all() -> Vec<i32> {
+    let entries = fs::read_dir("/proc").expect("/proc").flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The fields of `/proc/PID/stat` after the name: state, parent and so on.
+fn stat(pid: i32) -> Option<Vec<String>> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name stands in parentheses and may hold anything.
+    let (_, fields) = text.rsplit_once(')')?;
+    Some(fields.split_whitespace().map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio, id};
+    use std::time::Duration;
+
+    use nix::sys::signal::Signal;
+
+    use super::{Mark, children, is_alive, peak_kib, send};
+    use crate::wait::eventually;
+
+    #[test]
+    fn a_marked_process_is_found_until_it_has_ended() {
+        let mark = Mark::fresh();
+        let (name, value) = mark.entry();
+        let mut child = Command::new("cat").env(name, value).stdin(Stdio::piped()).spawn().expect("cat");
+        let pid = i32::try_from(child.id()).expect("a pid");
+        // Between fork and exec the child still has our environment.
+        let found = eventually(Duration::from_secs(10), "the mark", || Some(mark.carriers()).filter(|c| !c.is_empty()));
+        assert_eq!(found, [pid]);
+        assert!(is_alive(pid) && peak_kib(pid).is_some_and(|kib| kib > 0));
+        assert!(children(i32::try_from(id()).expect("a pid")).contains(&pid));
+
+        send(pid, Signal::SIGKILL);
+        eventually(Duration::from_secs(10), "a zombie isn't alive", || (!is_alive(pid)).then_some(()));
+        assert!(mark.carriers().is_empty());
+        child.wait().expect("its end");
+        assert!(!is_alive(pid));
+    }
+}

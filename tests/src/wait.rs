@@ -1,0 +1,48 @@
+//! The one way to wait in a test: for something to become true, with a deadline.
+
+use std::thread;
+use std::time::Duration;
+
+use shared::clock;
+
+/// From one look to the next.
+const EVERY: Duration = Duration::from_millis(10);
+
+/// What `probe` finds, once it finds something; says how long that took.
+///
+/// # Panics
+/// When it finds nothing within `deadline`. Deadlines are generous, ten times what is promised: a test waits for something to
+/// happen, it doesn't measure.
+pub fn eventually<T>(deadline: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let begun = clock::instant();
+    loop {
+        if let Some(found) = probe() {
+            println!("{what}: after {} ms", begun.elapsed().as_millis());
+            return found;
+        }
+        assert!(begun.elapsed() < deadline, "{what}: not within {} ms", deadline.as_millis());
+        thread::sleep(EVERY);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::catch_unwind;
+    use std::time::Duration;
+
+    use super::eventually;
+
+    #[test]
+    fn what_comes_in_time_is_returned_and_what_does_not_fails_by_name() {
+        let mut looks = 0;
+        let found = eventually(Duration::from_secs(10), "the third look", || {
+            looks += 1;
+            (looks == 3).then_some(looks)
+        });
+        assert_eq!(found, 3);
+
+        let missed = catch_unwind(|| eventually(Duration::from_millis(30), "the end of days", || None::<()>));
+        let message = missed.expect_err("it never comes").downcast::<String>().expect("a message");
+        assert_eq!(*message, "the end of days: not within 30 ms");
+    }
+}
