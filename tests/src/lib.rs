@@ -1,3 +1,4 @@
 //! The harness: what the tests of every ring share.
 
 pub mod played;
+pub mod scripted;
