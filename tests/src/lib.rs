@@ -11,3 +11,4 @@ pub mod process;
 pub mod repo;
 pub mod wait;
 pub mod windlass;
+pub mod scripted;

@@ -183,7 +183,7 @@ fn claimed(job: &Job) -> Command {
 }
 
 fn parked(job: &Job) -> Command {
-    said(job, WorkerWord::Park { key: "app".to_owned(), until: at(9000) })
+    said(job, WorkerWord::Park { key: "app".to_owned(), wait: Period::from_secs(600), log: LogSummary::default() })
 }
 
 fn registered(_: &Job) -> Command {

@@ -1,0 +1,97 @@
+//! What becomes of attempts when their worker dies, and what its next start does about them.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+use shared::job::AttemptEnd;
+use tests::scripted::{Script, Staged, pids, runs, until};
+
+use crate::HOST;
+
+/// A worker in a process of its own.
+fn worker(dir: &Path, spec: &Value) -> Child {
+    Command::new(HOST).arg(dir).arg(spec.to_string()).stdout(Stdio::null()).spawn().unwrap()
+}
+
+fn spooled(dir: &Path) -> usize {
+    std::fs::read_dir(dir.join("data/worker/spool")).map_or(0, Iterator::count)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_a_job_outlives_a_worker_that_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let note = dir.path().join("pids");
+    let escape = format!(
+        "setsid sh -c '(sh -c \"echo \\$PPID >> {0}; exec sleep 1000\" &) ; echo $$ >> {0}; sleep 1000' &",
+        note.display()
+    );
+    let spec = json!({"steps": [{"run": format!("{escape} echo $$ >> {}; sleep 1000", note.display())}]});
+    let mut worker = worker(dir.path(), &spec);
+    let left = pids(&note, 3).await;
+    assert!(left.iter().filter(|pid| runs(**pid)).count() >= 2);
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    until("the end of all processes", || !left.iter().any(|pid| runs(*pid))).await;
+
+    // The next start forgets the attempt when its hello is answered: the coordinator ends it by that.
+    assert_eq!(spooled(dir.path()), 1);
+    let script = Script::start().await;
+    let again = script.worker(HOST, dir.path(), |_| {}).await;
+    until("an empty spool", || spooled(dir.path()) == 0).await;
+    assert_eq!(std::fs::read_dir(dir.path().join("data/work")).unwrap().count(), 0);
+    assert_eq!(script.seen().order.first(), Some(&"hello"));
+    assert!(script.seen().ends.is_empty());
+    again.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_ends_what_outlived_the_worker_and_its_keeper() {
+    let dir = tempfile::tempdir().unwrap();
+    let note = dir.path().join("pids");
+    let run = format!("echo $PPID >> {0}; setsid sh -c 'echo $$ >> {0}; exec sleep 1000' & wait", note.display());
+    let mut worker = worker(dir.path(), &json!({"steps": [{"run": run}]}));
+    let [keeper, left] = pids(&note, 2).await[..] else { panic!("two numbers") };
+    // The worker first: it would end what a lost keeper has left.
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(keeper), nix::sys::signal::Signal::SIGSTOP).unwrap();
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(keeper), nix::sys::signal::Signal::SIGKILL).unwrap();
+    until("the keeper's end", || !runs(keeper)).await;
+    assert!(runs(left), "the story needs a process that outlives its keeper");
+    let script = Script::start().await;
+    let again = script.worker(HOST, dir.path(), |_| {}).await;
+    assert!(!runs(left), "the worker was up before the sweep was done");
+    again.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_whose_acknowledgement_was_lost_is_told_again() {
+    let staged = Staged::start(HOST, |_| {}).await;
+    staged.script.seen().lose_ends = 1;
+    let job = staged.script.offer(json!({"steps": [{"run": "true"}]})).await;
+    assert_eq!(staged.script.end(job).await.end, AttemptEnd::Succeeded);
+    until("an empty spool", || spooled(staged.dir.path()) == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_was_never_acknowledged_is_told_by_the_next_start_before_its_hello() {
+    let dir = tempfile::tempdir().unwrap();
+    let deaf = Script::start().await;
+    deaf.seen().lose_ends = u32::MAX;
+    let first = deaf.worker(HOST, dir.path(), |_| {}).await;
+    let job = deaf.offer(json!({"steps": [{"run": "exit 0"}]})).await;
+    deaf.until("an end", |seen| seen.order.contains(&"end").then_some(())).await;
+    drop(first);
+
+    let script = Script::start().await;
+    let second = script.worker(HOST, dir.path(), |_| {}).await;
+    assert_eq!(script.end(job).await.end, AttemptEnd::Succeeded);
+    let hello = script.until("a hello", |seen| seen.hellos.first().cloned()).await;
+    assert_eq!(script.seen().order[..2], ["end", "hello"]);
+    assert_eq!(script.seen().ends[0].instance, hello.instance);
+    assert_eq!(deaf.seen().hellos[0].worker, hello.worker);
+    assert_ne!(deaf.seen().hellos[0].instance, hello.instance);
+    until("an empty spool", || spooled(dir.path()) == 0).await;
+    second.stop().await;
+}

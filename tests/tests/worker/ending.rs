@@ -1,0 +1,201 @@
+//! How attempts end: told to stop, out of time, or by themselves; and that nothing outlives them.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+use shared::job::{AttemptEnd, Exit, Failure, Limit, Progress};
+use shared::log::Stream;
+use shared::time::Period;
+use tests::scripted::{Staged, pids, runs, until};
+
+use crate::HOST;
+
+/// A script that leaves the session, forks twice, and writes the number of what runs on into the file `pids`.
+fn escape(pids: &std::path::Path) -> String {
+    let pids = pids.display();
+    format!("setsid sh -c '(trap \"\" TERM HUP; echo $$ >> {pids}; while :; do sleep 1000; done) & exit' & wait; ")
+        .replace("echo $$", "sh -c \"echo \\$PPID\"")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_left_the_session_and_forked_twice_ends_with_the_steps() {
+    let staged = Staged::start(HOST, |_| {}).await;
+    let note = staged.note("pids");
+    let run = format!("{} while [ ! -s {} ]; do :; done", escape(&note), note.display());
+    let job = staged.script.offer(json!({"steps": [{"run": run}]})).await;
+    let escaped = pids(&note, 1).await;
+    assert_eq!(staged.script.end(job).await.end, AttemptEnd::Succeeded);
+    assert!(!runs(escaped[0]), "the end was told while process {} still ran", escaped[0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_left_the_session_and_forked_twice_ends_with_a_stop() {
+    let staged = Staged::start(HOST, |_| {}).await;
+    let note = staged.note("pids");
+    let run = format!("{} sleep 1000", escape(&note));
+    let job = staged.script.offer(json!({"steps": [{"run": run}]})).await;
+    let escaped = pids(&note, 1).await;
+    staged.script.stop(job, Period::from_millis(50)).await;
+    assert_eq!(staged.script.end(job).await.end, AttemptEnd::Stopped);
+    assert!(!runs(escaped[0]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_forks_without_end_is_ended_too() {
+    let staged = Staged::start(HOST, |_| {}).await;
+    let note = staged.note("pids");
+    // Each round replaces itself by a child in a session of its own, so that its number is never the one just seen.
+    let run = format!(
+        "f() {{ echo x >> {}; setsid sh -c '\"$0\" -c \"$1\" \"$0\" \"$1\" & ' /bin/sh \"$1\"; }}",
+        note.display()
+    );
+    let storm = "setsid /bin/sh -c \"$1\" sh \"$1\" & setsid /bin/sh -c \"$1\" sh \"$1\" & sleep 0.2";
+    let run = format!("{run}; echo $$ > {}; exec /bin/sh -c '{storm}; sleep 1000' sh '{storm}'", note.display());
+    let job = staged.script.offer(json!({"steps": [{"run": run}], "env": {"STORM": "yes"}})).await;
+    pids(&note, 1).await;
+    staged.script.stop(job, Period::ZERO).await;
+    assert_eq!(staged.script.end(job).await.end, AttemptEnd::Stopped);
+    let mark = format!("WINDLASS_JOB_ID={job}");
+    let left = std::fs::read_dir("/proc").unwrap().filter_map(Result::ok).filter(|entry| {
+        let environment = std::fs::read(entry.path().join("environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|said| said == mark.as_bytes())
+    });
+    assert_eq!(left.count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_asks_first_and_kills_when_the_grace_is_over() {
+    let staged = Staged::start(HOST, |_| {}).await;
+    let note = staged.note("polite");
+    let run = format!("trap 'echo asked; exit 5' TERM; echo $$ > {}; sleep 1000 & wait", note.display());
+    let polite = staged.script.offer(json!({"steps": [{"run": run}]})).await;
+    pids(&note, 1).await;
+    staged.script.stop(polite, Period::from_secs(20)).await;
+    assert_eq!(staged.script.end(polite).await.end, AttemptEnd::Stopped);
+    assert_eq!(staged.script.text(polite, Stream::Stdout), "asked\n");
+
+    let note = staged.note("pids");
+    let run = format!("trap 'echo asked' TERM; echo $$ > {}; while :; do sleep 0.01 || :; done", note.display());
+    let stubborn = staged.script.offer(json!({"steps": [{"run": run}]})).await;
+    let stubborn_pids = pids(&note, 1).await;
+    let asked = Instant::now();
+    staged.script.stop(stubborn, Period::from_millis(400)).await;
+    assert_eq!(staged.script.end(stubborn).await.end, AttemptEnd::Stopped);
+    assert!(asked.elapsed() >= Duration::from_millis(400), "it was killed before its grace was over");
+    assert!(!runs(stubborn_pids[0]));
+    assert_eq!(staged.script.text(stubborn, Stream::Stdout), "asked\n");
+    let finished = Progress::StepFinished { step: 0, exit: Exit::Signal(9) };
+    assert!(staged.script.seen().progress.iter().any(|(job, _, progress)| *job == stubborn && *progress == finished));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_stop_can_only_shorten_the_grace() {
+    let staged = Staged::start(HOST, |_| {}).await;
+    let note = staged.note("pids");
+    let run = format!("trap '' TERM; echo $$ > {}; while :; do sleep 0.01 || :; done", note.display());
+    let job = staged.script.offer(json!({"steps": [{"run": run}]})).await;
+    pids(&note, 1).await;
+    let asked = Instant::now();
+    staged.script.stop(job, Period::from_secs(1000)).await;
+    staged.script.stop(job, Period::from_millis(300)).await;
+    staged.script.stop(job, Period::from_secs(1000)).await;
+    assert_eq!(staged.script.end(job).await.end, AttemptEnd::Stopped);
+    assert!(asked.elapsed() >= Duration::from_millis(300));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_grace_a_job_that_writes_at_full_speed_is_gone_in_a_moment() {
+    let staged = Staged::start(HOST, |_| {}).await;
+    staged.script.seen().forget_text = true;
+    let note = staged.note("pids");
+    let run = format!("echo $$ > {}; exec yes", note.display());
+    let job = staged.script.offer(json!({"steps": [{"run": run}]})).await;
+    let writer = pids(&note, 1).await[0];
+    staged.script.until("much output", |seen| (seen.chunks.len() > 50).then_some(())).await;
+    let asked = Instant::now();
+    staged.script.stop(job, Period::ZERO).await;
+    until("the process's end", || !runs(writer)).await;
+    let took = asked.elapsed();
+    assert!(took < Duration::from_millis(100), "it took {took:?}");
+    assert_eq!(staged.script.end(job).await.end, AttemptEnd::Stopped);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_that_takes_too_long_is_ended() {
+    let staged = Staged::start(HOST, |_| {}).await;
+    let steps = json!([{"run": "true", "timeout": "5s"}, {"run": "sleep 1000", "timeout": "200ms"}]);
+    let job = staged.script.offer(json!({ "steps": steps })).await;
+    let failure = Failure::TimedOut { limit: Limit::Step(1) };
+    assert_eq!(staged.script.end(job).await.end, AttemptEnd::Failed { failure });
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_takes_too_long_is_asked_and_then_killed() {
+    let staged = Staged::start(HOST, |_| {}).await;
+    let run = "trap 'echo asked' TERM; while :; do sleep 0.01 || :; done";
+    let job = staged.script.offer(json!({"steps": [{"run": run}], "timeout": "300ms", "grace": "200ms"})).await;
+    let failure = Failure::TimedOut { limit: Limit::Job };
+    assert_eq!(staged.script.end(job).await.end, AttemptEnd::Failed { failure });
+    assert_eq!(staged.script.text(job, Stream::Stdout), "asked\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_kills_or_stops_its_keeper_leaves_nothing_behind() {
+    let staged = Staged::start(HOST, |_| {}).await;
+    let note = staged.note("pids");
+    // A grandchild isn't killed with the keeper by the kernel: it has to be found.
+    let run = format!(
+        "k=$PPID; setsid sh -c 'echo $$ > {}; exec sleep 1000' & while [ ! -s {0} ]; do :; done; kill -9 $k; sleep 1000",
+        note.display()
+    );
+    let job = staged.script.offer(json!({"steps": [{"run": run}]})).await;
+    let left = pids(&note, 1).await[0];
+    let failure = Failure::Internal { message: "the attempt's keeper was killed".to_owned() };
+    assert_eq!(staged.script.end(job).await.end, AttemptEnd::Failed { failure });
+    assert!(!runs(left));
+
+    let note = staged.note("stopper");
+    let run = format!("kill -STOP $PPID; echo $$ > {}; sleep 1000", note.display());
+    let job = staged.script.offer(json!({"steps": [{"run": run}]})).await;
+    let left = pids(&note, 1).await[0];
+    staged.script.stop(job, Period::ZERO).await;
+    assert_eq!(staged.script.end(job).await.end, AttemptEnd::Stopped);
+    assert!(!runs(left));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_shut_down_stops_its_attempts_and_tells() {
+    let staged = Staged::start(HOST, |_| {}).await;
+    let note = staged.note("pids");
+    let run = format!("echo $$ > {}; sleep 1000", note.display());
+    let job = staged.script.offer(json!({"steps": [{"run": run}], "grace": "1s"})).await;
+    let left = pids(&note, 1).await[0];
+    staged.worker.stop().await;
+    assert!(!runs(left));
+    assert_eq!(staged.script.end(job).await.end, AttemptEnd::Stopped);
+    staged.worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_whose_work_panics_is_told_as_internal_and_the_worker_goes_on() {
+    for point in ["step", "runner"] {
+        let staged = Staged::start(HOST, |config| {
+            config.faults = Some(if point == "step" { |p| assert_ne!(p, "step") } else { |p| assert_ne!(p, "runner") });
+        })
+        .await;
+        let note = staged.note("pids");
+        let run = format!("echo $$ > {}; sleep 1000", note.display());
+        let job = staged.script.offer(json!({"steps": [{"run": run}]})).await;
+        if point == "runner" {
+            let left = pids(&note, 1).await[0];
+            staged.script.stop(job, Period::from_secs(100)).await;
+            until("the process's end", || !runs(left)).await;
+        }
+        let end = staged.script.end(job).await.end;
+        assert!(matches!(&end, AttemptEnd::Failed { failure: Failure::Internal { .. } }), "{end:?}");
+        let job =
+            staged.script.offer(json!({"repository": {"url": "/no/such/place"}, "steps": [{"run": "true"}]})).await;
+        let end = staged.script.end(job).await.end;
+        assert!(matches!(&end, AttemptEnd::Failed { failure: Failure::CheckoutFailed { .. } }), "{end:?}");
+    }
+}

@@ -1,0 +1,165 @@
+//! The actor that knows which attempts run on this worker. It owns their runners and the marks of stops that came too
+//! early; grants, orders and ends come to it one at a time, so that none of them slips between two others.
+//!
+//! It starts a runner for a grant unless a stop came first, passes orders on, and forgets what has ended. What it says to
+//! coordinators is said elsewhere: [`claims`] takes offers, [`contact`] keeps in touch.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
+use shared::clock;
+use shared::id::{Attempt, JobId};
+use shared::job::StopOrder;
+use tokio::sync::watch;
+
+use crate::Site;
+use crate::runner::{AttemptRunner, Granted, StopAttempt};
+
+pub mod claims;
+pub mod contact;
+
+/// How long a stop for an attempt that doesn't run is remembered: longer than its grant could still be on its way.
+const MARK_FOR: Duration = Duration::from_mins(1);
+/// The most stops that are remembered; of more the oldest is forgotten.
+const MARKS_MAX: usize = 4096;
+/// The longest grace of an attempt that is stopped because its worker is.
+pub const SHUTDOWN_GRACE_MAX: Duration = Duration::from_secs(30);
+
+/// See the module.
+pub struct Agent {
+    site: Arc<Site>,
+    running: HashMap<(JobId, Attempt), Running>,
+    marks: HashMap<(JobId, Attempt), Instant>,
+    stopping: bool,
+    /// How many attempts run.
+    count: watch::Sender<usize>,
+}
+
+struct Running {
+    runner: Addr<AttemptRunner>,
+    grace: Duration,
+}
+
+/// Run a granted attempt. Answers with the reason when it mustn't start.
+#[derive(Message)]
+#[rtype(result = "Result<(), &'static str>")]
+pub struct Start(pub Granted);
+
+/// Stop an attempt, or see to it that it never starts.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Stop(pub StopOrder);
+
+/// An attempt is over and told.
+#[derive(Message, Clone, Copy)]
+#[rtype(result = "()")]
+pub struct Ended {
+    pub job: JobId,
+    pub attempt: Attempt,
+}
+
+/// Which attempts run?
+#[derive(Message)]
+#[rtype(result = "Vec<(JobId, Attempt)>")]
+pub struct Attempts;
+
+/// Start nothing more and stop all that runs.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Shutdown;
+
+impl Agent {
+    /// An agent without attempts; `count` is kept at their number.
+    pub fn new(site: Arc<Site>, count: watch::Sender<usize>) -> Self {
+        Self { site, running: HashMap::new(), marks: HashMap::new(), stopping: false, count }
+    }
+
+    fn counted(&self) {
+        self.count.send_replace(self.running.len());
+    }
+
+    fn mark(&mut self, attempt: (JobId, Attempt)) {
+        let now = clock::instant();
+        self.marks.retain(|_, until| *until > now);
+        if self.marks.len() >= MARKS_MAX
+            && let Some(oldest) = self.marks.iter().min_by_key(|(_, until)| **until).map(|(key, _)| *key)
+        {
+            self.marks.remove(&oldest);
+        }
+        self.marks.insert(attempt, now + MARK_FOR);
+    }
+}
+
+impl Actor for Agent {
+    type Context = Context<Self>;
+}
+
+impl Handler<Start> for Agent {
+    type Result = Result<(), &'static str>;
+
+    fn handle(&mut self, Start(granted): Start, context: &mut Self::Context) -> Self::Result {
+        let key = (granted.grant.job, granted.grant.attempt);
+        if self.stopping {
+            return Err("the worker is being shut down");
+        }
+        if self.marks.remove(&key).is_some() {
+            return Err("it was told to stop before it had started");
+        }
+        if self.running.contains_key(&key) {
+            return Err("it is running already");
+        }
+        let grace = granted.grant.spec.grace.duration();
+        let runner = AttemptRunner::run(self.site.clone(), granted, context.address()).start();
+        self.running.insert(key, Running { runner, grace });
+        self.counted();
+        Ok(())
+    }
+}
+
+impl Handler<Stop> for Agent {
+    type Result = ();
+
+    fn handle(&mut self, Stop(order): Stop, _: &mut Self::Context) {
+        let StopOrder { job, attempt, worker, instance, grace } = order;
+        let reporter = &self.site.reporter;
+        if worker != reporter.worker || instance != reporter.instance {
+            // The sweep has ended what an earlier start of this worker ran.
+            return;
+        }
+        match self.running.get(&(job, attempt)) {
+            // The runner takes orders as they come, and each is small: at most a few are on their way.
+            Some(running) => running.runner.do_send(StopAttempt { grace: grace.duration() }),
+            None => self.mark((job, attempt)),
+        }
+    }
+}
+
+impl Handler<Ended> for Agent {
+    type Result = ();
+
+    fn handle(&mut self, Ended { job, attempt }: Ended, _: &mut Self::Context) {
+        self.running.remove(&(job, attempt));
+        self.counted();
+    }
+}
+
+impl Handler<Attempts> for Agent {
+    type Result = Vec<(JobId, Attempt)>;
+
+    fn handle(&mut self, _: Attempts, _: &mut Self::Context) -> Self::Result {
+        self.running.keys().copied().collect()
+    }
+}
+
+impl Handler<Shutdown> for Agent {
+    type Result = ();
+
+    fn handle(&mut self, _: Shutdown, _: &mut Self::Context) {
+        self.stopping = true;
+        for running in self.running.values() {
+            running.runner.do_send(StopAttempt { grace: running.grace.min(SHUTDOWN_GRACE_MAX) });
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! One attempt from its grant to its end: prepare, run the steps, leave nothing behind.
+//!
+//! [`Attempt::run`] is the work itself, without actors and without the bus. It tells of its progress through a queue and
+//! returns how the attempt ended; who reports that, and what becomes of a panic in here, is for the runner to say.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use shared::clock;
+use shared::id::CommitId;
+use shared::job::{AttemptEnd, Exit, Failure, Limit, Progress};
+use shared::log::Stream;
+use shared::secret::Secrets;
+use shared::spec::{STEPS_MAX, Step};
+use shared::wire::Grant;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use crate::Config;
+use crate::checkout::Git;
+use crate::keeper::cgroup::Cgroup;
+use crate::keeper::{Command, Keeper};
+use crate::output::Log;
+use crate::output::mask::Forms;
+use crate::output::pump::{Ended, Outputs, Sink};
+use crate::spool::Entry;
+use directories::Directories;
+use environment::{Environment, Sources};
+use processes::{Cut, Deadline, Orders, Processes};
+
+pub mod directories;
+pub mod environment;
+pub mod processes;
+
+/// How long output that a process left behind holds open is waited for.
+const LEAK_WITHIN: Duration = Duration::from_secs(2);
+/// The most reports of progress that one attempt makes: a start and an end for each step, and the checkout.
+pub const PROGRESS_MAX: usize = 2 * STEPS_MAX + 1;
+
+/// Everything that one attempt needs.
+pub struct Attempt {
+    pub config: Arc<Config>,
+    pub grant: Arc<Grant>,
+    pub secrets: Secrets,
+    /// When the grant was heard: the job's timeout counts from there.
+    pub granted: Instant,
+    /// Its entry in the spool.
+    pub entry: Entry,
+    pub directories: Directories,
+    pub log: Log,
+    /// Has room for [`PROGRESS_MAX`] reports.
+    pub progress: mpsc::Sender<Progress>,
+    pub orders: Orders,
+}
+
+impl Attempt {
+    /// Does it all. When it returns, no process of the attempt is left; its directories still are.
+    pub async fn run(self) -> AttemptEnd {
+        let ended = match self.processes().await {
+            Ok(mut processes) => {
+                let ended = self.work(&mut processes).await;
+                processes.finish().await;
+                ended
+            }
+            Err(cut) => Err(cut),
+        };
+        match ended {
+            Ok(()) => AttemptEnd::Succeeded,
+            Err(Cut::Stopped) => AttemptEnd::Stopped,
+            Err(Cut::Failed(failure)) => AttemptEnd::Failed { failure },
+        }
+    }
+
+    async fn processes(&self) -> Result<Processes, Cut> {
+        let directories = self.directories.clone();
+        let cgroup = self.entry.cgroup.clone();
+        let made = tokio::task::spawn_blocking(move || {
+            directories.make()?;
+            // Without a cgroup the keeper ends the tree all the same.
+            Ok(cgroup.filter(|dir| Cgroup::make(dir).is_ok()))
+        });
+        let cgroup: Option<PathBuf> = made.await.unwrap_or_else(|panic| Err(std::io::Error::other(panic)))?;
+        let keeper = Keeper::start(&self.config.keeper, cgroup.as_deref())?;
+        let spec = &self.grant.spec;
+        let deadline = Deadline { at: self.granted + spec.timeout.duration(), limit: Limit::Job };
+        Ok(Processes::new(keeper, self.orders.clone(), deadline, spec.grace.duration(), self.entry.clone()))
+    }
+
+    async fn work(&self, processes: &mut Processes) -> Result<(), Cut> {
+        let forms = Forms::of(&self.secrets).map_err(|error| {
+            Cut::Failed(Failure::Internal { message: format!("preparing the masking of secrets: {error}") })
+        })?;
+        let forms = forms.map(Arc::new);
+        let commit = self.prepare(processes).await?;
+        for (index, step) in self.grant.spec.steps.iter().enumerate() {
+            let number = u32::try_from(index).unwrap_or(u32::MAX);
+            let sink = Sink { log: self.log.clone(), step: number, forms: forms.clone(), tap: self.config.tap.clone() };
+            let env = self.environment(commit.as_ref(), index);
+            self.step(step, &sink, &env, processes).await?;
+        }
+        Ok(())
+    }
+
+    async fn prepare(&self, processes: &mut Processes) -> Result<Option<CommitId>, Cut> {
+        let Some(repository) = &self.grant.spec.repository else { return Ok(None) };
+        let mut env: Environment =
+            environment::identity(&self.grant).into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        env.extend(std::env::var_os("PATH").map(|path| (OsString::from("PATH"), path)));
+        let mut git = Git { processes, directories: &self.directories, env };
+        let commit = git.check_out(repository, self.grant.commit.as_ref()).await?;
+        self.tell(Progress::CheckedOut { commit: commit.clone() });
+        let reference = repository.reference.as_deref().unwrap_or("HEAD");
+        self.say(None, &format!("checked out {commit} ({reference}) of {}", repository.url));
+        Ok(Some(commit))
+    }
+
+    fn environment(&self, commit: Option<&CommitId>, step: usize) -> Environment {
+        let sources = Sources {
+            base: &self.config.base_env,
+            path: std::env::var_os("PATH"),
+            directories: &self.directories,
+            secrets: &self.secrets,
+            commit,
+        };
+        environment::of_step(&sources, &self.grant, step)
+    }
+
+    async fn step(&self, step: &Step, sink: &Sink, env: &Environment, processes: &mut Processes) -> Result<(), Cut> {
+        let number = sink.step;
+        let (mut outputs, write_ends) = Outputs::open(sink)?;
+        self.tell(Progress::StepStarted { step: number });
+        self.config.fault("step");
+        let limit = Limit::Step(number);
+        let by = step.timeout.map(|timeout| Deadline { at: clock::instant() + timeout.duration(), limit });
+        let command = command(step, env, &self.directories.tree());
+        let ran = processes.run(command, write_ends, by).await;
+        let exit = ran.as_ref().map_or_else(|_| processes.last_exit(), |ran| Some(ran.exit));
+        if let Some(exit) = exit {
+            self.tell(Progress::StepFinished { step: number, exit });
+        }
+        if ran.is_ok() {
+            let leak = tokio::select! {
+                () = outputs.ended() => false,
+                // The order is obeyed before anything else is run.
+                () = processes.ordered() => false,
+                () = sleep(LEAK_WITHIN) => true,
+            };
+            if outputs.close().await == Ended::Told && leak {
+                let after = LEAK_WITHIN.as_secs();
+                let text = format!("a process that the step left behind held its output open: closed after {after} s");
+                self.say(Some(number), &text);
+            }
+        } else {
+            let _ = timeout(LEAK_WITHIN, outputs.ended()).await;
+            outputs.close().await;
+        }
+        let ran = ran?;
+        match ran.exit {
+            Exit::ExitCode(0) => Ok(()),
+            exit => Err(Cut::Failed(Failure::StepFailed { step: number, exit, message: ran.message })),
+        }
+    }
+
+    /// Tells the coordinator. The queue has room for all that an attempt can tell.
+    fn tell(&self, progress: Progress) {
+        if let Err(error) = self.progress.try_send(progress) {
+            tracing::error!(%error, "a report of progress is lost");
+        }
+    }
+
+    /// Says something in the log in Windlass's own name, and in the tap.
+    fn say(&self, step: Option<u32>, text: &str) {
+        self.log.say(step, text);
+        if let Some(tap) = &self.config.tap {
+            // One that is full is busy with the steps' own output, which matters more.
+            let _ = tap.try_send((Stream::Windlass, Bytes::from(format!("{text}\n"))));
+        }
+    }
+}
+
+fn command(step: &Step, env: &Environment, tree: &Path) -> Command {
+    let argv = step.action.argv();
+    let env = env.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()));
+    Command::new(argv.iter().map(AsRef::as_ref), env, tree)
+}

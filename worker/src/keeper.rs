@@ -1,0 +1,139 @@
+//! The keeper: a small process of our own binary, one an attempt, and the worker's handle on it.
+//!
+//! The keeper is the parent and subreaper of everything that the attempt runs, so that nothing of it outlives the
+//! attempt, whatever forks, daemonizes or changes its session, and not the worker either: when the worker dies, the
+//! socket between the two closes and the keeper kills everything. [`main`] is the process; [`Keeper`] is the handle.
+//!
+//! One after the other the worker orders programs to be run and hears of each that it runs and has ended. The order to
+//! stop is the last one; after it the keeper says that all is gone, and ends.
+
+use std::ffi::OsStr;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nix::unistd::{Pid, setsid};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
+use tokio::process::Child;
+
+pub use protocol::{Command, Event, Text};
+use protocol::{Incoming, Order, frame};
+
+pub mod cgroup;
+mod process;
+mod protocol;
+pub mod tree;
+
+/// The first argument that makes our binary a keeper.
+pub const SUBCOMMAND: &str = "keeper";
+
+/// What the hidden subcommand `windlass keeper [CGROUP]` runs. It must be called before any thread is started. The
+/// socket to the worker is standard input; it returns when nothing of the attempt is left.
+pub fn main() -> ExitCode {
+    let cgroup = std::env::args_os().nth(2).map(PathBuf::from);
+    match process::run(cgroup.as_deref()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("windlass keeper: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The worker's hold on one keeper. Dropping it ends everything that the keeper runs, at once.
+#[derive(Debug)]
+pub struct Keeper {
+    socket: UnixStream,
+    events: Incoming<Event>,
+    process: Child,
+}
+
+impl Keeper {
+    /// Starts a keeper from our binary at `program`, with a cgroup that is already made.
+    pub fn start(program: &Path, cgroup: Option<&Path>) -> io::Result<Self> {
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+        ours.set_nonblocking(true)?;
+        let mut starting = tokio::process::Command::new(program);
+        starting.arg0("windlass").arg(SUBCOMMAND).args(cgroup);
+        starting.env_clear().current_dir("/").stdin(OwnedFd::from(theirs)).stdout(Stdio::null());
+        // SAFETY: `setsid` is safe to call between `fork` and `exec`. From its first moment on the keeper is out of
+        // reach of what the terminal sends to the worker's group.
+        unsafe { starting.pre_exec(|| setsid().map(drop).map_err(io::Error::from)) };
+        let process = starting.spawn()?;
+        Ok(Self { socket: UnixStream::from_std(ours)?, events: Incoming::default(), process })
+    }
+
+    /// Orders `command` to be run with these two as its standard output and standard error.
+    pub async fn run(&mut self, command: Command, stdout: OwnedFd, stderr: OwnedFd) -> io::Result<()> {
+        let bytes = frame(&Order::Run(command)).map_err(io::Error::other)?;
+        let descriptors = [stdout.as_raw_fd(), stderr.as_raw_fd()];
+        let rights = [ControlMessage::ScmRights(&descriptors)];
+        let socket = &self.socket;
+        // The descriptors go with the frame's first bytes.
+        let sent = socket
+            .async_io(Interest::WRITABLE, || {
+                let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+                Ok(sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&bytes)], &rights, flags, None)?)
+            })
+            .await?;
+        self.socket.write_all(bytes.get(sent..).unwrap_or_default()).await
+    }
+
+    /// Orders the whole tree to end: SIGTERM, and SIGKILL after `grace`; without a grace SIGKILL at once. It may be said
+    /// again, with less. A keeper that is gone has nothing left to end.
+    pub async fn stop(&mut self, grace: Duration) {
+        let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        if let Ok(bytes) = frame(&Order::Stop { grace_ms }) {
+            let _ = self.socket.write_all(&bytes).await;
+        }
+        self.wake();
+    }
+
+    /// Wakes the keeper in case the job has stopped it.
+    pub fn wake(&self) {
+        let pid = self.process.id().and_then(|id| i32::try_from(id).ok());
+        if let Some(pid) = pid {
+            // A keeper that has ended is waited for by nobody but us, so its number is still its own.
+            let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
+        }
+    }
+
+    /// The keeper's next word; none when it is gone without having said that all is gone. May be dropped and called
+    /// again at any time.
+    pub async fn next(&mut self) -> Option<Event> {
+        loop {
+            match self.events.next() {
+                Ok(Some(event)) => return Some(event),
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::error!(%error, "a keeper is not understood");
+                    return None;
+                }
+            }
+            match self.socket.read_buf(&mut self.events.bytes).await {
+                Ok(0) | Err(_) => return None,
+                Ok(_) => {}
+            }
+        }
+    }
+}
+
+impl Command {
+    /// The program and its arguments, run in `cwd` with exactly that environment.
+    pub fn new<'a>(
+        argv: impl IntoIterator<Item = &'a OsStr>,
+        env: impl IntoIterator<Item = (&'a OsStr, &'a OsStr)>,
+        cwd: &Path,
+    ) -> Self {
+        Self {
+            argv: argv.into_iter().map(Text::from).collect(),
+            env: env.into_iter().map(|(name, value)| (name.into(), value.into())).collect(),
+            cwd: cwd.as_os_str().into(),
+        }
+    }
+}

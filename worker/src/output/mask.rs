@@ -1,0 +1,315 @@
+//! Replaces a job's secrets in its output by `***`, also in the forms in which tools print them and across any cut of
+//! the output into pieces.
+//!
+//! A piece is passed on up to where a secret could still be under way: only a tail that is the beginning of a form is
+//! held back, until more output or its end settles it. Time alone doesn't: a step has no one to prompt, for its standard
+//! input is empty, and letting the tail go would print a secret that is written in two halves.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::mem;
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind, BuildError};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+use shared::secret::Secrets;
+
+/// What stands in a secret's place.
+pub const MASK: &[u8] = b"***";
+/// The least bytes of what is masked. Something shorter is guessed in no time and occurs everywhere by chance: masking
+/// it would tell what it is and spoil the log.
+pub const SECRET_BYTES_MIN: usize = 4;
+/// Where the `base64` command breaks its lines.
+const BASE64_LINE: usize = 76;
+
+/// What is to be masked, ready to be searched for.
+pub struct Forms {
+    search: AhoCorasick,
+    /// Sorted, so that one can look up whether something begins any of them.
+    sorted: Vec<Vec<u8>>,
+    longest: usize,
+    begins: [bool; 256],
+}
+
+/// The state of one stream.
+pub struct Masker<'a> {
+    /// None where there is nothing to mask.
+    forms: Option<&'a Forms>,
+    held: Vec<u8>,
+    /// How many bytes of `held` belong to something that is masked already.
+    covered: usize,
+}
+
+impl Forms {
+    /// The forms of these secrets' values; none where no value is long enough.
+    ///
+    /// # Errors
+    /// When they are too many to be searched for. A job whose secrets can't be masked must not run.
+    pub fn of(secrets: &Secrets) -> Result<Option<Self>, BuildError> {
+        let mut forms = BTreeSet::new();
+        for secret in secrets.0.values() {
+            add_forms(secret.reveal(), &mut forms);
+        }
+        forms.retain(|form| form.len() >= SECRET_BYTES_MIN);
+        let Some(longest) = forms.iter().map(Vec::len).max() else { return Ok(None) };
+        let mut begins = [false; 256];
+        for first in forms.iter().filter_map(|form| form.first()) {
+            if let Some(begins) = begins.get_mut(usize::from(*first)) {
+                *begins = true;
+            }
+        }
+        let sorted: Vec<Vec<u8>> = forms.into_iter().collect();
+        let kind = Some(AhoCorasickKind::ContiguousNFA);
+        let search = AhoCorasick::builder().kind(kind).build(&sorted)?;
+        Ok(Some(Self { search, sorted, longest, begins }))
+    }
+
+    /// Where the longest tail of `bytes` begins that is the beginning of a form, and not a whole one only.
+    fn tail(&self, bytes: &[u8]) -> usize {
+        let first = bytes.len().saturating_sub(self.longest.saturating_sub(1));
+        let candidates = bytes.get(first..).unwrap_or_default().iter().enumerate();
+        let begins = |byte: &u8| self.begins.get(usize::from(*byte)).copied().unwrap_or(true);
+        candidates
+            .filter(|(_, byte)| begins(byte))
+            .map(|(offset, _)| first + offset)
+            .find(|from| bytes.get(*from..).is_some_and(|tail| self.begins_longer(tail)))
+            .unwrap_or(bytes.len())
+    }
+
+    /// Whether some form begins with `tail` and is longer.
+    fn begins_longer(&self, tail: &[u8]) -> bool {
+        let after = self.sorted.partition_point(|form| form.as_slice() <= tail);
+        self.sorted.get(after).is_some_and(|form| form.starts_with(tail))
+    }
+}
+
+impl<'a> Masker<'a> {
+    /// A stream of which nothing has been seen.
+    pub fn new(forms: Option<&'a Forms>) -> Self {
+        Self { forms, held: Vec::new(), covered: 0 }
+    }
+
+    /// Takes `bytes` in and appends to `out` what is settled.
+    pub fn push(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
+        let Some(forms) = self.forms else { return out.extend_from_slice(bytes) };
+        self.held.extend_from_slice(bytes);
+        let settled = forms.tail(&self.held);
+        self.pass(forms, settled, out);
+    }
+
+    /// Appends what was still held back: the stream is over.
+    pub fn finish(&mut self, out: &mut Vec<u8>) {
+        if let Some(forms) = self.forms {
+            self.pass(forms, self.held.len(), out);
+        }
+    }
+
+    /// Passes on the first `settled` bytes of what is held, with every occurrence of every form masked. Those that
+    /// overlap are masked as one, so that nothing of either shows.
+    fn pass(&mut self, forms: &Forms, settled: usize, out: &mut Vec<u8>) {
+        let held = mem::take(&mut self.held);
+        let mut secrets: Vec<(usize, usize)> = forms
+            .search
+            .find_overlapping_iter(&held)
+            .map(|found| (found.start(), found.end()))
+            .filter(|(start, _)| *start < settled)
+            .collect();
+        secrets.sort_unstable();
+        // What was masked in the last piece reaches `covered` bytes into this one.
+        let mut done = self.covered.min(held.len());
+        for (start, end) in secrets {
+            if start >= done {
+                out.extend_from_slice(held.get(done..start).unwrap_or_default());
+                out.extend_from_slice(MASK);
+            }
+            done = done.max(end);
+        }
+        if done < settled {
+            out.extend_from_slice(held.get(done..settled).unwrap_or_default());
+        }
+        self.covered = done.saturating_sub(settled);
+        self.held = held;
+        self.held.drain(..settled);
+    }
+}
+
+/// The value in all forms in which it may turn up.
+fn add_forms(value: &str, forms: &mut BTreeSet<Vec<u8>>) {
+    // Files end with a newline that whoever prints the secret may leave out.
+    for value in [value, value.trim_end_matches(['\r', '\n'])] {
+        forms.insert(value.as_bytes().to_vec());
+        if value.len() >= SECRET_BYTES_MIN {
+            add_base64(value.as_bytes(), forms);
+            add_url(value, forms);
+            add_json(value, forms);
+        }
+    }
+    forms.extend(value.lines().map(|line| line.trim().as_bytes().to_vec()));
+}
+
+/// Base64 in both alphabets: alone, with and without padding, broken into lines, and from each of the three places that
+/// it can have within something longer that is encoded as a whole.
+fn add_base64(value: &[u8], forms: &mut BTreeSet<Vec<u8>>) {
+    for (padded, plain) in [(&STANDARD, &STANDARD_NO_PAD), (&URL_SAFE, &URL_SAFE_NO_PAD)] {
+        let alone = padded.encode(value);
+        let lines: Vec<&[u8]> = alone.as_bytes().chunks(BASE64_LINE).collect();
+        forms.insert(lines.join(&b'\n'));
+        forms.insert(alone.into_bytes());
+        forms.insert(plain.encode(value).into_bytes());
+        for before in 0..3 {
+            let mut longer = vec![0; before];
+            longer.extend_from_slice(value);
+            let encoded = plain.encode(&longer).into_bytes();
+            // The first and the last character may hold bits of the neighbours.
+            let (first, last) = ((before * 8).div_ceil(6), longer.len() * 8 / 6);
+            forms.extend(encoded.get(first..last).map(<[u8]>::to_vec));
+        }
+    }
+}
+
+/// Percent-encoding as the common libraries do it: they differ in what they leave as it is.
+fn add_url(value: &str, forms: &mut BTreeSet<Vec<u8>>) {
+    for (kept, blank) in [("-._~", "%20"), ("-._~/", "%20"), ("-._~!'()*", "%20"), ("-._*", "+"), ("-._~", "+")] {
+        let mut upper = String::new();
+        for byte in value.bytes() {
+            match char::from(byte) {
+                ' ' => upper.push_str(blank),
+                plain if plain.is_ascii_alphanumeric() || kept.contains(plain) => upper.push(plain),
+                _ => {
+                    let _ = write!(upper, "%{byte:02X}");
+                }
+            }
+        }
+        forms.insert(lower_escapes(&upper).into_bytes());
+        forms.insert(upper.into_bytes());
+    }
+}
+
+/// The same percent-encoding with hex digits in lower case.
+fn lower_escapes(upper: &str) -> String {
+    let mut digits = 0;
+    let lower = |c: char| {
+        let escaped = digits > 0;
+        digits = if c == '%' { 2_u8 } else { digits.saturating_sub(1) };
+        if escaped { c.to_ascii_lowercase() } else { c }
+    };
+    upper.chars().map(lower).collect()
+}
+
+/// The inside of a JSON string: plain, with everything beyond ASCII escaped, with `<>&` escaped, with `/` escaped.
+fn add_json(value: &str, forms: &mut BTreeSet<Vec<u8>>) {
+    let Ok(quoted) = serde_json::to_string(value) else { return };
+    let plain = quoted.get(1..quoted.len() - 1).unwrap_or_default();
+    let escaped = |which: fn(char) -> bool| {
+        let mut text = String::new();
+        for c in plain.chars() {
+            if which(c) {
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(text, "\\u{unit:04x}");
+                }
+            } else {
+                text.push(c);
+            }
+        }
+        text.into_bytes()
+    };
+    forms.insert(escaped(|c| !c.is_ascii()));
+    forms.insert(escaped(|c| "<>&".contains(c)));
+    forms.insert(plain.replace('/', "\\/").into_bytes());
+    forms.insert(plain.as_bytes().to_vec());
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::secret::Secret;
+
+    use super::*;
+
+    fn forms(values: &[&str]) -> Option<Forms> {
+        let named = values.iter().enumerate().map(|(i, value)| (format!("S{i}"), Secret::new((*value).to_owned())));
+        Forms::of(&Secrets(named.collect())).unwrap()
+    }
+
+    fn masked(forms: Option<&Forms>, pieces: &[&[u8]]) -> String {
+        let mut masker = Masker::new(forms);
+        let mut out = Vec::new();
+        for piece in pieces {
+            masker.push(piece, &mut out);
+        }
+        masker.finish(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_secret_is_masked_across_every_cut() {
+        let forms = forms(&["hunter2!", "line one\nline two\n", "abab-abab"]).unwrap();
+        let text = b"a hunter2! b line one\nline two\nx abab-abab-abab hunterhunter2! line one";
+        let whole = masked(Some(&forms), &[text]);
+        assert_eq!(whole, "a *** b ***x *** hunter*** ***");
+        for one in 0..text.len() {
+            for two in one..text.len() {
+                assert_eq!(masked(Some(&forms), &[&text[..one], &text[one..two], &text[two..]]), whole);
+            }
+        }
+        let bytes: Vec<&[u8]> = text.chunks(1).collect();
+        assert_eq!(masked(Some(&forms), &bytes), whole);
+    }
+
+    #[test]
+    fn overlapping_secrets_leave_nothing_of_either() {
+        let forms = forms(&["abcdef", "defghi", "cdef"]).unwrap();
+        assert_eq!(masked(Some(&forms), &[b"xabcd", b"efghiy"]), "x***y");
+        assert_eq!(masked(Some(&forms), &[b"abcdefabcdef"]), "******");
+    }
+
+    #[test]
+    fn only_what_may_become_a_secret_is_held_back() {
+        let forms = forms(&["secret-value"]).unwrap();
+        let mut masker = Masker::new(Some(&forms));
+        let mut out = Vec::new();
+        masker.push(b"Password: ", &mut out);
+        assert_eq!(out, b"Password: ");
+        masker.push(b"sec", &mut out);
+        assert_eq!(out, b"Password: ");
+        masker.push(b"ond", &mut out);
+        assert_eq!(out, b"Password: second");
+    }
+
+    #[test]
+    fn encoded_forms_are_masked_too() {
+        let value = "p@ss \"word\"/é?<tag>&more";
+        let forms = forms(&[value]).unwrap();
+        let json = serde_json::to_string(value).unwrap();
+        let ascii = json.replace('é', "\\u00e9");
+        let html = json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
+        let url = "p%40ss%20%22word%22%2F%C3%A9%3F%3Ctag%3E%26more";
+        let form = url.replace("%20", "+");
+        for text in [&json, &ascii, &html, url, &url.to_lowercase(), &form, value] {
+            let shown = masked(Some(&forms), &[b"<", text.as_bytes(), b">"]);
+            assert!(!shown.contains("word") && shown.contains("***"), "{text} became {shown}");
+        }
+    }
+
+    #[test]
+    fn base64_is_masked_wherever_the_secret_lies_in_it() {
+        let value = "correct horse battery staple, and then some more than one line of it holds";
+        let forms = forms(&[value]).unwrap();
+        for before in ["", "x", "xy", "xyz"] {
+            for after in ["", "q", "qr"] {
+                for engine in [&STANDARD, &URL_SAFE] {
+                    let text = engine.encode(format!("{before}{value}{after}"));
+                    let shown = masked(Some(&forms), &[text.as_bytes()]);
+                    assert!(shown.contains("***") && shown.len() <= before.len() * 2 + after.len() * 2 + 9, "{shown}");
+                }
+            }
+        }
+        let wrapped = STANDARD.encode(value).as_bytes().chunks(76).collect::<Vec<_>>().join(&b'\n');
+        assert_eq!(masked(Some(&forms), &[&wrapped]), "***");
+    }
+
+    #[test]
+    fn too_short_a_value_masks_nothing() {
+        assert!(forms(&["abc", ""]).is_none());
+        assert_eq!(masked(None, &[b"abc"]), "abc");
+    }
+}

@@ -1,0 +1,90 @@
+//! Carries an attempt's chunks to the owner of the job's shard until each is stored or refused for good.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use shared::bus::{Address, Bus};
+use shared::id::{JobId, WorkerId};
+use shared::log::Chunk;
+use shared::wire::{self, LogAnswer, LogBatch, LogReply, MESSAGE_BYTES_MAX};
+use tokio::time::{sleep, timeout};
+
+use super::Log;
+use super::chunks::Sized;
+
+/// How long more output is waited for before a chunk that isn't full is sent.
+const GATHER: Duration = Duration::from_millis(50);
+/// How long the answer to a batch is waited for.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// The waits before a batch is sent again: from the first, doubling, to the last.
+const AGAIN_FIRST: Duration = Duration::from_millis(100);
+const AGAIN_MAX: Duration = Duration::from_secs(5);
+/// The most bytes of chunks in a batch: what is left of a message beside its own fields.
+const BATCH_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1024;
+
+/// Sends what `log` takes in until it is finished and nothing is left.
+pub async fn send(log: Log, bus: Arc<dyn Bus>, job: JobId, worker: WorkerId) {
+    let to = Address::Log(job.shard(), worker);
+    let policy = ExponentialBuilder::new()
+        .with_min_delay(AGAIN_FIRST)
+        .with_max_delay(AGAIN_MAX)
+        .with_jitter()
+        .without_max_times();
+    let mut delays = policy.build();
+    while log.has_more().await {
+        let _ = timeout(GATHER, log.is_pressing()).await;
+        let batch = log.next_batch(BATCH_BYTES_MAX);
+        if batch.is_empty() {
+            continue;
+        }
+        let left = match exchange(&*bus, to, worker, batch).await {
+            Exchange { left, refused: true } => {
+                tracing::warn!(%job, "log chunks are refused: the attempt is not this worker's any more");
+                log.refuse();
+                left
+            }
+            Exchange { left, .. } => left,
+        };
+        if left.is_empty() {
+            log.stored();
+            delays = policy.build();
+            continue;
+        }
+        let delay = delays.next().unwrap_or(AGAIN_MAX);
+        tracing::debug!(%job, chunks = left.len(), ?delay, "log chunks are to be sent again");
+        log.put_back(left);
+        sleep(delay).await;
+    }
+}
+
+/// What came of a batch.
+struct Exchange {
+    /// To be sent again.
+    left: Vec<Sized>,
+    /// Whether one was refused: then so are all that follow.
+    refused: bool,
+}
+
+async fn exchange(bus: &dyn Bus, to: Address, worker: WorkerId, batch: Vec<Sized>) -> Exchange {
+    let (chunks, sizes): (Vec<Chunk>, Vec<usize>) = batch.into_iter().map(|sized| (sized.chunk, sized.json)).unzip();
+    let batch = LogBatch { worker, chunks };
+    let reply = bus.request(&to, wire::encode(&batch), ANSWER_WITHIN).await;
+    let answers = match reply.map(|body| wire::decode::<LogReply>(&body)) {
+        Ok(Ok(reply)) => reply.answers,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the answer to log chunks");
+            Vec::new()
+        }
+        Err(error) => {
+            tracing::debug!(%error, "sending log chunks");
+            Vec::new()
+        }
+    };
+    let refused = answers.contains(&LogAnswer::Refused);
+    // A chunk without an answer is in doubt: said twice it is stored once.
+    let answers = answers.into_iter().chain(std::iter::repeat(LogAnswer::TryAgain));
+    let left = batch.chunks.into_iter().zip(sizes).zip(answers);
+    let left = left.filter(|(_, answer)| *answer == LogAnswer::TryAgain);
+    Exchange { left: left.map(|((chunk, json), _)| Sized { chunk, json }).collect(), refused }
+}

@@ -1,0 +1,158 @@
+//! The actor that runs one attempt. It owns the attempt's order to stop; the work is a task beside it.
+//!
+//! A panic in the work ends the attempt with an `internal` failure, and so does one in the actor: the work hears that
+//! there is nobody to order any more. Neither touches the worker.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{Actor, Context, Handler, Message};
+use shared::clock;
+use shared::id::JobId;
+use shared::job::{AttemptEnd, Failure};
+use shared::secret::Secrets;
+use shared::wire::{Grant, Report, ReportKind};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::timeout;
+
+use crate::Site;
+use crate::agent::{Agent, Ended};
+use crate::attempt::directories::Directories;
+use crate::attempt::processes::{Orders, Stop};
+use crate::attempt::{Attempt, PROGRESS_MAX};
+use crate::output::{Log, sender};
+use crate::report;
+use crate::spool::{Entry, Outcome};
+use crate::sweep;
+
+/// How long an outcome waits for the attempt's log to be stored.
+const LOG_WITHIN: Duration = Duration::from_secs(2);
+/// How long the log of an attempt that has ended is offered: for so long a coordinator takes it.
+const LOG_GIVE_UP: Duration = Duration::from_hours(1);
+
+/// A granted attempt, ready to run.
+pub struct Granted {
+    pub grant: Grant,
+    pub secrets: Secrets,
+    /// When the grant was heard.
+    pub at: Instant,
+    /// Its entry, which is in the spool.
+    pub entry: Entry,
+    /// The slot that it takes, until it is told.
+    pub slot: OwnedSemaphorePermit,
+}
+
+/// Runs one attempt for as long as somebody has its address.
+pub struct AttemptRunner {
+    site: Arc<Site>,
+    orders: watch::Sender<Option<Stop>>,
+}
+
+/// Stop the attempt: SIGTERM, and SIGKILL after `grace`. Of two orders the one that ends it sooner counts.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct StopAttempt {
+    pub grace: Duration,
+}
+
+impl AttemptRunner {
+    /// The runner of an attempt, whose work begins at once. `agent` is told when it is over.
+    pub fn run(site: Arc<Site>, granted: Granted, agent: actix::Addr<Agent>) -> Self {
+        let (orders, heard) = watch::channel(None);
+        let (work, runtime) = (site.clone(), site.runtime.clone());
+        runtime.spawn(async move {
+            let ended = Ended { job: granted.grant.job, attempt: granted.grant.attempt };
+            if let Err(error) = tokio::spawn(conduct(work, granted, heard)).await {
+                tracing::error!(job = %ended.job, %error, "an attempt was not told: its lease will end it");
+            }
+            // Nobody is there to be told when the worker has ended.
+            let _ = agent.send(ended).await;
+        });
+        Self { site, orders }
+    }
+}
+
+impl Actor for AttemptRunner {
+    type Context = Context<Self>;
+}
+
+impl Handler<StopAttempt> for AttemptRunner {
+    type Result = ();
+
+    fn handle(&mut self, stop: StopAttempt, _: &mut Self::Context) {
+        self.site.config.fault("runner");
+        let kill_at = clock::instant() + stop.grace;
+        self.orders.send_if_modified(|order| {
+            let sooner = order.is_none_or(|before| kill_at < before.kill_at);
+            if sooner {
+                *order = Some(Stop { kill_at });
+            }
+            sooner
+        });
+    }
+}
+
+/// Runs the attempt and tells how it ended, until the coordinator has taken or refused that.
+async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders) {
+    let Granted { grant, secrets, at, entry, slot } = granted;
+    let (job, attempt) = (grant.job, grant.attempt);
+    tracing::info!(%job, %attempt, "attempt begins");
+    let log = Log::new(job, attempt);
+    let sending = sender::send(log.clone(), site.reporter.bus.clone(), job, site.reporter.worker);
+    let mut sending = tokio::spawn(sending);
+    let (progress, queue) = mpsc::channel(PROGRESS_MAX);
+    let telling = tokio::spawn(report::progress(site.reporter.clone(), job, attempt, queue));
+    let directories = Directories::of(&site.work, job, attempt);
+    let work = Attempt {
+        config: site.config.clone(),
+        grant: Arc::new(grant),
+        secrets,
+        granted: at,
+        entry: entry.clone(),
+        directories: directories.clone(),
+        log: log.clone(),
+        progress,
+        orders,
+    };
+    let end = match tokio::spawn(work.run()).await {
+        Ok(end) => end,
+        Err(error) => failed(error, entry.clone()).await,
+    };
+    let summary = log.finish();
+    tracing::info!(%job, %attempt, ?end, "attempt ends");
+    let outcome = Outcome { end: end.clone(), log: summary.clone() };
+    site.spooled(move |spool| spool.put(&Entry { outcome: Some(outcome), ..entry })).await;
+    let removing = tokio::task::spawn_blocking(move || directories.remove());
+    if timeout(LOG_WITHIN, &mut sending).await.is_err() {
+        tokio::spawn(send_the_rest(job, sending));
+    }
+    if let Err(error) = telling.await {
+        tracing::error!(%job, %error, "telling of an attempt's progress");
+    }
+    let report = Report { job, attempt, what: ReportKind::End { end, log: summary } };
+    site.reporter.until_answered(job.shard(), vec![report]).await;
+    site.spooled(move |spool| spool.remove(job, attempt)).await;
+    if let Ok(Err(error)) = removing.await {
+        tracing::warn!(%job, %error, "removing an attempt's directories: the next start tries again");
+    }
+    drop(slot);
+}
+
+/// What becomes of an attempt whose work panicked: its keeper has gone with it, and what that kept is looked for.
+async fn failed(error: JoinError, entry: Entry) -> AttemptEnd {
+    tracing::error!(job = %entry.job, %error, "an attempt's work failed");
+    if let Err(error) = tokio::task::spawn_blocking(move || sweep::end(&[entry])).await {
+        tracing::error!(%error, "looking for what an attempt has left");
+    }
+    let message = "the worker failed at this attempt; its log says more".to_owned();
+    AttemptEnd::Failed { failure: Failure::Internal { message } }
+}
+
+/// Goes on sending a log whose attempt is told already.
+async fn send_the_rest(job: JobId, mut sending: JoinHandle<()>) {
+    if timeout(LOG_GIVE_UP, &mut sending).await.is_err() {
+        tracing::warn!(%job, "a log could not be stored completely");
+        sending.abort();
+    }
+}
