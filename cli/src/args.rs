@@ -120,6 +120,11 @@ pub fn completions(shell: Shell) -> Result<u8, Error> {
     Ok(0)
 }
 
+/// A variable of the environment. What isn't UTF-8 is kept as far as it can be, so that it is refused rather than ignored.
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
 /// clap's report of a mistake as one line: its first paragraphs without the usage, and where to read on.
 fn one_line(report: &str) -> String {
     let report = report.strip_prefix("error: ").unwrap_or(report);

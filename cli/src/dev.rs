@@ -4,11 +4,14 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 use anyhow::Context;
+use serde_json::json;
 
 use shared::settings::Settings;
+use shared::spec::parse_single;
+use shared::spec::reader::FieldError;
 use shared::telemetry;
 
-use crate::args::DevArgs;
+use crate::args::{DevArgs, variable};
 use crate::data_dir::DataDir;
 use crate::embedded::Embedded;
 use crate::exit::{self, Error};
@@ -22,7 +25,6 @@ const LISTEN_DEFAULT: &str = "127.0.0.1:7070";
 /// # Errors
 /// When a setting can't be used, or a part doesn't start.
 pub fn dev(args: &DevArgs) -> Result<u8, Error> {
-    let variable = |name: &str| std::env::var(name).ok();
     let settings = Settings::new(&variable);
     let log = args.log.clone().or_else(|| settings.text("WINDLASS_LOG"));
     telemetry::start(log.as_deref(), "info");
@@ -53,8 +55,8 @@ impl Plan {
             return Err(Error::Usage("--slots: must be at least 1".to_owned()));
         }
         let from_variable = || settings.text("WINDLASS_TAG").unwrap_or_default();
-        let tags = if args.tag.is_empty() { tags(&from_variable()) } else { args.tag.clone() };
-        Ok(Self { listen: listen.unwrap_or_else(|| LISTEN_DEFAULT.to_owned()), slots, tags })
+        let tags = if args.tag.is_empty() { split(&from_variable()) } else { args.tag.clone() };
+        Ok(Self { listen: listen.unwrap_or_else(|| LISTEN_DEFAULT.to_owned()), slots, tags: checked(&tags)? })
     }
 }
 
@@ -106,7 +108,15 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-fn tags(text: &str) -> Vec<String> {
+/// `tags` sorted and without doubles, if a job could ask for each of them.
+fn checked(tags: &[String]) -> Result<Vec<String>, Error> {
+    let asks = json!({"steps": [{"run": "true"}], "tags": tags});
+    let asked = parse_single(&asks, None);
+    let refused = |error: &FieldError| format!("--tag: {} {}", tags.join(", "), error.detail);
+    asked.map(|job| job.spec.tags).map_err(|errors| Error::Usage(errors.first().map(refused).unwrap_or_default()))
+}
+
+fn split(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|tag| !tag.is_empty()).map(str::to_owned).collect()
 }
 
@@ -114,7 +124,7 @@ fn tags(text: &str) -> Vec<String> {
 mod tests {
     use shared::settings::Settings;
 
-    use super::{Plan, reachable, tags};
+    use super::{Plan, reachable};
     use crate::args::DevArgs;
 
     fn plan(args: &DevArgs, variables: &[(&str, &str)]) -> Result<Plan, crate::exit::Error> {
@@ -131,7 +141,7 @@ mod tests {
         let unset = plan(&nothing(), &[("WINDLASS_LISTEN", ""), ("WINDLASS_SLOTS", ""), ("WINDLASS_TAG", "")]).unwrap();
         assert_eq!(unset.listen, "127.0.0.1:7070");
         assert!(unset.slots >= 1 && unset.tags.is_empty());
-        let set = [("WINDLASS_LISTEN", "[::1]:0"), ("WINDLASS_SLOTS", "7"), ("WINDLASS_TAG", "a, b")];
+        let set = [("WINDLASS_LISTEN", "[::1]:0"), ("WINDLASS_SLOTS", "7"), ("WINDLASS_TAG", "b,, a, b")];
         let from_variables = plan(&nothing(), &set).unwrap();
         assert_eq!((from_variables.listen.as_str(), from_variables.slots), ("[::1]:0", 7));
         assert_eq!(from_variables.tags, ["a", "b"]);
@@ -141,8 +151,8 @@ mod tests {
     }
 
     #[test]
-    fn a_number_of_slots_that_cannot_be_is_refused_by_name() {
-        for (name, value) in [("WINDLASS_SLOTS", "many"), ("WINDLASS_SLOTS", "0")] {
+    fn what_cannot_be_is_refused() {
+        for (name, value) in [("WINDLASS_SLOTS", "many"), ("WINDLASS_SLOTS", "0"), ("WINDLASS_TAG", "a b")] {
             assert!(plan(&nothing(), &[(name, value)]).is_err(), "{value}");
         }
     }
@@ -152,6 +162,5 @@ mod tests {
         assert_eq!(reachable("0.0.0.0:80".parse().unwrap()).to_string(), "127.0.0.1:80");
         assert_eq!(reachable("[::]:80".parse().unwrap()).to_string(), "[::1]:80");
         assert_eq!(reachable("10.0.0.1:80".parse().unwrap()).to_string(), "10.0.0.1:80");
-        assert_eq!(tags(" a,,b "), ["a", "b"]);
     }
 }

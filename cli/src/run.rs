@@ -19,7 +19,7 @@ use shared::settings::Settings;
 use shared::spec::{Submission, parse_single};
 use shared::telemetry;
 
-use crate::args::RunArgs;
+use crate::args::{RunArgs, variable};
 use crate::data_dir::DataDir;
 use crate::embedded::Embedded;
 use crate::exit::Error;
@@ -48,7 +48,6 @@ const LABEL: &str = "windlass.run";
 /// # Errors
 /// When no command could be run at all.
 pub fn run(args: RunArgs) -> Result<u8, Error> {
-    let variable = |name: &str| std::env::var(name).ok();
     let settings = Settings::new(&variable);
     let log = args.log.clone().or_else(|| settings.text("WINDLASS_LOG"));
     telemetry::start(log.as_deref(), "error");

@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader, Read};
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use super::Client;
 use super::sse::{Frame, Frames};
 use crate::exit::Error;
@@ -64,13 +66,23 @@ impl Client {
                 Err(error) => return Ok(Ended::Broken(error.to_string())),
             };
             let Some(frame) = frames.line(&line) else { continue };
-            if frame.event == "end" {
-                return Ok(Ended::Complete);
+            match frame.event.as_str() {
+                "end" => return Ok(Ended::Complete),
+                "gap" => say(&format!("a part is missing: {}", gap(&frame.data))),
+                _ => each(&frame)?,
             }
-            each(&frame)?;
             *last = frame.id.or(*last);
         }
     }
+}
+
+/// What the server says of a gap.
+fn gap(data: &str) -> String {
+    #[derive(Deserialize)]
+    struct Gap {
+        detail: String,
+    }
+    serde_json::from_str(data).map_or_else(|_| data.to_owned(), |gap: Gap| gap.detail)
 }
 
 /// The next line without its end; none at the end of the stream.

@@ -8,7 +8,7 @@ use shared::spec::Action;
 use shared::time::Time;
 use shared::view::JobView;
 
-use super::{JOBS, print_document, read};
+use super::{JOBS, print_document, read, unreadable};
 use crate::args::job::{ListArgs, Output};
 use crate::client::{Client, with_query};
 use crate::exit::Error;
@@ -57,9 +57,7 @@ fn print_table(jobs: Vec<Value>) -> Result<(), Error> {
     let now = clock::now();
     let mut rows = Vec::with_capacity(jobs.len());
     for job in jobs {
-        let job: JobView = serde_json::from_value(job).map_err(|error| {
-            Error::failed(format_args!("a job can't be read (is the server of another version?): {error}"))
-        })?;
+        let job: JobView = serde_json::from_value(job).map_err(|error| unreadable(&error))?;
         rows.push(row(&job, now).map(|cell| escaped(&cell).into_owned()));
     }
     print(&table::layout(["ID", "STATE", "AGE", "TOOK", "WHAT"], &rows, width()))

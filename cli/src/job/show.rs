@@ -3,12 +3,13 @@
 use std::fmt::Write;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use shared::id::{JobId, Seq};
 use shared::job::Event;
 use shared::view::JobView;
 
-use super::{JOBS, list, print_document, read};
+use super::{JOBS, event, list, print_document, read};
 use crate::args::job::Output;
 use crate::client::{Client, with_query};
 use crate::exit::Error;
@@ -20,7 +21,7 @@ const PAGE_MAX: usize = 1000;
 
 #[derive(Deserialize)]
 struct Page {
-    events: Vec<Event>,
+    events: Vec<Value>,
 }
 
 /// Prints the job.
@@ -42,7 +43,9 @@ fn events(client: &Client, id: JobId) -> Result<Vec<Event>, Error> {
         let parameters = [("after", after.to_string()), ("limit", PAGE_MAX.to_string())];
         let page: Page = read(&client.get(&with_query(&format!("{JOBS}/{id}/events"), &parameters))?)?;
         let last = page.events.len() < PAGE_MAX;
-        events.extend(page.events);
+        for shown in page.events {
+            events.push(event(id, shown)?);
+        }
         if last {
             return Ok(events);
         }
