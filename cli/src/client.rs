@@ -28,6 +28,8 @@ const TRIES_MAX: u32 = 5;
 const WAIT_FIRST: Duration = Duration::from_millis(200);
 /// The longest wait between two tries, also where the server asks for a longer one.
 const WAIT_MAX: Duration = Duration::from_secs(10);
+/// What to do about a server that isn't there.
+const REMEDY: &str = "is the coordinator running? WINDLASS_URL says where it is";
 /// How long a connection may take to be made.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// How long the server may be silent, in an answer and in a stream; a stream is then taken up again.
@@ -134,7 +136,7 @@ impl Client {
                 Ok(done) => return Ok(done),
                 Err(Failed::ForGood(error)) => return Err(error),
                 Err(Failed::Passing { why, .. }) if number == TRIES_MAX => {
-                    return Err(Error::failed(format_args!("{why}; gave up after {TRIES_MAX} tries")));
+                    return Err(Error::failed(format_args!("{why}; gave up after {TRIES_MAX} tries ({REMEDY})")));
                 }
                 Err(Failed::Passing { why, wait }) => {
                     let wait = wait.unwrap_or(backoff).max(backoff).min(WAIT_MAX);
@@ -188,7 +190,11 @@ impl Client {
     /// What it means that there is no answer.
     fn failed(&self, error: &ureq::Error, repeated: Repeated) -> Failed {
         use std::io::ErrorKind::ConnectionRefused;
-        let why = format!("{} doesn't answer: {error}", self.base);
+        let reason = match error {
+            ureq::Error::Io(error) => error.to_string(),
+            error => error.to_string(),
+        };
+        let why = format!("{} doesn't answer: {reason}", self.base);
         let unsent = match error {
             ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
             ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => true,

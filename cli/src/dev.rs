@@ -17,6 +17,8 @@ use crate::embedded::Embedded;
 use crate::exit::{self, Error};
 use crate::signals::Signals;
 
+/// What is logged unless told otherwise: the web server's own words about its threads help nobody.
+const LOG_DEFAULT: &str = "info,actix_server=warn";
 /// Where the API listens unless told otherwise.
 const LISTEN_DEFAULT: &str = "127.0.0.1:7070";
 
@@ -27,7 +29,7 @@ const LISTEN_DEFAULT: &str = "127.0.0.1:7070";
 pub fn dev(args: &DevArgs) -> Result<u8, Error> {
     let settings = Settings::new(&variable);
     let log = args.log.clone().or_else(|| settings.text("WINDLASS_LOG"));
-    telemetry::start(log.as_deref(), "info");
+    telemetry::start(log.as_deref(), LOG_DEFAULT);
     let plan = Plan::read(args, &settings)?;
     let dir = DataDir::hold(&args.data_dir.clone().map_or_else(|| settings.data_dir(), Ok)?)?;
     let listener = listen(&plan.listen)?;

@@ -17,7 +17,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use coordinator::Coordinator;
-use coordinator::api::{self, ApiServer};
+use coordinator::api::{self, ApiServer, Tokens};
 use coordinator::service::Service;
 use coordinator::store::Store;
 use coordinator::store::sqlite::SqliteStore;
@@ -26,8 +26,10 @@ use worker::Worker;
 
 use crate::data_dir::DataDir;
 
-/// How long the API may finish the requests that it has taken.
-const API_STOP_MAX: Duration = Duration::from_secs(5);
+/// Who has the directory's token, in the events that follow from its use.
+const API_USER: &str = "dev";
+/// How long the API may take to stop: it gives the requests that it has taken five seconds itself.
+const API_STOP_MAX: Duration = Duration::from_secs(10);
 /// How long the worker may end and report its attempts: twice the default grace, and the margin after it.
 const WORKER_STOP_MAX: Duration = Duration::from_secs(25);
 /// How long the coordinator may commit what it has taken.
@@ -80,8 +82,8 @@ impl Embedded {
     /// # Errors
     /// When the token can't be kept or the listener can't be used.
     pub fn serve(&mut self, listener: TcpListener) -> anyhow::Result<()> {
-        let token = self.dir.token()?;
-        self.api = Some(api::serve(listener, self.service.clone(), token).context("starting the API")?);
+        let tokens = Tokens::one(API_USER, &self.dir.token()?);
+        self.api = Some(api::serve(listener, self.service.clone(), tokens).context("starting the API")?);
         Ok(())
     }
 

@@ -34,17 +34,28 @@ impl Timeline {
     pub fn add(&mut self, event: &Event) {
         let Some(next) = leads_to(&event.kind) else { return };
         if let Some((phase, since)) = self.going {
-            let spent = event.at.since(since);
-            match phase {
-                Phase::Waits => self.waited += spent,
-                Phase::Prepares => self.prepared += spent,
-                Phase::Runs => self.ran += spent,
-            }
+            self.spend(phase, event.at.since(since));
         }
         self.going = match next {
             Next::Phase(phase) => Some((phase, event.at)),
             Next::End => None,
         };
+    }
+
+    /// With what is still going on counted up to `now`.
+    pub fn until(mut self, now: Time) -> Self {
+        if let Some((phase, since)) = self.going.take() {
+            self.spend(phase, now.since(since));
+        }
+        self
+    }
+
+    fn spend(&mut self, phase: Phase, spent: Duration) {
+        match phase {
+            Phase::Waits => self.waited += spent,
+            Phase::Prepares => self.prepared += spent,
+            Phase::Runs => self.ran += spent,
+        }
     }
 
     /// The times as one line.
@@ -222,6 +233,8 @@ mod tests {
         ];
         let line = Timeline::of(&events).line();
         assert_eq!(line, "waited 6.0s, prepared 1.0s, ran 8.0s, total 15.0s");
+        let running = Timeline::of(&events[..4]).until(after(9));
+        assert_eq!(running.line(), "waited 2.0s, prepared 1.0s, ran 6.0s, total 9.0s");
         assert_eq!(words(&events[9]), "failed: step 0 ended with exit code 7");
         assert_eq!(words(&events[4]), "attempt 1 failed: worker_lost: gone; the next in 0s");
     }

@@ -5,8 +5,10 @@ use std::fmt::Write;
 use serde::Deserialize;
 use serde_json::Value;
 
+use shared::clock;
 use shared::id::{JobId, Seq};
 use shared::job::Event;
+use shared::time::Time;
 use shared::view::JobView;
 
 use super::{JOBS, event, list, print_document, read};
@@ -32,7 +34,7 @@ pub fn show(client: &Client, id: JobId, output: Output) -> Result<u8, Error> {
         return Ok(0);
     }
     let job: JobView = read(&answer)?;
-    print(&text(&job, &events(client, id)?))?;
+    print(&text(&job, &events(client, id)?, clock::now()))?;
     Ok(0)
 }
 
@@ -52,7 +54,7 @@ fn events(client: &Client, id: JobId) -> Result<Vec<Event>, Error> {
     }
 }
 
-fn text(job: &JobView, events: &[Event]) -> String {
+fn text(job: &JobView, events: &[Event], now: Time) -> String {
     let labels: Vec<String> = job.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let attempt = match &job.worker {
         Some(worker) => format!("{} on worker {worker}", job.attempt),
@@ -83,7 +85,7 @@ fn text(job: &JobView, events: &[Event]) -> String {
     for event in events {
         let _ = writeln!(out, "{:>9}  {}", duration(event.at.since(job.created_at)), escaped(&timeline::words(event)));
     }
-    let _ = writeln!(out, "\n{}", Timeline::of(events).line());
+    let _ = writeln!(out, "\n{}", Timeline::of(events).until(now).line());
     out
 }
 
@@ -91,6 +93,7 @@ fn text(job: &JobView, events: &[Event]) -> String {
 mod tests {
     use serde_json::json;
 
+    use shared::clock;
     use shared::id::{Actor, Attempt, Seq};
     use shared::job::{Event, EventKind, Exit, Failure};
     use shared::time::Period;
@@ -123,6 +126,6 @@ mod tests {
              finished  2026-01-01T00:00:02Z\n\n      0ms  submitted by client:dev\n     2.0s  failed: step 0 ended with exit code 2\n\n\
              waited 2.0s, prepared 0ms, ran 0ms, total 2.0s\n"
         );
-        assert_eq!(text(&job, &events), expected);
+        assert_eq!(text(&job, &events, clock::now()), expected);
     }
 }
