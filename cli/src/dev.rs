@@ -85,9 +85,7 @@ async fn serve(dir: DataDir, listener: TcpListener, plan: Plan) -> anyhow::Resul
 
 async fn start(parts: &mut Embedded, listener: TcpListener, address: SocketAddr, plan: Plan) -> anyhow::Result<()> {
     let data_dir = parts.dir().path().to_owned();
-    parts
-        .work(worker::Config { data_dir, slots: plan.slots, tags: plan.tags, base_env: Vec::new(), tap: None })
-        .await?;
+    parts.work(worker::Config { tags: plan.tags, ..worker::Config::new(data_dir, plan.slots) }).await?;
     parts.serve(listener)?;
     parts.dir().announce(&format!("http://{}", reachable(address)))
 }

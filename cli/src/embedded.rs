@@ -30,8 +30,8 @@ use crate::data_dir::DataDir;
 const API_USER: &str = "dev";
 /// How long the API may take to stop: it gives the requests that it has taken five seconds itself.
 const API_STOP_MAX: Duration = Duration::from_secs(10);
-/// How long the worker may end and report its attempts: twice the default grace, and the margin after it.
-const WORKER_STOP_MAX: Duration = Duration::from_secs(25);
+/// How long the worker may end and report its attempts: it limits itself to 30 s of grace and 10 s for the reports.
+const WORKER_STOP_MAX: Duration = Duration::from_secs(45);
 /// How long the coordinator may commit what it has taken.
 const COORDINATOR_STOP_MAX: Duration = Duration::from_secs(10);
 

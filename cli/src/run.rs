@@ -167,13 +167,9 @@ async fn begin(parts: &mut Embedded, kept: bool, tap: worker::Tap, submission: S
     if kept {
         clear(parts).await?;
     }
-    let config = worker::Config {
-        data_dir: parts.dir().path().to_owned(),
-        slots: 1,
-        tags: Vec::new(),
-        base_env: std::env::vars_os().collect(),
-        tap: Some(tap),
-    };
+    let data_dir = parts.dir().path().to_owned();
+    let base_env = std::env::vars_os().collect();
+    let config = worker::Config { base_env, tap: Some(tap), ..worker::Config::new(data_dir, 1) };
     parts.work(config).await?;
     follow::submit(parts.service(), submission).await
 }

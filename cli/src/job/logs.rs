@@ -6,7 +6,7 @@ use serde_json::Value;
 use shared::id::Attempt;
 use shared::log::{Line, Stream};
 
-use super::{JOBS, read};
+use super::{JOBS, print_document, read};
 use crate::args::job::{LogsArgs, Output};
 use crate::client::{Client, with_query};
 use crate::exit::Error;
@@ -30,7 +30,7 @@ pub fn logs(client: &Client, args: &LogsArgs, output: Output) -> Result<u8, Erro
         (true, Output::Json) => client.follow(&path(args, &[]), |frame| print(&format!("{}\n", frame.data)))?,
         (false, Output::Table) => {
             let mut text = Text::default();
-            pages(client, args, |page: Page<Line>| {
+            pages(client, args, |page: Page<Line>, _| {
                 print(&page.lines.iter().map(|line| text.line(line)).collect::<String>())
             })?;
             print(text.end())?;
@@ -44,33 +44,37 @@ pub fn logs(client: &Client, args: &LogsArgs, output: Output) -> Result<u8, Erro
     Ok(0)
 }
 
-/// Prints all pages as one document, page by page: the log may be large.
+/// Prints the only page as it came, and several as one document, page by page: the log may be large.
 fn document(client: &Client, args: &LogsArgs) -> Result<(), Error> {
-    let mut next = 0;
+    let mut next = None;
     let mut separator = "{\"lines\":[";
-    pages(client, args, |page: Page<Value>| {
+    pages(client, args, |page: Page<Value>, answer| {
+        if next.is_none() && page.lines.len() < PAGE_MAX {
+            return print_document(answer);
+        }
         for line in &page.lines {
             print(&format!("{}{line}", std::mem::replace(&mut separator, ",")))?;
         }
-        next = page.next;
+        next = Some(page.next);
         Ok(())
     })?;
-    let head = if separator == "," { "" } else { separator };
-    print(&format!("{head}],\"next\":{next}}}\n"))
+    next.map_or(Ok(()), |next| print(&format!("],\"next\":{next}}}\n")))
 }
 
+/// Hands each page to `each`, with the answer that it came in.
 fn pages<T: serde::de::DeserializeOwned>(
     client: &Client,
     args: &LogsArgs,
-    mut each: impl FnMut(Page<T>) -> Result<(), Error>,
+    mut each: impl FnMut(Page<T>, &str) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut after = 0;
     loop {
         let paging = [("after", after.to_string()), ("limit", PAGE_MAX.to_string())];
-        let page: Page<T> = read(&client.get(&path(args, &paging))?)?;
+        let answer = client.get(&path(args, &paging))?;
+        let page: Page<T> = read(&answer)?;
         let last = page.lines.len() < PAGE_MAX;
         after = page.next;
-        each(page)?;
+        each(page, &answer)?;
         if last {
             return Ok(());
         }

@@ -128,12 +128,14 @@ fn show(screen: &Screen, event: &Event, label: &str) {
         EventKind::Queued { .. } | EventKind::Scheduled { .. } | EventKind::Blocked { .. } => {
             screen.state(timeline::words(event));
         }
-        EventKind::KeyTry { .. } | EventKind::CheckedOut { .. } | EventKind::Canceling { .. } => {
+        EventKind::KeyTry { .. } | EventKind::Canceling { .. } => {
             screen.state(timeline::words(event));
         }
         EventKind::Declined { .. } | EventKind::WorkerLost { .. } | EventKind::Retried { .. } => {
             screen.line(&timeline::words(event));
         }
+        // The worker says itself, and more exactly, what it has checked out.
+        EventKind::CheckedOut { .. } => {}
         EventKind::Submitted { .. } | EventKind::Started {} | EventKind::StepFinished { .. } => {}
         EventKind::CancelRequested { .. } | EventKind::LateReport { .. } => {}
         EventKind::Succeeded {} | EventKind::Failed { .. } | EventKind::Canceled { .. } => {}

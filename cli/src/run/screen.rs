@@ -165,8 +165,14 @@ impl Painter {
 
     fn note(&mut self, note: Note) {
         match note {
-            Note::State(state) if self.live => self.state = state,
-            Note::State(text) | Note::Line(text) => self.line(&text),
+            Note::State(state) if state == self.state => {}
+            Note::State(state) => {
+                if !self.live {
+                    self.line(&state);
+                }
+                self.state = state;
+            }
+            Note::Line(text) => self.line(&text),
         }
     }
 
