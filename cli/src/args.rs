@@ -1,0 +1,206 @@
+//! The words of the command line, and how a mistake in them is told.
+//!
+//! Settings that are also variables are read here as plain options: `shared::settings` looks the variable up, because
+//! an empty variable counts as unset.
+
+#![expect(clippy::doc_markdown, reason = "the comments of these types are the help that clap prints")]
+
+use std::path::PathBuf;
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use shared::time::Period;
+
+use crate::exit::Error;
+use crate::terminal;
+
+pub mod job;
+
+/// Windlass coordinates build and deploy jobs.
+#[derive(Parser)]
+#[command(name = "windlass", version, after_help = ROOT_EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Run one job here, in one process, and end with its code.
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(RunArgs),
+    /// Coordinator, worker and API in one process, with everything in one directory.
+    #[command(after_help = DEV_EXAMPLES)]
+    Dev(DevArgs),
+    /// Submit, follow and stop jobs through the HTTP API.
+    #[command(after_help = job::EXAMPLES)]
+    Job(job::JobArgs),
+    /// Print the completions of a shell.
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions { shell: Shell },
+}
+
+/// `windlass run`.
+#[derive(Args)]
+pub struct RunArgs {
+    /// Repository to check out: a path or a file:// URL [default: an empty work tree]
+    #[arg(long, value_name = "URL-or-path")]
+    pub repo: Option<String>,
+    /// Branch, tag or commit [default: the repository's HEAD]
+    #[arg(long = "ref", value_name = "REF", requires = "repo")]
+    pub reference: Option<String>,
+    /// Deploy key for a remote repository (not supported yet)
+    #[arg(long, value_name = "NAME-or-file")]
+    pub deploy_key: Option<String>,
+    /// Host keys of remote repositories (not supported yet)
+    #[arg(long, value_name = "F")]
+    pub known_hosts: Option<PathBuf>,
+    /// Environment of the command, over that of the caller; repeatable
+    #[arg(long, value_name = "K=V", value_parser = job::pair)]
+    pub env: Vec<(String, String)>,
+    /// How long the job may take, like 90s or 1h30m [default: 1h]
+    #[arg(long, value_name = "D")]
+    pub timeout: Option<Period>,
+    /// From SIGTERM to SIGKILL when the job is stopped [default: 10s]
+    #[arg(long, value_name = "D")]
+    pub grace: Option<Period>,
+    /// Where the job and its log are kept [env: WINDLASS_DATA_DIR] [default: a directory that is gone afterwards]
+    #[arg(long, value_name = "D")]
+    pub data_dir: Option<PathBuf>,
+    /// Which log lines to show, like `info` or `coordinator=debug` [env: WINDLASS_LOG] [default: error]
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+    /// The command and its arguments, run without a shell
+    #[arg(last = true, required = true, value_name = "CMD")]
+    pub command: Vec<String>,
+}
+
+/// `windlass dev`.
+#[derive(Args)]
+pub struct DevArgs {
+    /// Where the API listens; port 0 picks a free one [env: WINDLASS_LISTEN] [default: 127.0.0.1:7070]
+    #[arg(long, value_name = "A")]
+    pub listen: Option<String>,
+    /// Where everything is kept [env: WINDLASS_DATA_DIR] [default: $XDG_STATE_HOME/windlass]
+    #[arg(long, value_name = "D")]
+    pub data_dir: Option<PathBuf>,
+    /// How many jobs run at once [env: WINDLASS_SLOTS] [default: the CPUs]
+    #[arg(long, value_name = "N")]
+    pub slots: Option<u32>,
+    /// A tag of the worker; repeatable [env: WINDLASS_TAG, comma-separated]
+    #[arg(long, value_name = "T")]
+    pub tag: Vec<String>,
+    /// Which log lines to show, like `info` or `coordinator=debug` [env: WINDLASS_LOG] [default: info]
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+/// Tells what clap has to say, and returns the code to end with; `usage` where it was a mistake.
+pub fn explain(error: &clap::Error, usage: u8) -> u8 {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand || !error.use_stderr() {
+        // Help that nobody reads is no failure.
+        let _ = error.print();
+        return if error.use_stderr() { usage } else { 0 };
+    }
+    terminal::say(&one_line(&error.to_string()));
+    usage
+}
+
+/// Prints the completions of `shell`.
+///
+/// # Errors
+/// When standard output can't be written.
+pub fn completions(shell: Shell) -> Result<u8, Error> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "windlass", &mut script);
+    terminal::print(&String::from_utf8_lossy(&script))?;
+    Ok(0)
+}
+
+/// A variable of the environment. What isn't UTF-8 is kept as far as it can be, so that it is refused rather than ignored.
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
+}
+
+/// clap's report of a mistake as one line: its first paragraphs without the usage, and where to read on.
+fn one_line(report: &str) -> String {
+    let report = report.strip_prefix("error: ").unwrap_or(report);
+    let end = ["\n\nUsage:", "\n\nFor more information"].iter().filter_map(|mark| report.find(mark)).min();
+    let mistake = report.get(..end.unwrap_or(report.len())).unwrap_or(report);
+    let words: Vec<&str> = mistake.split_whitespace().collect();
+    let usage = report.lines().find_map(|line| line.strip_prefix("Usage: "));
+    let command = usage.map_or_else(|| "windlass".to_owned(), command_of);
+    format!("{} (see `{command} --help`)", words.join(" "))
+}
+
+/// The command that a usage line is about: its words up to the first that stands for something.
+fn command_of(usage: &str) -> String {
+    let words: Vec<&str> = usage.split(' ').take_while(|word| !word.starts_with(['<', '[', '-'])).collect();
+    words.join(" ")
+}
+
+const ROOT_EXAMPLES: &str = "\
+Examples:
+  windlass run --repo . -- make test      run one command on a clean checkout of this repository
+  windlass dev                            start a coordinator with a worker on this machine
+  windlass job submit -- make test        submit a job to it
+  windlass job logs -f ID                 follow its output";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  windlass run -- ls -la
+  windlass run --repo . --ref main --timeout 10m -- cargo test
+  windlass run --repo file:///srv/app.git --env CI=1 -- sh -c 'make && make install'
+
+Ends with the command's own code; 124 timed out, 125 nothing could be run, 127 command not found,
+126 not executable, 128+n died of signal n, 130 canceled. Ctrl-C cancels, a second one forces.";
+
+const DEV_EXAMPLES: &str = "\
+Examples:
+  windlass dev
+  windlass dev --listen 127.0.0.1:0 --data-dir /tmp/windlass --slots 2 --tag linux --tag docker
+
+The token for the API is in DATA_DIR/token; `windlass job` finds it there.";
+
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples:
+  windlass completions bash > ~/.local/share/bash-completion/completions/windlass
+  windlass completions zsh > ~/.zfunc/_windlass";
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::{Cli, one_line};
+
+    fn mistake(args: &[&str]) -> String {
+        one_line(&Cli::try_parse_from(args).err().unwrap().to_string())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_mistake_is_one_line_that_says_where_to_read_on() {
+        let line = mistake(&["windlass", "run", "--nope", "--", "ls"]);
+        assert!(line.contains("'--nope'") && line.ends_with("(see `windlass run --help`)"), "{line}");
+        let line = mistake(&["windlass", "run", "--timeout", "1"]);
+        assert!(line.contains("'1' for '--timeout <D>': is not a duration like"), "{line}");
+        let line = mistake(&["windlass", "run"]);
+        assert!(line.contains("required") && line.contains("CMD") && !line.contains('\n'), "{line}");
+    }
+
+    #[test]
+    fn every_command_has_examples() {
+        fn check(command: &clap::Command) {
+            assert!(command.get_after_help().is_some(), "{} has no examples", command.get_name());
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
+    }
+}

@@ -1,0 +1,205 @@
+//! A data directory: who holds it, and the secrets that are kept in it.
+//!
+//! Its lock is the embedded coordinator's lease: one process at a time. The kernel gives it back when the process ends,
+//! however it ends.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+
+use coordinator::vault::MasterKeys;
+use shared::clock;
+use shared::secret::Secret;
+
+/// Only its owner may enter.
+const DIR_MODE: u32 = 0o700;
+/// Only its owner may read.
+const FILE_MODE: u32 = 0o600;
+
+/// A data directory that this process holds, until this is dropped.
+#[derive(Debug)]
+pub struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the directory where it is missing, and takes hold of it.
+    ///
+    /// # Errors
+    /// When another process holds it, or it can't be written.
+    pub fn hold(path: &Path) -> anyhow::Result<Self> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(DIR_MODE)
+            .create(path)
+            .with_context(|| format!("making the data directory {}", path.display()))?;
+        let path = std::fs::canonicalize(path).with_context(|| format!("finding {}", path.display()))?;
+        let lock = path.join("lock");
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(FILE_MODE)
+            .open(&lock)
+            .with_context(|| format!("opening {}", lock.display()))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => bail!(
+                "{} is in use by another windlass (pid {}): stop that one, or name another directory with --data-dir",
+                path.display(),
+                holder(&mut file)
+            ),
+            Err(TryLockError::Error(error)) => return Err(error).context(format!("locking {}", lock.display())),
+        }
+        file.set_len(0)
+            .and_then(|()| writeln!(file, "{}", std::process::id()))
+            .with_context(|| format!("writing {}", lock.display()))?;
+        Ok(Self { path, _lock: file })
+    }
+
+    /// Its absolute path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where the store is.
+    pub fn database(&self) -> PathBuf {
+        self.path.join("windlass.db")
+    }
+
+    /// The keys that the store's secrets are encrypted under; made at the first start.
+    ///
+    /// # Errors
+    /// When the file can't be read, written, or doesn't hold keys.
+    pub fn master_keys(&self) -> anyhow::Result<MasterKeys> {
+        let path = self.path.join("master.key");
+        let text = self.kept(&path, || MasterKeys::generate().1)?;
+        MasterKeys::parse(text.reveal()).with_context(|| format!("reading {}", path.display()))
+    }
+
+    /// The token that the API asks for; made at the first start.
+    ///
+    /// # Errors
+    /// When the file can't be read or written.
+    pub fn token(&self) -> anyhow::Result<Secret> {
+        // 256 bits of randomness in all.
+        let half = || u128::from_be_bytes(clock::random());
+        self.kept(&token_file(&self.path), || Secret::new(format!("{:032x}{:032x}", half(), half())))
+    }
+
+    /// Notes where the API listens, for clients on this machine.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub fn announce(&self, url: &str) -> anyhow::Result<()> {
+        self.write(&url_file(&self.path), url)
+    }
+
+    /// Takes the note back.
+    pub fn withdraw(&self) {
+        // A note that stays is harmless: the next start writes it anew.
+        let _ = std::fs::remove_file(url_file(&self.path));
+    }
+
+    /// The secret in the file `path`, made by `fresh` where there is none.
+    fn kept(&self, path: &Path, fresh: impl FnOnce() -> Secret) -> anyhow::Result<Secret> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Ok(Secret::new(text.trim().to_owned())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let secret = fresh();
+                self.write(path, secret.reveal())?;
+                Ok(secret)
+            }
+            Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+        }
+    }
+
+    /// Writes the file whole or not at all, so that a crash leaves no half of it.
+    fn write(&self, path: &Path, text: &str) -> anyhow::Result<()> {
+        let mut file = tempfile::Builder::new()
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(FILE_MODE))
+            .tempfile_in(&self.path)
+            .with_context(|| format!("making a file in {}", self.path.display()))?;
+        writeln!(file, "{text}")
+            .and_then(|()| file.as_file().sync_all())
+            .with_context(|| format!("writing {}", path.display()))?;
+        file.persist(path).with_context(|| format!("writing {}", path.display()))?;
+        // The file's name must be as durable as what is encrypted under it.
+        File::open(&self.path)
+            .and_then(|dir| dir.sync_all())
+            .with_context(|| format!("syncing {}", self.path.display()))?;
+        Ok(())
+    }
+}
+
+/// Where `windlass dev` keeps its token.
+pub fn token_file(dir: &Path) -> PathBuf {
+    dir.join("token")
+}
+
+/// Where `windlass dev` notes its address while it serves.
+pub fn url_file(dir: &Path) -> PathBuf {
+    dir.join("url")
+}
+
+/// The process id that the holder wrote into its lock.
+fn holder(file: &mut File) -> String {
+    let mut text = String::new();
+    // It may not have written it yet.
+    let _ = file.read_to_string(&mut text);
+    let pid = text.trim();
+    if pid.is_empty() { "unknown".to_owned() } else { pid.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+
+    use super::DataDir;
+
+    fn mode(path: &Path) -> u32 {
+        std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_directory_has_one_holder_and_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state/windlass");
+        let held = DataDir::hold(&path).unwrap();
+        assert_eq!(mode(&path), 0o700);
+        let refused = DataDir::hold(&path).unwrap_err().to_string();
+        assert!(refused.contains(&format!("another windlass (pid {})", std::process::id())), "{refused}");
+        drop(held);
+        DataDir::hold(&path).unwrap();
+    }
+
+    #[test]
+    fn secrets_are_made_once_and_for_the_owner_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = DataDir::hold(dir.path()).unwrap();
+        let token = held.token().unwrap();
+        assert_eq!(token.reveal().len(), 64);
+        assert_eq!(held.token().unwrap(), token);
+        held.master_keys().unwrap();
+        held.master_keys().unwrap();
+        for name in ["token", "master.key", "lock"] {
+            assert_eq!(mode(&held.path().join(name)), 0o600, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_key_file_is_named_and_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = DataDir::hold(dir.path()).unwrap();
+        let path = held.path().join("master.key");
+        std::fs::write(&path, "rubbish").unwrap();
+        assert!(format!("{:#}", held.master_keys().err().unwrap()).contains("master.key"));
+        assert_eq!(std::fs::read_to_string(path).unwrap(), "rubbish");
+    }
+}

@@ -1,0 +1,199 @@
+//! `windlass run`: one job in this process, from submission to its end, and the end's code as ours.
+//!
+//! Everything is embedded and lives in a directory that is gone afterwards. The job's output comes straight from the
+//! worker, uncut; its state comes from the store like everybody's.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use serde_json::{Map, Value, json};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+
+use coordinator::store::Filter;
+use shared::clock;
+use shared::id::JobId;
+use shared::job::StateName;
+use shared::settings::Settings;
+use shared::spec::{Submission, parse_single};
+use shared::telemetry;
+
+use crate::args::{RunArgs, variable};
+use crate::data_dir::DataDir;
+use crate::embedded::Embedded;
+use crate::exit::Error;
+use crate::repo::{self, Repo};
+use crate::signals::Signals;
+use crate::terminal;
+use crate::timeline;
+
+mod code;
+mod follow;
+mod screen;
+
+use screen::Screen;
+
+/// Pieces of output that wait to be written; the job waits when there are more.
+const TAP_PIECES_MAX: usize = 64;
+/// The most jobs of one state that are ended in a directory that is kept; one `run` leaves one.
+const LEFT_JOBS_MAX: u32 = 100;
+/// The most characters of the command that are shown as what runs.
+const LABEL_CHARS_MAX: usize = 80;
+/// The label by which the jobs of `run` are known in a directory that is kept.
+const LABEL: &str = "windlass.run";
+
+/// Runs the job, and returns its code.
+///
+/// # Errors
+/// When no command could be run at all.
+pub fn run(args: RunArgs) -> Result<u8, Error> {
+    let settings = Settings::new(&variable);
+    let log = args.log.clone().or_else(|| settings.text("WINDLASS_LOG"));
+    telemetry::start(log.as_deref(), "error");
+    let told = args.data_dir.clone().or_else(|| settings.text("WINDLASS_DATA_DIR").map(PathBuf::from));
+    let submission = submission(args)?;
+    // The directory outlives the parts that work in it, and the runtime that they run on.
+    let place = Place::take(told)?;
+    let dir = DataDir::hold(place.path())?;
+    let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
+    let done = runtime.block_on(one_job(dir, place.is_kept(), submission));
+    // A thread that still waits for a terminal must not hold up the end.
+    runtime.shutdown_background();
+    place.leave();
+    done
+}
+
+/// Where the job and its log are.
+enum Place {
+    Own(TempDir),
+    Kept(PathBuf),
+}
+
+impl Place {
+    fn take(told: Option<PathBuf>) -> anyhow::Result<Self> {
+        if let Some(path) = told {
+            return Ok(Self::Kept(path));
+        }
+        let made =
+            tempfile::Builder::new().prefix("windlass-run-").permissions(PermissionsExt::from_mode(0o700)).tempdir();
+        Ok(Self::Own(made.context("making a directory for the job")?))
+    }
+
+    fn path(&self) -> &std::path::Path {
+        match self {
+            Self::Own(dir) => dir.path(),
+            Self::Kept(path) => path,
+        }
+    }
+
+    fn is_kept(&self) -> bool {
+        matches!(self, Self::Kept(_))
+    }
+
+    /// Removes what is the job's own.
+    fn leave(self) {
+        if let Self::Own(dir) = self {
+            let path = dir.path().to_owned();
+            if let Err(error) = dir.close() {
+                terminal::say(&format!("{} is left behind: {error}", path.display()));
+            }
+        }
+    }
+}
+
+/// The job that the arguments describe.
+fn submission(args: RunArgs) -> Result<Submission, Error> {
+    let refused =
+        |flag: &str| Err(Error::failed(format_args!("{flag}: remote repositories and their keys can't be used yet")));
+    if args.deploy_key.is_some() {
+        return refused("--deploy-key");
+    }
+    if args.known_hosts.is_some() {
+        return refused("--known-hosts");
+    }
+    let mut spec = json!({"steps": [{"exec": args.command}], "labels": {LABEL: "1"}});
+    let mut set = |field: &str, value: Value| spec.as_object_mut().map(|spec| spec.insert(field.to_owned(), value));
+    if let Some(text) = &args.repo {
+        let repo = match Repo::find(text).map_err(|why| Error::failed(format_args!("--repo: {why}")))? {
+            Repo::Local(path) => path,
+            Repo::Remote(url) => return refused(&format!("--repo {url}")),
+        };
+        tell_uncommitted(&repo, args.reference.as_deref());
+        let reference = args.reference.map(|reference| ("ref".to_owned(), Value::String(reference)));
+        set("repository", std::iter::once(("url".to_owned(), Value::String(repo))).chain(reference).collect());
+    }
+    set("env", args.env.into_iter().map(|(name, value)| (name, Value::String(value))).collect::<Map<_, _>>().into());
+    for (field, period) in [("timeout", args.timeout), ("grace", args.grace)] {
+        period.map(|period| set(field, period.to_string().into()));
+    }
+    // The key makes it safe to submit once more when the first answer was lost.
+    parse_single(&spec, Some(clock::random_uuid().to_string()))
+        .map_err(|errors| Error::Failed(errors.iter().map(|e| format!("{}: {}", e.field, e.detail)).collect()))
+}
+
+fn tell_uncommitted(repo: &str, reference: Option<&str>) {
+    let Some(count @ 1..) = repo::uncommitted(repo) else { return };
+    let (changes, stay) = if count == 1 { ("change", "stays") } else { ("changes", "stay") };
+    let what = reference.unwrap_or("HEAD");
+    terminal::say(&format!("{count} uncommitted {changes} in {repo} {stay} out: the commit at {what} is built"));
+}
+
+async fn one_job(dir: DataDir, kept: bool, submission: Submission) -> Result<u8, Error> {
+    let mut signals = Signals::listen()?;
+    let label = label(&submission);
+    let (tap, output) = mpsc::channel(TAP_PIECES_MAX);
+    let screen = Screen::start(output);
+    let mut parts = Embedded::open(dir).await?;
+    let ended = match begin(&mut parts, kept, tap, submission).await {
+        Ok(job) => follow::to_the_end(parts.service(), job, &label, &mut signals, &screen).await,
+        Err(error) => Err(error),
+    };
+    parts.stop().await;
+    // Whoever reads us may take long; a signal leaves what is still unread.
+    let written = tokio::select! {
+        written = screen.finish() => written,
+        () = signals.next() => Ok(()),
+    };
+    let end = ended?;
+    terminal::say(&timeline::words(&end.event));
+    terminal::say(&end.timeline.line());
+    written.map_err(|error| terminal::output_error(&error))?;
+    Ok(code::of(&end.event.kind))
+}
+
+/// Starts the worker and submits the job.
+async fn begin(parts: &mut Embedded, kept: bool, tap: worker::Tap, submission: Submission) -> Result<JobId, Error> {
+    if kept {
+        clear(parts).await?;
+    }
+    let data_dir = parts.dir().path().to_owned();
+    let base_env = std::env::vars_os().collect();
+    let config = worker::Config { base_env, tap: Some(tap), ..worker::Config::new(data_dir, 1) };
+    parts.work(config).await?;
+    follow::submit(parts.service(), submission).await
+}
+
+/// Ends what an earlier `run` left in a directory that is kept: nobody waits for it. Jobs of `dev` are not ours to end or
+/// to run.
+async fn clear(parts: &Embedded) -> Result<(), Error> {
+    for state in StateName::ALL.into_iter().filter(|state| !state.is_terminal() && *state != StateName::Canceling) {
+        let filter = Filter { state: Some(state), ..Filter::default() };
+        for job in follow::patiently(|| parts.service().jobs(&filter, None, LEFT_JOBS_MAX)).await? {
+            if !job.spec.labels.contains_key(LABEL) {
+                let dir = parts.dir().path().display();
+                return Err(Error::failed(format_args!(
+                    "{dir} holds unfinished jobs: let `windlass dev --data-dir {dir}` end them, or name another directory"
+                )));
+            }
+            follow::cancel(parts.service(), job.id, "its `windlass run` was interrupted", true).await?;
+        }
+    }
+    Ok(())
+}
+
+/// The command as it was typed, for the spinner.
+fn label(submission: &Submission) -> String {
+    let argv: Vec<String> = submission.spec.steps.first().map(|step| step.action.argv()).unwrap_or_default();
+    argv.join(" ").chars().take(LABEL_CHARS_MAX).collect()
+}
