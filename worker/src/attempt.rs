@@ -37,6 +37,8 @@ pub mod processes;
 
 /// How long output that a process left behind holds open is waited for.
 const LEAK_WITHIN: Duration = Duration::from_secs(2);
+/// How long a tap that is full is waited for once the attempt is being stopped.
+const TAP_WITHIN: Duration = Duration::from_secs(2);
 /// The most reports of progress that one attempt makes: a start and an end for each step, and the checkout.
 pub const PROGRESS_MAX: usize = 2 * STEPS_MAX + 1;
 
@@ -148,14 +150,19 @@ impl Attempt {
                 () = processes.ordered() => false,
                 () = sleep(LEAK_WITHIN) => true,
             };
-            if outputs.close().await == Ended::Told && leak {
+            // Whoever reads the tap may take their time, until the job is told to stop.
+            let give_up = async {
+                processes.ordered().await;
+                sleep(TAP_WITHIN).await;
+            };
+            if outputs.close(give_up).await == Ended::Told && leak {
                 let after = LEAK_WITHIN.as_secs();
                 let text = format!("a process that the step left behind held its output open: closed after {after} s");
                 self.say(Some(number), &text);
             }
         } else {
             let _ = timeout(LEAK_WITHIN, outputs.ended()).await;
-            outputs.close().await;
+            outputs.close(sleep(TAP_WITHIN)).await;
         }
         let ran = ran?;
         match ran.exit {

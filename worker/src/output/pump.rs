@@ -19,7 +19,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use super::mask::{Forms, Masker};
 use super::segment::{Piece, Segmenter};
@@ -32,9 +32,6 @@ const READ_BYTES: usize = 64 * 1024;
 /// What the kernel shall hold of a stream, so that a step that writes much is seldom switched: 1 MiB, the most that
 /// an ordinary user may ask for.
 const PIPE_BYTES: usize = 1024 * 1024;
-/// How long a tap that is full is waited for when the step has ended.
-const TAP_WITHIN: Duration = Duration::from_secs(2);
-
 /// Where the output of a step goes.
 #[derive(Clone)]
 pub struct Sink {
@@ -48,7 +45,7 @@ pub struct Sink {
 /// Both streams of a step that runs.
 pub struct Outputs {
     pumps: [JoinHandle<Ended>; 2],
-    tell: watch::Sender<bool>,
+    tell: watch::Sender<Told>,
     /// Closed when both pumps have ended.
     running: mpsc::Receiver<()>,
 }
@@ -68,11 +65,22 @@ pub enum Ended {
     Told,
 }
 
+/// What a pump is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Told {
+    /// Carry what comes.
+    GoOn,
+    /// Pass on what is there, and end.
+    Close,
+    /// The same, without waiting for a tap that is full.
+    GiveUp,
+}
+
 /// One stream on its way.
 struct Pump {
     sink: Sink,
     stream: Stream,
-    told: watch::Receiver<bool>,
+    told: watch::Receiver<Told>,
     segmenter: Segmenter,
     pieces: Vec<Piece>,
     /// What is masked and not in the tap yet.
@@ -82,7 +90,7 @@ struct Pump {
 impl Outputs {
     /// Opens both pipes and begins to carry what comes.
     pub fn open(sink: &Sink) -> io::Result<(Self, WriteEnds)> {
-        let (tell, told) = watch::channel(false);
+        let (tell, told) = watch::channel(Told::GoOn);
         let (runs, running) = mpsc::channel(1);
         let open = |stream: Stream| -> io::Result<_> {
             let (reader, writer) = pipe()?;
@@ -111,9 +119,14 @@ impl Outputs {
         while self.running.recv().await.is_some() {}
     }
 
-    /// Ends both, and says whether one of them had to be told.
-    pub async fn close(self) -> Ended {
-        self.tell.send_replace(true);
+    /// Ends both, and says whether one of them had to be told. A tap that is full is waited for until `give_up` is over:
+    /// whoever reads it may take their time.
+    pub async fn close(mut self, give_up: impl Future<Output = ()>) -> Ended {
+        self.tell.send_replace(Told::Close);
+        tokio::select! {
+            () = self.ended() => {}
+            () = give_up => drop(self.tell.send_replace(Told::GiveUp)),
+        }
         let mut all = Ended::ByItself;
         for pump in self.pumps {
             match pump.await {
@@ -142,7 +155,7 @@ impl Pump {
             let read = tokio::select! {
                 biased;
                 // An error is that of a sender that is gone with the attempt.
-                _ = told.wait_for(|told| *told) => break Ended::Told,
+                _ = told.wait_for(|told| *told >= Told::Close) => break Ended::Told,
                 () = sleep_until(show_at.unwrap_or_else(Instant::now)), if show_at.is_some() => {
                     show_at = None;
                     self.segmenter.flush(&mut self.pieces);
@@ -163,7 +176,7 @@ impl Pump {
             tokio::select! {
                 biased;
                 () = self.pass_on() => {}
-                _ = told.wait_for(|told| *told) => break Ended::Told,
+                _ = told.wait_for(|told| *told >= Told::Close) => break Ended::Told,
             }
         };
         let ended = if ended == Ended::Told { self.drain(&reader, &mut masker) } else { ended };
@@ -172,8 +185,11 @@ impl Pump {
         self.cut(passed);
         self.segmenter.finish(&mut self.pieces);
         self.sink.log.put(Some(self.sink.step), self.stream, &mut self.pieces);
-        // A tap that is full for so long isn't read any more.
-        let _ = timeout(TAP_WITHIN, self.pour()).await;
+        tokio::select! {
+            biased;
+            () = self.pour() => {}
+            _ = told.wait_for(|told| *told >= Told::GiveUp) => {}
+        }
         ended
     }
 
