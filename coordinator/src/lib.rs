@@ -26,6 +26,7 @@ use crate::store::{Error as StoreError, Store};
 use crate::timekeeper::Timekeeper;
 use crate::vault::{MasterKeys, Vault};
 
+pub mod api;
 mod arbiters;
 mod committer;
 pub mod fault;

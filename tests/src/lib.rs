@@ -9,6 +9,6 @@ pub mod http;
 pub mod played;
 pub mod process;
 pub mod repo;
+pub mod scripted;
 pub mod wait;
 pub mod windlass;
-pub mod scripted;

@@ -1,0 +1,171 @@
+//! The HTTP API: what scripts, the command line and other coordinators speak to.
+//!
+//! It turns requests into calls of [`Service`] and its answers into JSON, and decides nothing about jobs itself.
+//! [`serve`] runs it on threads of its own, so that it starts and stops inside any process, and inside a test.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use actix_web::dev::{Server, ServerHandle};
+use actix_web::middleware::from_fn;
+use actix_web::{App, HttpServer, Resource, guard as accepts, web};
+use tokio::sync::{Semaphore, watch};
+
+use crate::service::Service;
+
+mod accept;
+mod auth;
+mod body;
+mod cancel;
+mod cursor;
+mod events;
+mod filter;
+mod guard;
+mod health;
+mod jobs;
+mod logs;
+mod openapi;
+mod problem;
+mod query;
+mod sse;
+mod stream;
+
+pub use auth::Tokens;
+
+/// The threads that answer requests. They wait for the store most of the time.
+const THREADS: usize = 2;
+/// The most connections of one of these threads; further ones wait to be accepted.
+const CONNECTIONS_PER_THREAD_MAX: usize = 512;
+/// How long the head of a connection's first request may take to arrive.
+const HEAD_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a connection stays open without a request.
+const IDLE_TIME_MAX: Duration = Duration::from_secs(15);
+/// How long a client whose request was refused unread may go on sending before the connection is closed. Closed at once,
+/// it would lose the answer with it.
+const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
+/// How long requests that are under way at a stop may take.
+const STOP_TIME_MAX_S: u64 = 5;
+
+/// The running API. Dropped, it stops without waiting for what is under way.
+pub struct ApiServer {
+    address: SocketAddr,
+    handle: ServerHandle,
+    stopping: watch::Sender<bool>,
+    ended: watch::Receiver<bool>,
+}
+
+/// What every route has at hand.
+struct Api {
+    service: Service,
+    /// For each stream that may be open.
+    streams: Arc<Semaphore>,
+    /// For each KiB of a body that may be read.
+    bodies: Semaphore,
+    stopping: watch::Receiver<bool>,
+}
+
+/// Serves the API on `listener` until it is stopped.
+///
+/// # Errors
+/// When the listener can't be used or the threads can't be started.
+pub fn serve(listener: TcpListener, service: Service, tokens: Tokens) -> io::Result<ApiServer> {
+    let address = listener.local_addr()?;
+    let (stopping, stopping_seen) = watch::channel(false);
+    let (end, ended) = watch::channel(false);
+    let api = web::Data::new(Api::new(service, stopping_seen));
+    let tokens = web::Data::new(tokens);
+    let (started, handle) = mpsc::sync_channel(1);
+    let run = move || {
+        let run = async {
+            let server = match server(listener, api, tokens) {
+                Ok(server) => server,
+                Err(error) => {
+                    // Nobody waits for it only where `serve` itself is gone.
+                    let _ = started.send(Err(error));
+                    return Ok(());
+                }
+            };
+            let _ = started.send(Ok(server.handle()));
+            server.await
+        };
+        if let Err(error) = actix_web::rt::System::new().block_on(run) {
+            tracing::error!(%error, "the API can't be served");
+        }
+        end.send_replace(true);
+    };
+    std::thread::Builder::new().name("api".to_owned()).spawn(run)?;
+    let handle = handle.recv().map_err(|_| io::Error::other("the thread of the API ended at its start"))??;
+    Ok(ApiServer { address, handle, stopping, ended })
+}
+
+impl ApiServer {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes no more requests, ends the open streams, waits for what is under way, at most five seconds, and closes every
+    /// connection. A second call waits for the same.
+    pub async fn stop(&self) {
+        self.stopping.send_replace(true);
+        self.handle.stop(true).await;
+        // An error says that the thread is gone, which is what this waits for.
+        let _ = self.ended.clone().wait_for(|ended| *ended).await;
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        self.stopping.send_replace(true);
+        drop(self.handle.stop(false));
+    }
+}
+
+impl Api {
+    fn new(service: Service, stopping: watch::Receiver<bool>) -> Self {
+        let streams = Arc::new(Semaphore::new(stream::STREAMS_MAX));
+        Self { service, streams, bodies: Semaphore::new(body::BODIES_KIB_MAX), stopping }
+    }
+}
+
+fn server(listener: TcpListener, api: web::Data<Api>, tokens: web::Data<Tokens>) -> io::Result<Server> {
+    let app = move || {
+        let app = App::new().app_data(api.clone()).app_data(tokens.clone());
+        app.wrap(from_fn(guard::guard)).configure(routes)
+    };
+    let server = HttpServer::new(app)
+        .workers(THREADS)
+        .max_connections(CONNECTIONS_PER_THREAD_MAX)
+        .client_request_timeout(HEAD_TIME_MAX)
+        .keep_alive(IDLE_TIME_MAX)
+        .client_disconnect_timeout(LINGER_TIME_MAX)
+        // A stream whose reader has gone must not wait for the next write to notice.
+        .h1_allow_half_closed(false)
+        .shutdown_timeout(STOP_TIME_MAX_S)
+        .disable_signals()
+        .listen(listener)?
+        .run();
+    Ok(server)
+}
+
+fn routes(app: &mut web::ServiceConfig) {
+    let probe = || web::route().guard(accepts::Any(accepts::Get()).or(accepts::Head()));
+    app.service(at("/healthz", "GET, HEAD").route(probe().to(health::alive)))
+        .service(at("/readyz", "GET, HEAD").route(probe().to(health::ready)))
+        .service(at("/api/openapi.json", "GET").route(web::get().to(openapi::describe)))
+        .service(at("/api/v1/jobs", "GET, POST").route(web::get().to(jobs::list)).route(web::post().to(jobs::submit)))
+        .service(at("/api/v1/jobs/cancel", "POST").route(web::post().to(cancel::many)))
+        .service(at("/api/v1/jobs/{id}", "GET").route(web::get().to(jobs::show)))
+        .service(at("/api/v1/jobs/{id}/events", "GET").route(web::get().to(events::show)))
+        .service(at("/api/v1/jobs/{id}/logs", "GET").route(web::get().to(logs::show)))
+        .service(at("/api/v1/jobs/{id}/cancel", "POST").route(web::post().to(cancel::one)))
+        .service(at("/api/v1/jobs/{id}/retry", "POST").route(web::post().to(jobs::retry)))
+        .default_service(web::to(|| async { problem::Problem::no_route().response() }));
+}
+
+/// A path with the methods that it has, for the answer to any other.
+fn at(path: &'static str, methods: &'static str) -> Resource {
+    web::resource(path).default_service(web::to(move || async move { problem::Problem::no_method(methods).response() }))
+}

@@ -1,0 +1,83 @@
+//! Reads a request's body: JSON alone, at most 8 MiB, within a time, and not too many large ones at once.
+
+use std::time::Duration;
+
+use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use actix_web::{HttpMessage, HttpRequest, web};
+use futures_util::StreamExt;
+use serde_json::Value;
+use shared::spec::reader::{Errors, Node, Object};
+
+use super::Api;
+use super::problem::Problem;
+
+/// The most bytes of a body: 8 MiB, as the contract says.
+const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The most KiB of all bodies that are being read or parsed at a time: four of the largest. Parsed, JSON can take
+/// many times its size.
+pub const BODIES_KIB_MAX: usize = 4 * BODY_BYTES_MAX / 1024;
+/// How long a body may take to arrive: the largest comes in time at 280 KiB a second.
+const BODY_TIME_MAX: Duration = Duration::from_secs(30);
+/// When to come back after the bodies under way took all the space.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// The JSON of a body, none where the body is empty.
+pub async fn read(request: &HttpRequest, payload: web::Payload, api: &Api) -> Result<Option<Value>, Problem> {
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let length = length.map_or(BODY_BYTES_MAX, |length| usize::try_from(length).unwrap_or(usize::MAX));
+    if length > BODY_BYTES_MAX {
+        return Err(Problem::large_body(BODY_BYTES_MAX));
+    }
+    let kib = u32::try_from(length.div_ceil(1024)).unwrap_or(u32::MAX);
+    let space = api.bodies.try_acquire_many(kib);
+    let _space = space.map_err(|_| Problem::busy("too many large requests are under way", RETRY_AFTER))?;
+    let reading = collect(payload, is_json(request));
+    let bytes = tokio::time::timeout(BODY_TIME_MAX, reading).await.map_err(|_| Problem::slow_body(BODY_TIME_MAX))??;
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|error| {
+        Problem::malformed("body", format_args!("is not UTF-8 from byte {} on", error.valid_up_to()))
+    })?;
+    let value = serde_json::from_str(text);
+    value.map(Some).map_err(|error| Problem::malformed("body", format_args!("is not JSON: {error}")))
+}
+
+/// The JSON of a body that must be there.
+pub async fn require(request: &HttpRequest, payload: web::Payload, api: &Api) -> Result<Value, Problem> {
+    let body = read(request, payload, api).await?;
+    body.ok_or_else(|| Problem::malformed("body", "is empty: it must be JSON"))
+}
+
+/// Reads an optional body's fields; `read` asks for each by name, and the others are refused.
+pub fn fields<T>(body: Option<Value>, read: impl FnOnce(&Object) -> Option<T>) -> Result<T, Problem> {
+    let body = body.unwrap_or_else(|| Value::Object(serde_json::Map::new()));
+    let errors = Errors::default();
+    let value = Node::root(&body, "body", &errors).object("").and_then(|object| {
+        let value = read(&object);
+        object.finish();
+        value
+    });
+    errors.finish(value).map_err(Problem::refused_fields)
+}
+
+async fn collect(mut payload: web::Payload, is_json: bool) -> Result<Vec<u8>, Problem> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = payload.next().await {
+        let chunk = chunk.map_err(|error| Problem::malformed("body", format_args!("can't be read: {error}")))?;
+        if !is_json && !chunk.is_empty() {
+            return Err(Problem::not_json());
+        }
+        if bytes.len() + chunk.len() > BODY_BYTES_MAX {
+            return Err(Problem::large_body(BODY_BYTES_MAX));
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}
+
+/// Whether the request says, once, that its body is JSON. A browser asks before it sends that for another page.
+fn is_json(request: &HttpRequest) -> bool {
+    let once = request.headers().get_all(CONTENT_TYPE).count() == 1;
+    once && request.content_type().eq_ignore_ascii_case("application/json")
+}

@@ -1,0 +1,219 @@
+//! The description of the API, made from its routes and types.
+//!
+//! Bodies are read by `shared::spec`, which names every wrong field and so is no derived decoder; what they hold is
+//! written down here for the description alone, and a test compares the two.
+
+use std::collections::BTreeMap;
+
+use actix_web::HttpResponse;
+use shared::job::StateName;
+use shared::spec::{Backoff, OnLostContact, Priority, Repository, Step};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi, ToSchema};
+
+use super::jobs::Jobs;
+use super::{cancel, events, jobs, logs};
+
+#[derive(OpenApi)]
+#[openapi(
+    info(title = "Windlass", description = "Coordinates build and deploy jobs."),
+    paths(
+        jobs::submit, jobs::list, jobs::show, jobs::retry, events::show, logs::show, cancel::one, cancel::many,
+        super::health::alive, super::health::ready, describe,
+    ),
+    security(("bearer" = [])),
+    modifiers(&Bearer),
+)]
+struct Description;
+
+/// Describes the API as OpenAPI 3.1.
+#[utoipa::path(
+    get, path = "/api/openapi.json", tag = "about",
+    responses((status = 200, description = "This description", body = Object))
+)]
+pub async fn describe() -> HttpResponse {
+    HttpResponse::Ok().json(Description::openapi())
+}
+
+struct Bearer;
+
+impl Modify for Bearer {
+    fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
+        let bearer = SecurityScheme::Http(HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build());
+        openapi.components.get_or_insert_default().add_security_scheme("bearer", bearer);
+    }
+}
+
+/// One job, or many.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "stands for a body in the description; bodies are read field by field")]
+pub enum Submissions {
+    One(Box<NewJob>),
+    Many(NewJobs),
+}
+
+/// What a submission answers.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "stands for one of two answers in the description")]
+pub enum Submitted {
+    One(Box<shared::view::JobView>),
+    Many(Jobs),
+}
+
+/// Jobs that are submitted together: all of them or none.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "stands for a body in the description; bodies are read field by field")]
+pub struct NewJobs {
+    /// 1 to 1,000.
+    jobs: Vec<NewJobOfMany>,
+}
+
+/// A job of a batch.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "stands for a body in the description; bodies are read field by field")]
+pub struct NewJobOfMany {
+    #[serde(flatten)]
+    job: NewJob,
+    idempotency_key: Option<String>,
+}
+
+/// A job to be run. Only `steps` is required.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "stands for a body in the description; bodies are read field by field")]
+pub struct NewJob {
+    repository: Option<Repository>,
+    /// 1 to 100, each with `run` or `exec`.
+    steps: Vec<Step>,
+    tags: Option<Vec<String>>,
+    priority: Option<Priority>,
+    env: Option<BTreeMap<String, String>>,
+    /// Environment of every step that no answer, event or log shows.
+    #[schema(write_only)]
+    secrets: Option<BTreeMap<String, String>>,
+    #[schema(example = "1h", default = "1h")]
+    timeout: Option<String>,
+    #[schema(example = "10s", default = "10s")]
+    grace: Option<String>,
+    #[schema(example = "24h", default = "24h")]
+    queue_timeout: Option<String>,
+    #[schema(format = DateTime)]
+    run_at: Option<String>,
+    retry: Option<NewRetry>,
+    on_lost_contact: Option<OnLostContact>,
+    labels: Option<BTreeMap<String, String>>,
+}
+
+/// When an attempt that failed is followed by another.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "stands for a body in the description; bodies are read field by field")]
+pub struct NewRetry {
+    #[schema(minimum = 1, maximum = 100, default = 3)]
+    max_attempts: Option<u32>,
+    /// `worker_lost`, `checkout_failed`, `step_failed`, `timed_out`, `exit:N`.
+    on: Option<Vec<String>>,
+    backoff: Option<Backoff>,
+}
+
+/// How a job is stopped.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "stands for a body in the description; bodies are read field by field")]
+pub struct CancelOne {
+    reason: Option<String>,
+    /// Skips the grace.
+    force: Option<bool>,
+    /// In place of the job's own.
+    #[schema(example = "10s")]
+    grace: Option<String>,
+}
+
+/// Which jobs are stopped.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "stands for a body in the description; bodies are read field by field")]
+pub struct CancelMany {
+    filter: CancelFilter,
+    reason: Option<String>,
+}
+
+/// Conditions that must all hold; at least one.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "stands for a body in the description; bodies are read field by field")]
+pub struct CancelFilter {
+    state: Option<StateName>,
+    tag: Option<String>,
+    repository: Option<String>,
+    /// A label's key, or its key and value as `key=value`.
+    label: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+    use shared::spec::{parse_batch, parse_single};
+    use std::collections::BTreeSet;
+
+    fn description() -> Value {
+        serde_json::to_value(Description::openapi()).unwrap()
+    }
+
+    fn properties(schema: &str) -> BTreeSet<String> {
+        let description = description();
+        let fields = &description["components"]["schemas"][schema]["properties"];
+        fields.as_object().unwrap_or_else(|| panic!("{schema}: {fields}")).keys().cloned().collect()
+    }
+
+    /// The fields that a reader knows, from its complaint about one that it doesn't.
+    fn known(errors: &[shared::spec::reader::FieldError], unknown: &str) -> BTreeSet<String> {
+        let error = errors.iter().find(|error| error.field == unknown).unwrap();
+        let (_, names) = error.detail.split_once("known here: ").unwrap();
+        names.split(", ").map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn the_description_names_the_fields_that_a_submission_may_have() {
+        let body =
+            json!({"steps": [{"run": "ls", "x": 1}], "x": 1, "retry": {"x": 1}, "repository": {"url": "/r", "x": 1}});
+        let errors = parse_single(&body, None).unwrap_err();
+        assert_eq!(properties("NewJob"), known(&errors, "x"));
+        assert_eq!(properties("NewRetry"), known(&errors, "retry.x"));
+        let mut repository = known(&errors, "repository.x");
+        assert!(repository.remove("deploy_key"), "described once deploy keys can be used");
+        assert_eq!(properties("Repository"), repository);
+
+        let errors = parse_batch(&json!({"jobs": [{"x": 1}], "x": 1})).unwrap_err();
+        assert_eq!(properties("NewJobs"), known(&errors, "x"));
+    }
+
+    #[test]
+    fn every_route_is_described_and_asks_for_the_token() {
+        let description = description();
+        let paths: Vec<&str> = description["paths"].as_object().unwrap().keys().map(String::as_str).collect();
+        let expected = [
+            "/api/openapi.json",
+            "/api/v1/jobs",
+            "/api/v1/jobs/cancel",
+            "/api/v1/jobs/{id}",
+            "/api/v1/jobs/{id}/cancel",
+            "/api/v1/jobs/{id}/events",
+            "/api/v1/jobs/{id}/logs",
+            "/api/v1/jobs/{id}/retry",
+            "/healthz",
+            "/readyz",
+        ];
+        assert_eq!(paths, expected);
+        assert_eq!(description["components"]["securitySchemes"]["bearer"]["scheme"], "bearer");
+        assert_eq!(description["security"], json!([{"bearer": []}]));
+    }
+
+    #[test]
+    fn every_type_that_the_description_mentions_is_in_it() {
+        let text = description().to_string();
+        let schemas = description()["components"]["schemas"].clone();
+        for piece in text.split("#/components/schemas/").skip(1) {
+            let name = piece.split('"').next().unwrap();
+            assert!(schemas.get(name).is_some(), "{name}");
+        }
+    }
+}
