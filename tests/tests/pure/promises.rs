@@ -118,9 +118,9 @@ fn counts_attempts(before: &Job, after: &Job, names: &[&str]) -> bool {
 
 /// While an attempt lives, the number of its last report grows by one with each that is taken.
 fn takes_reports_in_order(before: &Job, after: &Job, names: &[&str]) -> bool {
-    let (Some(held), Some(hold)) = (before.state.hold(), after.state.hold()) else { return true };
+    let (Some(first), Some(next)) = (before.state.hold(), after.state.hold()) else { return true };
     let taken = ["key_try", "checked_out", "step_started", "step_finished"].iter().any(|kind| names.contains(kind));
-    hold.reports == held.reports + u32::from(taken)
+    next.reports == first.reports + u32::from(taken)
 }
 
 /// What must be sent because of a transition, besides the events themselves.
