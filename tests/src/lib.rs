@@ -2,7 +2,7 @@
 //!
 //! A story about the real program starts with [`dev::Dev`] (or [`windlass::windlass`] for any other command), speaks
 //! to it through [`http::Client`], gives it a [`repo::Repo`] to build, and looks at what runs with [`process`]. Whatever
-//! takes time is awaited with [`wait::eventually`], and with nothing else. Tests within one process have [`played`].
+//! takes time is awaited with [`wait::eventually`] or [`wait::until`], and with nothing else. Tests within one process have [`played`].
 
 pub mod dev;
 pub mod http;

@@ -1,4 +1,5 @@
-//! The one way to wait in a test: for something to become true, with a deadline.
+//! The one way to wait in a test: for something to become true, with a deadline. [`eventually`] is for tests that may block
+//! their thread, [`until`] for those on a runtime.
 
 use std::thread;
 use std::time::Duration;
@@ -25,12 +26,28 @@ pub fn eventually<T>(deadline: Duration, what: &str, mut probe: impl FnMut() -> 
     }
 }
 
+/// The same on a runtime, whose other tasks go on meanwhile.
+///
+/// # Panics
+/// When `probe` finds nothing within `deadline`.
+pub async fn until<T>(deadline: Duration, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let begun = clock::instant();
+    loop {
+        if let Some(found) = probe() {
+            println!("{what}: after {} ms", begun.elapsed().as_millis());
+            return found;
+        }
+        assert!(begun.elapsed() < deadline, "{what}: not within {} ms", deadline.as_millis());
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::panic::catch_unwind;
     use std::time::Duration;
 
-    use super::eventually;
+    use super::{eventually, until};
 
     #[test]
     fn what_comes_in_time_is_returned_and_what_does_not_fails_by_name() {
@@ -44,5 +61,12 @@ mod tests {
         let missed = catch_unwind(|| eventually(Duration::from_millis(30), "the end of days", || None::<()>));
         let message = missed.expect_err("it never comes").downcast::<String>().expect("a message");
         assert_eq!(*message, "the end of days: not within 30 ms");
+    }
+
+    #[tokio::test]
+    async fn other_tasks_go_on_while_one_waits() {
+        let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+        tokio::spawn(async move { sender.send(7).await });
+        assert_eq!(until(Duration::from_secs(10), "the other task", || receiver.try_recv().ok()).await, 7);
     }
 }

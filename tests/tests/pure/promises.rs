@@ -31,6 +31,7 @@ pub fn kept(before: &Job, command: &Command, now: Time) -> Outcome {
         hold(leaves_its_state_in_time(after, now), "6: a timer that moves it on, unless it is terminal");
         hold(is_never_retried_after_a_cancel(before, after), "7: a cancelled job is never retried");
         hold(counts_attempts(before, after, &names), "an attempt for each grant, a try for each that failed");
+        hold(takes_reports_in_order(before, after, &names), "a report is taken once, and after the one before it");
         hold(messages(events) == needed(before, after, &names, now), "the messages that its state needs");
     }
     outcome
@@ -113,6 +114,13 @@ fn counts_attempts(before: &Job, after: &Job, names: &[&str]) -> bool {
     after.attempt.0 == before.attempt.0 + granted
         && after.tries == before.tries + u32::from(failed)
         && after.tries <= after.spec.retry.max_attempts
+}
+
+/// While an attempt lives, the number of its last report grows by one with each that is taken.
+fn takes_reports_in_order(before: &Job, after: &Job, names: &[&str]) -> bool {
+    let (Some(first), Some(next)) = (before.state.hold(), after.state.hold()) else { return true };
+    let taken = ["key_try", "checked_out", "step_started", "step_finished"].iter().any(|kind| names.contains(kind));
+    next.reports == first.reports + u32::from(taken)
 }
 
 /// What must be sent because of a transition, besides the events themselves.

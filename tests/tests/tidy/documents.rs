@@ -32,10 +32,10 @@ pub fn unheld_invariants(files: &[File]) -> Vec<String> {
     let tests: BTreeSet<String> = files.iter().flat_map(tests_of).collect();
     let fault = |item: &String| {
         let Some((_, names)) = item.rsplit_once("— test") else { return Some(format!("no test holds: {item}")) };
-        let named: Vec<&str> = names.split('`').skip(1).step_by(2).collect();
-        let missing: Vec<&&str> = named.iter().filter(|name| !tests.contains(**name)).collect();
+        let quoted: Vec<&str> = names.split('`').skip(1).step_by(2).collect();
+        let missing: Vec<&&str> = quoted.iter().filter(|name| !tests.contains(**name)).collect();
         let gone = || format!("there is no test {missing:?} for: {item}");
-        (named.is_empty() || !missing.is_empty()).then(gone)
+        (quoted.is_empty() || !missing.is_empty()).then(gone)
     };
     items.iter().filter_map(fault).map(|fault| format!("{ARCHITECTURE}: {fault}")).collect()
 }

@@ -33,8 +33,8 @@ pub fn drawers(files: &[File]) -> Vec<String> {
         parts.into_iter().any(|part| DRAWERS.contains(&part))
     };
     let inline = |file: &File| {
-        let names = words(&file.code, "mod").into_iter().map(|at| file.code[at + 3..].trim_start());
-        let bad = names.filter(|rest| DRAWERS.iter().any(|name| words(rest, name).first() == Some(&0)));
+        let declared = words(&file.code, "mod").into_iter().map(|at| file.code[at + 3..].trim_start());
+        let bad = declared.filter(|rest| DRAWERS.iter().any(|name| words(rest, name).first() == Some(&0)));
         bad.map(|rest| format!("{}: mod {}", file.path, rest.split([' ', ';']).next().unwrap_or_default())).collect()
     };
     let rust = || files.iter().filter(|file| file.is_rust());
@@ -51,9 +51,10 @@ pub fn leftovers(files: &[File]) -> Vec<String> {
     let notes = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
     let macros = ["todo!", "unimplemented!", "dbg!"];
     let each = |file: &File| {
-        let noted = notes.iter().flat_map(|note| words(&file.text, note).into_iter().map(|at| line_of(&file.text, at)));
+        let written =
+            notes.iter().flat_map(|note| words(&file.text, note).into_iter().map(|at| line_of(&file.text, at)));
         let called = macros.iter().flat_map(|name| words(&file.code, name)).map(|at| line_of(&file.code, at));
-        noted.chain(called).map(|line| format!("{}:{line}: left for later", file.path)).collect::<Vec<_>>()
+        written.chain(called).map(|line| format!("{}:{line}: left for later", file.path)).collect::<Vec<_>>()
     };
     files.iter().filter(|file| !has_ending(&file.path, "lock")).flat_map(each).collect()
 }

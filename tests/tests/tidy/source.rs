@@ -118,13 +118,12 @@ fn function(code: &str, start: usize) -> Option<Function> {
         match c {
             '(' | '[' => depth += 1,
             ')' | ']' => depth -= 1,
-            ';' if depth == 0 => return None,
             '{' if depth == 0 && !name.is_empty() => {
                 let end = block_end(code, start + place);
                 let lines = code[start..end].matches('\n').count() + 1;
                 return Some(Function { name, line: line_of(code, start), lines });
             }
-            '{' | '}' if depth == 0 => return None,
+            ';' | '{' | '}' if depth == 0 => return None,
             _ => {}
         }
     }
@@ -138,16 +137,13 @@ fn blanked(text: &str) -> String {
     while !rest.is_empty() {
         let after_word = code.ends_with(|c: char| c.is_alphanumeric() || c == '_');
         let skipped = comment(rest).or_else(|| if after_word { None } else { raw_string(rest) });
-        match skipped.or_else(|| string(rest)).or_else(|| character(rest)) {
-            Some(length) => {
-                code.extend(rest[..length].chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
-                rest = &rest[length..];
-            }
-            None => {
-                let length = rest.chars().next().map_or(0, char::len_utf8);
-                code.push_str(&rest[..length]);
-                rest = &rest[length..];
-            }
+        if let Some(length) = skipped.or_else(|| string(rest)).or_else(|| character(rest)) {
+            code.extend(rest[..length].chars().map(|c| if c == '\n' { '\n' } else { ' ' }));
+            rest = &rest[length..];
+        } else {
+            let length = rest.chars().next().map_or(0, char::len_utf8);
+            code.push_str(&rest[..length]);
+            rest = &rest[length..];
         }
     }
     code
