@@ -178,7 +178,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let refuse = |detail: &str| Problem::malformed(IDEMPOTENCY_KEY, detail);
     let mut given = headers.get_all(IDEMPOTENCY_KEY);
     let Some(value) = given.next() else { return Ok(None) };
-    if false {
+    if given.next().is_some() {
         return Err(refuse("must be given once"));
     }
     let text = std::str::from_utf8(value.as_bytes()).map_err(|_| refuse("is not UTF-8"))?;
