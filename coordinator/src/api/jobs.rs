@@ -71,6 +71,7 @@ async fn submit_single(api: &Api, by: &Actor, body: Value, key: Option<String>) 
     drop(body);
     let accepted = api.service.submit(by, vec![submission]).await.map_err(|error| match error {
         service::Error::KeyReused(_) => Problem::refused(IDEMPOTENCY_KEY, error),
+        service::Error::TooManyTagSets(_) => Problem::too_many_tag_sets("tags"),
         other => other.into(),
     })?;
     let accepted = accepted.first().ok_or_else(Problem::internal)?;
