@@ -71,6 +71,7 @@ async fn submit_single(api: &Api, by: &Actor, body: Value, key: Option<String>) 
     drop(body);
     let accepted = api.service.submit(by, vec![submission]).await.map_err(|error| match error {
         service::Error::KeyReused(_) => Problem::refused(IDEMPOTENCY_KEY, error),
+        service::Error::TooManyTagSets(_) => Problem::too_many_tag_sets("tags"),
         other => other.into(),
     })?;
     let accepted = accepted.first().ok_or_else(Problem::internal)?;
@@ -178,7 +179,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let refuse = |detail: &str| Problem::malformed(IDEMPOTENCY_KEY, detail);
     let mut given = headers.get_all(IDEMPOTENCY_KEY);
     let Some(value) = given.next() else { return Ok(None) };
-    if false {
+    if given.next().is_some() {
         return Err(refuse("must be given once"));
     }
     let text = std::str::from_utf8(value.as_bytes()).map_err(|_| refuse("is not UTF-8"))?;

@@ -113,6 +113,12 @@ impl Problem {
         Self::plain(StatusCode::TOO_MANY_REQUESTS, detail).after(retry_after)
     }
 
+    /// Those tags would make one tag set more than there may be at a time.
+    pub fn too_many_tag_sets(field: &str) -> Self {
+        let detail = "open jobs use too many different tag sets";
+        Self::of(StatusCode::TOO_MANY_REQUESTS, field, detail).after(TAG_SETS_RETRY_AFTER)
+    }
+
     /// A defect of ours.
     pub fn internal() -> Self {
         Self::plain(StatusCode::INTERNAL_SERVER_ERROR, "something went wrong here; the log says more")
@@ -170,10 +176,7 @@ impl From<service::Error> for Problem {
             E::NotFound => Self::of(StatusCode::NOT_FOUND, "id", detail),
             E::Conflict(_) => Self::of(StatusCode::CONFLICT, "id", detail),
             E::KeyReused(index) => Self::refused(&format!("jobs[{index}].idempotency_key"), detail),
-            E::TooManyTagSets(index) => {
-                let field = format!("jobs[{index}].tags");
-                Self::of(StatusCode::TOO_MANY_REQUESTS, &field, detail).after(TAG_SETS_RETRY_AFTER)
-            }
+            E::TooManyTagSets(index) => Self::too_many_tag_sets(&format!("jobs[{index}].tags")),
             E::Busy { retry_after } => Self::busy(&detail, retry_after),
             E::Unavailable { retry_after } => Self::plain(StatusCode::SERVICE_UNAVAILABLE, detail).after(retry_after),
             E::Internal => Self::internal(),
@@ -239,6 +242,7 @@ mod tests {
         assert_eq!(status(service::Error::NotFound), 404);
         assert_eq!(status(service::Error::Conflict("it is running".into())), 409);
         assert_eq!(status(service::Error::KeyReused(0)), 422);
+        assert_eq!(status(service::Error::TooManyTagSets(0)), 429);
         assert_eq!(status(service::Error::Internal), 500);
     }
 }

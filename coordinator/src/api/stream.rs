@@ -261,7 +261,8 @@ mod tests {
             tokio::task::yield_now().await;
             stopping.send_replace(true);
         };
-        let (pieces, ()) = tokio::join!(story.all(), stop);
+        let both = async { tokio::join!(story.all(), stop) };
+        let (pieces, ()) = tokio::time::timeout(Duration::from_secs(10), both).await.unwrap();
         assert_eq!(pieces, ["1 items|3|100", "broken: the server is stopping"]);
     }
 
