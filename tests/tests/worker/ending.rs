@@ -1,5 +1,8 @@
 //! How attempts end: told to stop, out of time, or by themselves; and that nothing outlives them.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
@@ -10,18 +13,18 @@ use tests::scripted::{Staged, pids, runs, until};
 
 use crate::HOST;
 
-/// A script that leaves the session, forks twice, and writes the number of what runs on into the file `pids`.
-fn escape(pids: &std::path::Path) -> String {
+/// A script that leaves a process in a session of its own, without its parents and deaf to polite signals, and its number in
+/// the file `pids`.
+fn escape(pids: &Path) -> String {
     let pids = pids.display();
-    format!("setsid sh -c '(trap \"\" TERM HUP; echo $$ >> {pids}; while :; do sleep 1000; done) & exit' & wait; ")
-        .replace("echo $$", "sh -c \"echo \\$PPID\"")
+    format!("(setsid sh -c 'trap \"\" TERM HUP; echo $$ >> {pids}; while :; do sleep 1000; done' &)")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_left_the_session_and_forked_twice_ends_with_the_steps() {
     let staged = Staged::start(HOST, |_| {}).await;
     let note = staged.note("pids");
-    let run = format!("{} while [ ! -s {} ]; do :; done", escape(&note), note.display());
+    let run = format!("{}; while [ ! -s {} ]; do :; done", escape(&note), note.display());
     let job = staged.script.offer(json!({"steps": [{"run": run}]})).await;
     let escaped = pids(&note, 1).await;
     assert_eq!(staged.script.end(job).await.end, AttemptEnd::Succeeded);
@@ -32,7 +35,7 @@ async fn what_left_the_session_and_forked_twice_ends_with_the_steps() {
 async fn what_left_the_session_and_forked_twice_ends_with_a_stop() {
     let staged = Staged::start(HOST, |_| {}).await;
     let note = staged.note("pids");
-    let run = format!("{} sleep 1000", escape(&note));
+    let run = format!("{}; sleep 1000", escape(&note));
     let job = staged.script.offer(json!({"steps": [{"run": run}]})).await;
     let escaped = pids(&note, 1).await;
     staged.script.stop(job, Period::from_millis(50)).await;
@@ -43,15 +46,13 @@ async fn what_left_the_session_and_forked_twice_ends_with_a_stop() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_that_forks_without_end_is_ended_too() {
     let staged = Staged::start(HOST, |_| {}).await;
-    let note = staged.note("pids");
-    // Each round replaces itself by a child in a session of its own, so that its number is never the one just seen.
-    let run = format!(
-        "f() {{ echo x >> {}; setsid sh -c '\"$0\" -c \"$1\" \"$0\" \"$1\" & ' /bin/sh \"$1\"; }}",
-        note.display()
-    );
-    let storm = "setsid /bin/sh -c \"$1\" sh \"$1\" & setsid /bin/sh -c \"$1\" sh \"$1\" & sleep 0.2";
-    let run = format!("{run}; echo $$ > {}; exec /bin/sh -c '{storm}; sleep 1000' sh '{storm}'", note.display());
-    let job = staged.script.offer(json!({"steps": [{"run": run}], "env": {"STORM": "yes"}})).await;
+    let (note, hop) = (staged.note("pids"), staged.note("hop"));
+    // A process that is always a new one: whoever is seen has a successor already.
+    std::fs::write(&hop, "#!/bin/sh\n\"$0\" &\n").unwrap();
+    std::fs::set_permissions(&hop, Permissions::from_mode(0o700)).unwrap();
+    let (hop, pids_file) = (hop.display(), note.display());
+    let run = format!("{hop} & {hop} & {hop} & echo $$ > {pids_file}; sleep 1000");
+    let job = staged.script.offer(json!({"steps": [{"run": run}]})).await;
     pids(&note, 1).await;
     staged.script.stop(job, Period::ZERO).await;
     assert_eq!(staged.script.end(job).await.end, AttemptEnd::Stopped);
