@@ -5,7 +5,6 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -27,6 +26,7 @@ use tokio::sync::watch;
 use worker::{Config, Worker};
 
 use crate::played::DEADLINE;
+use crate::wait;
 
 /// The shard of every scripted job.
 const SHARD: u16 = 7;
@@ -283,13 +283,9 @@ impl Script {
     }
 }
 
-/// Waits until `so` holds, looking at it again and again: for what has no event.
+/// Waits until `so` holds: for what has no event.
 pub async fn until(what: &str, mut so: impl FnMut() -> bool) {
-    let started = clock::instant();
-    while !so() {
-        assert!(started.elapsed() < DEADLINE, "{what} did not come to be");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    wait::until(DEADLINE, what, || so().then_some(())).await;
 }
 
 /// The process numbers in a file that a job has written, once it has `count` lines.

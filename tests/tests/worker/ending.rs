@@ -3,9 +3,10 @@
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
+use shared::clock;
 use shared::job::{AttemptEnd, Exit, Failure, Limit, Progress};
 use shared::log::Stream;
 use shared::time::Period;
@@ -79,7 +80,7 @@ async fn a_stop_asks_first_and_kills_when_the_grace_is_over() {
     let run = format!("trap 'echo asked' TERM; echo $$ > {}; while :; do sleep 0.01 || :; done", note.display());
     let stubborn = staged.script.offer(json!({"steps": [{"run": run}]})).await;
     let stubborn_pids = pids(&note, 1).await;
-    let asked = Instant::now();
+    let asked = clock::instant();
     staged.script.stop(stubborn, Period::from_millis(400)).await;
     assert_eq!(staged.script.end(stubborn).await.end, AttemptEnd::Stopped);
     assert!(asked.elapsed() >= Duration::from_millis(400), "it was killed before its grace was over");
@@ -96,7 +97,7 @@ async fn a_later_stop_can_only_shorten_the_grace() {
     let run = format!("trap '' TERM; echo $$ > {}; while :; do sleep 0.01 || :; done", note.display());
     let job = staged.script.offer(json!({"steps": [{"run": run}]})).await;
     pids(&note, 1).await;
-    let asked = Instant::now();
+    let asked = clock::instant();
     staged.script.stop(job, Period::from_secs(1000)).await;
     staged.script.stop(job, Period::from_millis(300)).await;
     staged.script.stop(job, Period::from_secs(1000)).await;
@@ -113,7 +114,7 @@ async fn without_a_grace_a_job_that_writes_at_full_speed_is_gone_in_a_moment() {
     let job = staged.script.offer(json!({"steps": [{"run": run}]})).await;
     let writer = pids(&note, 1).await[0];
     staged.script.until("much output", |seen| (seen.chunks.len() > 50).then_some(())).await;
-    let asked = Instant::now();
+    let asked = clock::instant();
     staged.script.stop(job, Period::ZERO).await;
     until("the process's end", || !runs(writer)).await;
     let took = asked.elapsed();

@@ -1,8 +1,7 @@
 //! A job's output on its way into its log.
 
-use std::time::Instant;
-
 use serde_json::json;
+use shared::clock;
 use shared::job::AttemptEnd;
 use shared::log::Stream;
 use tests::scripted::{Staged, pids};
@@ -72,7 +71,7 @@ async fn a_leaked_pipe_is_closed_after_two_seconds_and_the_log_says_so() {
         "echo before; setsid sh -c 'echo $$ > {}; exec sleep 1000' & while [ ! -s {0} ]; do :; done",
         note.display()
     );
-    let began = Instant::now();
+    let began = clock::instant();
     let job = staged.script.offer(json!({"steps": [{"run": run}, {"run": "echo next"}]})).await;
     pids(&note, 1).await;
     assert_eq!(staged.script.end(job).await.end, AttemptEnd::Succeeded);
