@@ -7,6 +7,8 @@ use super::source::{File, has_ending, line_of};
 /// The document that names the invariants, and the heading that they stand under.
 const ARCHITECTURE: &str = "ARCHITECTURE.md";
 const INVARIANTS: &str = "## Invariants";
+/// Where suites list their cases.
+const SUITES: &str = "tests/tests/conformance/";
 
 pub fn foreign_paths(files: &[File]) -> Vec<String> {
     let foreign = concat!("/wo", "rk");
@@ -56,15 +58,21 @@ fn invariants(text: &str) -> Vec<String> {
     items
 }
 
-/// The functions that are tests: those with a test attribute, and those inside `proptest!`, which have theirs inside.
+/// The functions that are tests: those with a test attribute, those inside `proptest!`, which have theirs inside, and the
+/// cases that a suite of the conformance ring lists, each on a line of its own; without such a function it wouldn't
+/// compile.
 fn tests_of(file: &File) -> Vec<String> {
     let lines: Vec<&str> = file.code.lines().collect();
+    let is_name = |name: &&str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    let listed = file.path.starts_with(SUITES).then(|| lines.iter().filter_map(|line| line.trim().strip_suffix(',')));
+    let cases = listed.into_iter().flatten().filter(is_name).map(str::to_owned);
     let is_test = |line: usize| {
         let above = lines[..line - 1].iter().rev().map(|line| line.trim());
         let mut attributes = above.take_while(|line| line.starts_with("#["));
         attributes.any(|attribute| attribute.contains("test"))
     };
-    file.functions().into_iter().filter(|function| is_test(function.line)).map(|function| function.name).collect()
+    let functions = file.functions().into_iter().filter(|function| is_test(function.line));
+    functions.map(|function| function.name).chain(cases).collect()
 }
 
 pub fn lonely_migrations(files: &[File]) -> Vec<String> {
