@@ -234,7 +234,7 @@ impl Handler<Adopt> for Registry {
 }
 
 /// A supervisor tells who holds its job's attempt.
-#[derive(Message)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
 pub struct Holds {
     pub job: JobId,

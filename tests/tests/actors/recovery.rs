@@ -50,6 +50,7 @@ async fn a_supervisor_that_dies_with_a_live_attempt_takes_its_end() {
     assert!(hand.beat(id, grant.attempt).await.stop.is_empty(), "its lease goes on");
     assert_eq!(hand.say(id, grant.attempt, crate::jobs::succeeded()).await, Answer::Taken);
     assert_eq!(played.service.job(id).await.unwrap().state.name(), StateName::Succeeded);
+    assert_eq!(hand.beat(id, grant.attempt).await.stop.len(), 1, "its lease is over");
     played.coordinator.stop().await;
 }
 
