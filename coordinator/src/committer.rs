@@ -19,8 +19,9 @@ use shared::job::{Event, Job, Transition};
 
 use crate::fault;
 use crate::publisher::{Missed, Publish, Publisher};
+use crate::registry::Jobs;
 use crate::store::{Batch, Error as StoreError, NewJob, OwnedShard, Store, Submitted, Write, Written};
-use crate::timekeeper::{SetTimer, Timekeeper};
+use crate::timekeeper::{ReadAgain, SetTimer, Timekeeper};
 
 /// The most writes of one batch.
 const BATCH_WRITES_MAX: usize = 512;
@@ -61,6 +62,11 @@ impl Commits {
     /// The id under which this coordinator writes at the moment.
     pub fn owner(&self) -> CoordinatorId {
         *self.owner.borrow()
+    }
+
+    /// Makes the jobs known whose live attempts are adopted after a recovery.
+    pub fn begin(&self, jobs: Jobs) {
+        self.committer.do_send(Begin(jobs));
     }
 
     /// Commits a transition of a job whose version is `from`. None when its version is another.
@@ -127,6 +133,8 @@ pub struct Committer {
     busy: bool,
     /// Shards whose events found the publisher's mailbox full: it must be told to read the store.
     missed: BTreeSet<Shard>,
+    /// The way to the jobs, once there is one.
+    jobs: Option<Jobs>,
 }
 
 impl Committer {
@@ -134,8 +142,8 @@ impl Committer {
     pub fn start_with(parts: Parts) -> Commits {
         let (owner, watched) = watch::channel(parts.coordinator);
         let last = parts.shards.iter().map(|owned| (owned.shard, owned.last)).collect();
-        let committer = Self { parts, owner, last, waiting: VecDeque::new(), busy: false, missed: BTreeSet::new() };
-        let committer = committer.start();
+        let (waiting, missed) = (VecDeque::new(), BTreeSet::new());
+        let committer = Self { parts, owner, last, waiting, busy: false, missed, jobs: None }.start();
         Commits { committer, permits: Arc::new(Semaphore::new(WAITING_WRITES_MAX)), owner: watched }
     }
 
@@ -255,28 +263,44 @@ impl Committer {
     }
 
     /// Takes the shards over from itself under a new id: that waits for the lost batch or fences it, and only then are
-    /// the numbers read.
+    /// the numbers and the live attempts read.
     fn recover(&mut self, ctx: &mut Context<Self>) {
         let store = Arc::clone(&self.parts.store);
         let coordinator = CoordinatorId(clock::random_uuid());
-        let taken = self.parts.runtime.spawn(async move { store.take_over(coordinator).await });
-        ctx.spawn(taken.into_actor(self).map(move |result, actor, ctx| match result {
-            Ok(Ok(shards)) => {
-                tracing::info!(%coordinator, "took the shards over after a lost answer");
-                actor.last = shards.iter().map(|owned| (owned.shard, owned.last)).collect();
-                actor.owner.send_replace(coordinator);
-                actor.busy = false;
-                actor.flush(ctx);
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "taking the shards over after a lost answer");
-                ctx.run_later(RECOVERY_RETRY, Self::recover);
-            }
-            Err(error) => {
-                tracing::error!(%error, "taking the shards over after a lost answer");
-                ctx.run_later(RECOVERY_RETRY, Self::recover);
+        let taken = self.parts.runtime.spawn(async move {
+            fault::point("committer.recover");
+            let owned = store.take_over(coordinator).await?;
+            let shards: Vec<Shard> = owned.iter().map(|owned| owned.shard).collect();
+            Ok((owned, store.live_jobs(&shards).await?))
+        });
+        ctx.spawn(taken.into_actor(self).map(move |result, actor, ctx| {
+            match result.unwrap_or_else(|panic| Err(StoreError::Unknown(panic.to_string()))) {
+                Ok((owned, live)) => actor.recovered(coordinator, &owned, live, ctx),
+                Err(error) => {
+                    tracing::warn!(%error, "taking the shards over after a lost answer");
+                    ctx.run_later(RECOVERY_RETRY, Self::recover);
+                }
             }
         }));
+    }
+
+    /// Goes on under the new id. What the lost batch may have committed was announced to nobody: the publisher, the
+    /// timekeeper and the registries are told before the next batch begins.
+    fn recovered(&mut self, coordinator: CoordinatorId, owned: &[OwnedShard], live: Vec<Job>, ctx: &mut Context<Self>) {
+        tracing::info!(%coordinator, "took the shards over after a lost answer");
+        self.owner.send_replace(coordinator);
+        for OwnedShard { shard, last, .. } in owned {
+            if self.last.insert(*shard, *last) != Some(*last) {
+                self.missed.insert(*shard);
+            }
+        }
+        self.parts.timekeeper.do_send(ReadAgain);
+        if let Some(jobs) = &self.jobs {
+            jobs.adopt(live);
+        }
+        self.busy = false;
+        self.tell_missed(ctx);
+        self.flush(ctx);
     }
 }
 
@@ -300,6 +324,19 @@ impl Actor for Committer {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         ctx.set_mailbox_capacity(WAITING_WRITES_MAX);
+    }
+}
+
+/// These are the jobs whose live attempts a recovery reads.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Begin(Jobs);
+
+impl Handler<Begin> for Committer {
+    type Result = ();
+
+    fn handle(&mut self, Begin(jobs): Begin, _: &mut Context<Self>) {
+        self.jobs = Some(jobs);
     }
 }
 

@@ -107,6 +107,7 @@ impl Coordinator {
         let parts = supervisor::Parts { store: Arc::clone(&store), commits: commits.clone() };
         let jobs = Jobs::start(registries, &parts);
         jobs.adopt(live);
+        commits.begin(jobs.clone());
         publisher.do_send(publisher::Begin(commits.clone()));
         timekeeper.do_send(timekeeper::Begin(jobs.clone()));
 

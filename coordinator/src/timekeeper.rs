@@ -117,6 +117,19 @@ impl Handler<Begin> for Timekeeper {
     }
 }
 
+/// Timers were set of which nothing was told: read the store, without waiting for the next reading.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct ReadAgain;
+
+impl Handler<ReadAgain> for Timekeeper {
+    type Result = ();
+
+    fn handle(&mut self, _: ReadAgain, ctx: &mut Context<Self>) {
+        self.read(ctx);
+    }
+}
+
 /// A job must be woken at that time.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
