@@ -84,6 +84,11 @@ impl Commits {
         self.write(Write::Submit(jobs)).await
     }
 
+    /// Whether writes are committed at the moment: an empty one goes the whole way, under the lease.
+    pub async fn probe(&self) -> Result<(), Error> {
+        self.write(Write::Submit(Vec::new())).await.map(drop)
+    }
+
     /// Waits until everything that was handed over is committed or refused; nothing is taken any more.
     pub async fn drain(&self) {
         let all = u32::try_from(WAITING_WRITES_MAX).unwrap_or(u32::MAX);
@@ -344,6 +349,7 @@ impl Handler<Commit> for Committer {
     type Result = ();
 
     fn handle(&mut self, commit: Commit, ctx: &mut Context<Self>) {
+        fault::point("committer.hear");
         self.waiting.push_back(commit);
         self.flush(ctx);
     }

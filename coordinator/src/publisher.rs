@@ -260,6 +260,7 @@ impl Handler<Publish> for Publisher {
     type Result = ();
 
     fn handle(&mut self, publish: Publish, ctx: &mut Context<Self>) {
+        fault::point("publisher.hear");
         self.shards.entry(publish.shard).or_default().take_up(publish.events);
         self.pump(publish.shard, ctx);
     }

@@ -14,6 +14,7 @@ use shared::id::{JobId, Shard};
 use shared::job::Command;
 use shared::time::{Period, Time};
 
+use crate::fault;
 use crate::registry::Jobs;
 use crate::store::Store;
 
@@ -142,6 +143,7 @@ impl Handler<SetTimer> for Timekeeper {
     type Result = ();
 
     fn handle(&mut self, timer: SetTimer, ctx: &mut Context<Self>) {
+        fault::point("timekeeper.hear");
         let near = timer.at <= clock::now().plus(AHEAD);
         if near && self.times.len() < HELD_MAX {
             self.times.push(Reverse((timer.at, timer.job)));

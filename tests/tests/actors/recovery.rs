@@ -132,6 +132,26 @@ async fn a_timer_whose_commit_lost_its_answer_rings_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_without_one_of_its_actors_is_not_ready() {
+    let _turn = Turn::alone().await;
+    for actor in ["committer.hear", "publisher.hear", "timekeeper.hear", "registry.hear"] {
+        let dir = tempfile::tempdir().unwrap();
+        let played = Played::start(&dir.path().join("db")).await;
+        let id = played.submit(one_step()).await;
+        played.service.ready().await.expect("all of them live");
+        fault::arm(actor, 1);
+        // These two reach all of them.
+        let (by, submission) = (client(), parse_single(&one_step(), None).unwrap());
+        let submitted = played.service.submit(&by, vec![submission]);
+        let _ = tokio::time::timeout(DEADLINE, submitted).await.expect("no silence");
+        let _ = tokio::time::timeout(DEADLINE, played.service.cancel(id, cancel())).await.expect("no silence");
+        let ready = tokio::time::timeout(DEADLINE, played.service.ready()).await.expect("no silence");
+        assert!(matches!(ready, Err(Error::Unavailable { .. })), "{actor}: {ready:?}");
+        played.coordinator.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_publisher_that_fails_between_commit_and_publication_publishes_from_the_store() {
     let _turn = Turn::alone().await;
     let dir = tempfile::tempdir().unwrap();
