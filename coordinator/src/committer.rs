@@ -283,6 +283,10 @@ impl Committer {
                 Ok((owned, live)) => actor.recovered(coordinator, &owned, live, ctx),
                 Err(error) => {
                     tracing::warn!(%error, "taking the shards over after a lost answer");
+                    // Nothing of what waits was begun, and when it can be is not known.
+                    for commit in actor.waiting.drain(..) {
+                        let _ = commit.reply.send(Err(Error::Unavailable));
+                    }
                     ctx.run_later(RECOVERY_RETRY, Self::recover);
                 }
             }

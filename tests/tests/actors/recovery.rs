@@ -132,6 +132,28 @@ async fn a_timer_whose_commit_lost_its_answer_rings_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_for_a_recovery_that_fails_is_told() {
+    let _turn = Turn::alone().await;
+    let dir = tempfile::tempdir().unwrap();
+    let played = Played::start(&dir.path().join("db")).await;
+    let (lost, waits) = (played.submit(one_step()).await, played.submit(one_step()).await);
+
+    fault::arm("committer.recover", u32::MAX);
+    fault::arm("committer.committed", 1);
+    played.service.cancel(lost, cancel()).await.expect_err("the answer is lost");
+    let told = tokio::time::timeout(DEADLINE, played.service.cancel(waits, cancel())).await.expect("no silence");
+    assert!(matches!(told, Err(Error::Unavailable { .. })), "{told:?}");
+    assert!(played.service.ready().await.is_err(), "it takes no jobs, and says so");
+
+    fault::arm("committer.recover", 0);
+    let job = played.until(lost, "the lost cancel was done", shared::job::Job::is_terminal).await;
+    assert_eq!(job.state.name(), StateName::Canceled);
+    while played.service.cancel(waits, cancel()).await.is_err() {}
+    played.service.ready().await.expect("it takes jobs again");
+    played.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_coordinator_without_one_of_its_actors_is_not_ready() {
     let _turn = Turn::alone().await;
     for actor in ["committer.hear", "publisher.hear", "timekeeper.hear", "registry.hear"] {
