@@ -23,10 +23,10 @@ use crate::registry::Jobs;
 use crate::store::{Batch, Error as StoreError, NewJob, OwnedShard, Store, Submitted, Write, Written};
 use crate::timekeeper::{ReadAgain, SetTimer, Timekeeper};
 
-/// The most writes of one batch.
-const BATCH_WRITES_MAX: usize = 512;
-/// The most writes that wait for a commit or are in one.
-const WAITING_WRITES_MAX: usize = 16 * 1024;
+/// The most jobs that one batch writes, unless a single submission has more: others wait for the writer meanwhile.
+const BATCH_JOBS_MAX: usize = 512;
+/// The most jobs whose writes wait for a commit or are in one.
+const WAITING_JOBS_MAX: usize = 16 * 1024;
 /// Between two tries to take the shards over after an answer was lost.
 const RECOVERY_RETRY: Duration = Duration::from_millis(250);
 
@@ -91,7 +91,7 @@ impl Commits {
 
     /// Waits until everything that was handed over is committed or refused; nothing is taken any more.
     pub async fn drain(&self) {
-        let all = u32::try_from(WAITING_WRITES_MAX).unwrap_or(u32::MAX);
+        let all = u32::try_from(WAITING_JOBS_MAX).unwrap_or(u32::MAX);
         if let Ok(permits) = self.permits.acquire_many(all).await {
             permits.forget();
         }
@@ -99,14 +99,15 @@ impl Commits {
     }
 
     async fn write(&self, write: Write) -> Result<Written, Error> {
-        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Error::Busy)?;
+        let jobs = u32::try_from(write.jobs().len().max(1)).map_err(|_| Error::Busy)?;
+        let permit = Arc::clone(&self.permits).try_acquire_many_owned(jobs).map_err(|_| Error::Busy)?;
         let (reply, answer) = oneshot::channel();
         self.committer.do_send(Commit { write, reply, permit });
         answer.await.unwrap_or(Err(Error::Unknown))
     }
 }
 
-/// One write on its way; the permit bounds how many there are.
+/// One write on its way; the permit counts its jobs.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 struct Commit {
@@ -149,7 +150,7 @@ impl Committer {
         let last = parts.shards.iter().map(|owned| (owned.shard, owned.last)).collect();
         let (waiting, missed) = (VecDeque::new(), BTreeSet::new());
         let committer = Self { parts, owner, last, waiting, busy: false, missed, jobs: None }.start();
-        Commits { committer, permits: Arc::new(Semaphore::new(WAITING_WRITES_MAX)), owner: watched }
+        Commits { committer, permits: Arc::new(Semaphore::new(WAITING_JOBS_MAX)), owner: watched }
     }
 
     fn flush(&mut self, ctx: &mut Context<Self>) {
@@ -157,7 +158,13 @@ impl Committer {
             return;
         }
         self.busy = true;
-        let commits: Vec<Commit> = self.waiting.drain(..self.waiting.len().min(BATCH_WRITES_MAX)).collect();
+        let mut jobs = 0;
+        let fit = self.waiting.iter().take_while(|commit| {
+            jobs += commit.permit.num_permits();
+            jobs <= BATCH_JOBS_MAX
+        });
+        let count = fit.count().max(1);
+        let commits = self.waiting.drain(..count).collect();
         let (batch, callers) = self.batch(commits);
         let (store, owner) = (Arc::clone(&self.parts.store), *self.owner.borrow());
         let committed = self.parts.runtime.spawn(async move {
@@ -332,7 +339,7 @@ impl Actor for Committer {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        ctx.set_mailbox_capacity(WAITING_WRITES_MAX);
+        ctx.set_mailbox_capacity(WAITING_JOBS_MAX);
     }
 }
 
