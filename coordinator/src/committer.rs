@@ -139,6 +139,8 @@ pub struct Committer {
     busy: bool,
     /// Shards whose events found the publisher's mailbox full: it must be told to read the store.
     missed: BTreeSet<Shard>,
+    /// Whether the next try to tell it is set.
+    telling: bool,
     /// The way to the jobs, once there is one.
     jobs: Option<Jobs>,
 }
@@ -149,7 +151,7 @@ impl Committer {
         let (owner, watched) = watch::channel(parts.coordinator);
         let last = parts.shards.iter().map(|owned| (owned.shard, owned.last)).collect();
         let (waiting, missed) = (VecDeque::new(), BTreeSet::new());
-        let committer = Self { parts, owner, last, waiting, busy: false, missed, jobs: None }.start();
+        let committer = Self { parts, owner, last, waiting, busy: false, missed, telling: false, jobs: None }.start();
         Commits { committer, permits: Arc::new(Semaphore::new(WAITING_JOBS_MAX)), owner: watched }
     }
 
@@ -251,8 +253,12 @@ impl Committer {
             let committed = last.get(shard).copied().unwrap_or_default();
             publisher.try_send(Missed { shard: *shard, committed }).is_err()
         });
-        if !self.missed.is_empty() {
-            ctx.run_later(MISSED_RETRY, Self::tell_missed);
+        if !self.missed.is_empty() && !self.telling {
+            self.telling = true;
+            ctx.run_later(MISSED_RETRY, |actor, ctx| {
+                actor.telling = false;
+                actor.tell_missed(ctx);
+            });
         }
     }
 
