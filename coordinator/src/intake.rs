@@ -221,7 +221,9 @@ async fn log(parts: &Parts, shard: Shard, worker: WorkerId, body: &[u8]) -> Opti
     match stored {
         Ok(answers) => {
             let jobs: BTreeSet<JobId> = batch.chunks.iter().map(|chunk| chunk.job).collect();
-            jobs.into_iter().for_each(|job| parts.bus.hint(Hint { job }));
+            for job in jobs {
+                parts.bus.hint(Hint { job });
+            }
             Some(wire::encode(&LogReply { answers }))
         }
         Err(error) => {
