@@ -20,7 +20,7 @@ pub async fn every_state_reads_back_as_it_was(database: &dyn Database) {
         &[wake, claimed, parked, registered, claimed, checked_out, started, failed],
         &[wake, claimed, checked_out, started, cancelled, stopped],
         &[wake, claimed, lost, claimed, lost],
-        &[wake, claimed, started, succeeded],
+        &[wake, claimed, checked_out, started, succeeded],
         &[cancelled],
     ];
     for path in paths {
