@@ -19,13 +19,14 @@ use shared::job::{Event, Job, Transition};
 
 use crate::fault;
 use crate::publisher::{Missed, Publish, Publisher};
+use crate::registry::Jobs;
 use crate::store::{Batch, Error as StoreError, NewJob, OwnedShard, Store, Submitted, Write, Written};
-use crate::timekeeper::{SetTimer, Timekeeper};
+use crate::timekeeper::{ReadAgain, SetTimer, Timekeeper};
 
-/// The most writes of one batch.
-const BATCH_WRITES_MAX: usize = 512;
-/// The most writes that wait for a commit or are in one.
-const WAITING_WRITES_MAX: usize = 16 * 1024;
+/// The most jobs that one batch writes, unless a single submission has more: others wait for the writer meanwhile.
+const BATCH_JOBS_MAX: usize = 512;
+/// The most jobs whose writes wait for a commit or are in one.
+const WAITING_JOBS_MAX: usize = 16 * 1024;
 /// Between two tries to take the shards over after an answer was lost.
 const RECOVERY_RETRY: Duration = Duration::from_millis(250);
 
@@ -63,6 +64,11 @@ impl Commits {
         *self.owner.borrow()
     }
 
+    /// Makes the jobs known whose live attempts are adopted after a recovery.
+    pub fn begin(&self, jobs: Jobs) {
+        self.committer.do_send(Begin(jobs));
+    }
+
     /// Commits a transition of a job whose version is `from`. None when its version is another.
     pub async fn change(&self, from: Version, transition: Transition) -> Result<Option<Job>, Error> {
         let job = transition.job.clone();
@@ -78,9 +84,14 @@ impl Commits {
         self.write(Write::Submit(jobs)).await
     }
 
+    /// Whether writes are committed at the moment: an empty one goes the whole way, under the lease.
+    pub async fn probe(&self) -> Result<(), Error> {
+        self.write(Write::Submit(Vec::new())).await.map(drop)
+    }
+
     /// Waits until everything that was handed over is committed or refused; nothing is taken any more.
     pub async fn drain(&self) {
-        let all = u32::try_from(WAITING_WRITES_MAX).unwrap_or(u32::MAX);
+        let all = u32::try_from(WAITING_JOBS_MAX).unwrap_or(u32::MAX);
         if let Ok(permits) = self.permits.acquire_many(all).await {
             permits.forget();
         }
@@ -88,14 +99,15 @@ impl Commits {
     }
 
     async fn write(&self, write: Write) -> Result<Written, Error> {
-        let permit = Arc::clone(&self.permits).try_acquire_owned().map_err(|_| Error::Busy)?;
+        let jobs = u32::try_from(write.jobs().len().max(1)).map_err(|_| Error::Busy)?;
+        let permit = Arc::clone(&self.permits).try_acquire_many_owned(jobs).map_err(|_| Error::Busy)?;
         let (reply, answer) = oneshot::channel();
         self.committer.do_send(Commit { write, reply, permit });
         answer.await.unwrap_or(Err(Error::Unknown))
     }
 }
 
-/// One write on its way; the permit bounds how many there are.
+/// One write on its way; the permit counts its jobs.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 struct Commit {
@@ -127,6 +139,10 @@ pub struct Committer {
     busy: bool,
     /// Shards whose events found the publisher's mailbox full: it must be told to read the store.
     missed: BTreeSet<Shard>,
+    /// Whether the next try to tell it is set.
+    telling: bool,
+    /// The way to the jobs, once there is one.
+    jobs: Option<Jobs>,
 }
 
 impl Committer {
@@ -134,9 +150,9 @@ impl Committer {
     pub fn start_with(parts: Parts) -> Commits {
         let (owner, watched) = watch::channel(parts.coordinator);
         let last = parts.shards.iter().map(|owned| (owned.shard, owned.last)).collect();
-        let committer = Self { parts, owner, last, waiting: VecDeque::new(), busy: false, missed: BTreeSet::new() };
-        let committer = committer.start();
-        Commits { committer, permits: Arc::new(Semaphore::new(WAITING_WRITES_MAX)), owner: watched }
+        let (waiting, missed) = (VecDeque::new(), BTreeSet::new());
+        let committer = Self { parts, owner, last, waiting, busy: false, missed, telling: false, jobs: None }.start();
+        Commits { committer, permits: Arc::new(Semaphore::new(WAITING_JOBS_MAX)), owner: watched }
     }
 
     fn flush(&mut self, ctx: &mut Context<Self>) {
@@ -144,7 +160,13 @@ impl Committer {
             return;
         }
         self.busy = true;
-        let commits: Vec<Commit> = self.waiting.drain(..self.waiting.len().min(BATCH_WRITES_MAX)).collect();
+        let mut jobs = 0;
+        let fit = self.waiting.iter().take_while(|commit| {
+            jobs += commit.permit.num_permits();
+            jobs <= BATCH_JOBS_MAX
+        });
+        let count = fit.count().max(1);
+        let commits = self.waiting.drain(..count).collect();
         let (batch, callers) = self.batch(commits);
         let (store, owner) = (Arc::clone(&self.parts.store), *self.owner.borrow());
         let committed = self.parts.runtime.spawn(async move {
@@ -231,8 +253,12 @@ impl Committer {
             let committed = last.get(shard).copied().unwrap_or_default();
             publisher.try_send(Missed { shard: *shard, committed }).is_err()
         });
-        if !self.missed.is_empty() {
-            ctx.run_later(MISSED_RETRY, Self::tell_missed);
+        if !self.missed.is_empty() && !self.telling {
+            self.telling = true;
+            ctx.run_later(MISSED_RETRY, |actor, ctx| {
+                actor.telling = false;
+                actor.tell_missed(ctx);
+            });
         }
     }
 
@@ -255,28 +281,48 @@ impl Committer {
     }
 
     /// Takes the shards over from itself under a new id: that waits for the lost batch or fences it, and only then are
-    /// the numbers read.
+    /// the numbers and the live attempts read.
     fn recover(&mut self, ctx: &mut Context<Self>) {
         let store = Arc::clone(&self.parts.store);
         let coordinator = CoordinatorId(clock::random_uuid());
-        let taken = self.parts.runtime.spawn(async move { store.take_over(coordinator).await });
-        ctx.spawn(taken.into_actor(self).map(move |result, actor, ctx| match result {
-            Ok(Ok(shards)) => {
-                tracing::info!(%coordinator, "took the shards over after a lost answer");
-                actor.last = shards.iter().map(|owned| (owned.shard, owned.last)).collect();
-                actor.owner.send_replace(coordinator);
-                actor.busy = false;
-                actor.flush(ctx);
-            }
-            Ok(Err(error)) => {
-                tracing::warn!(%error, "taking the shards over after a lost answer");
-                ctx.run_later(RECOVERY_RETRY, Self::recover);
-            }
-            Err(error) => {
-                tracing::error!(%error, "taking the shards over after a lost answer");
-                ctx.run_later(RECOVERY_RETRY, Self::recover);
+        let taken = self.parts.runtime.spawn(async move {
+            fault::point("committer.recover");
+            let owned = store.take_over(coordinator).await?;
+            let shards: Vec<Shard> = owned.iter().map(|owned| owned.shard).collect();
+            Ok((owned, store.live_jobs(&shards).await?))
+        });
+        ctx.spawn(taken.into_actor(self).map(move |result, actor, ctx| {
+            match result.unwrap_or_else(|panic| Err(StoreError::Unknown(panic.to_string()))) {
+                Ok((owned, live)) => actor.recovered(coordinator, &owned, live, ctx),
+                Err(error) => {
+                    tracing::warn!(%error, "taking the shards over after a lost answer");
+                    // Nothing of what waits was begun, and when it can be is not known.
+                    for commit in actor.waiting.drain(..) {
+                        let _ = commit.reply.send(Err(Error::Unavailable));
+                    }
+                    ctx.run_later(RECOVERY_RETRY, Self::recover);
+                }
             }
         }));
+    }
+
+    /// Goes on under the new id. What the lost batch may have committed was announced to nobody: the publisher, the
+    /// timekeeper and the registries are told before the next batch begins.
+    fn recovered(&mut self, coordinator: CoordinatorId, owned: &[OwnedShard], live: Vec<Job>, ctx: &mut Context<Self>) {
+        tracing::info!(%coordinator, "took the shards over after a lost answer");
+        self.owner.send_replace(coordinator);
+        for OwnedShard { shard, last, .. } in owned {
+            if self.last.insert(*shard, *last) != Some(*last) {
+                self.missed.insert(*shard);
+            }
+        }
+        self.parts.timekeeper.do_send(ReadAgain);
+        if let Some(jobs) = &self.jobs {
+            jobs.adopt(live);
+        }
+        self.busy = false;
+        self.tell_missed(ctx);
+        self.flush(ctx);
     }
 }
 
@@ -299,7 +345,20 @@ impl Actor for Committer {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        ctx.set_mailbox_capacity(WAITING_WRITES_MAX);
+        ctx.set_mailbox_capacity(WAITING_JOBS_MAX);
+    }
+}
+
+/// These are the jobs whose live attempts a recovery reads.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Begin(Jobs);
+
+impl Handler<Begin> for Committer {
+    type Result = ();
+
+    fn handle(&mut self, Begin(jobs): Begin, _: &mut Context<Self>) {
+        self.jobs = Some(jobs);
     }
 }
 
@@ -307,6 +366,7 @@ impl Handler<Commit> for Committer {
     type Result = ();
 
     fn handle(&mut self, commit: Commit, ctx: &mut Context<Self>) {
+        fault::point("committer.hear");
         self.waiting.push_back(commit);
         self.flush(ctx);
     }

@@ -2,6 +2,7 @@
 //!
 //! Decoding and wording are here; deciding is the job's. Log chunks pass the jobs by and go straight to the store.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use tokio_util::task::TaskTracker;
 
 use shared::bus::{Address, Bus, Error as BusError, Hint, Request, Requests, Service};
 use shared::clock;
-use shared::id::{Shard, WorkerId};
+use shared::id::{JobId, Shard, WorkerId};
 use shared::job::{AttemptEnd, Claim, Command, Failure, Job, Rejection, State, WorkerMessage, WorkerWord};
 use shared::log::LogSummary;
 use shared::seal::Sealed;
@@ -219,8 +220,9 @@ async fn log(parts: &Parts, shard: Shard, worker: WorkerId, body: &[u8]) -> Opti
     let stored = parts.store.append_log(parts.commits.owner(), worker, &batch.chunks, clock::now()).await;
     match stored {
         Ok(answers) => {
-            if let Some(chunk) = batch.chunks.first() {
-                parts.bus.hint(Hint { job: chunk.job });
+            let jobs: BTreeSet<JobId> = batch.chunks.iter().map(|chunk| chunk.job).collect();
+            for job in jobs {
+                parts.bus.hint(Hint { job });
             }
             Some(wire::encode(&LogReply { answers }))
         }

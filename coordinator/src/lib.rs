@@ -107,6 +107,7 @@ impl Coordinator {
         let parts = supervisor::Parts { store: Arc::clone(&store), commits: commits.clone() };
         let jobs = Jobs::start(registries, &parts);
         jobs.adopt(live);
+        commits.begin(jobs.clone());
         publisher.do_send(publisher::Begin(commits.clone()));
         timekeeper.do_send(timekeeper::Begin(jobs.clone()));
 
@@ -121,8 +122,17 @@ impl Coordinator {
         let intake = Intake::start(parts, &shards, &runtime).await?;
         let offering = runtime.spawn(offers::keep_offering(Arc::clone(&store), Arc::clone(&bus), shards.clone()));
         let stopping = AtomicBool::new(false);
-        let parts =
-            service::Parts { store: Arc::clone(&store), bus, jobs, commits: commits.clone(), vault, shards, stopping };
+        let parts = service::Parts {
+            store: Arc::clone(&store),
+            bus,
+            jobs,
+            commits: commits.clone(),
+            vault,
+            publisher: publisher.clone(),
+            timekeeper,
+            shards,
+            stopping,
+        };
         Ok(Self { service: Service::new(parts), store, arbiters, commits, publisher, intake, offering })
     }
 

@@ -52,6 +52,8 @@ pub struct Publisher {
     stops: Arc<Semaphore>,
     commits: Option<Commits>,
     shards: HashMap<Shard, ShardLog>,
+    /// Whether cursors are being written.
+    writing: bool,
 }
 
 /// One shard's way from commit to publication.
@@ -97,7 +99,7 @@ impl Publisher {
     pub fn new(parts: Parts, shards: &[OwnedShard]) -> Self {
         let stops = Arc::new(Semaphore::new(STOPS_MAX));
         let shards = shards.iter().map(|owned| (owned.shard, ShardLog::new(owned))).collect();
-        Self { parts, stops, commits: None, shards }
+        Self { parts, stops, commits: None, shards, writing: false }
     }
 
     fn pump(&mut self, shard: Shard, ctx: &mut Context<Self>) {
@@ -143,19 +145,24 @@ impl Publisher {
         let moved =
             |(shard, log): (&Shard, &ShardLog)| (log.written < log.published).then_some((*shard, log.published));
         let cursors: Vec<_> = self.shards.iter().filter_map(moved).collect();
-        let Some(commits) = self.commits.as_ref().filter(|_| !cursors.is_empty()) else { return };
+        let idle = !self.writing && !cursors.is_empty();
+        let Some(commits) = self.commits.as_ref().filter(|_| idle) else { return };
         let (store, owner) = (Arc::clone(&self.parts.store), commits.owner());
         let written = self.parts.runtime.spawn(async move { (store.move_cursors(owner, &cursors).await, cursors) });
-        ctx.spawn(written.into_actor(self).map(|written, actor, _| match written {
-            Ok((Ok(()), cursors)) => {
-                for (shard, number) in cursors {
-                    if let Some(log) = actor.shards.get_mut(&shard) {
-                        log.written = log.written.max(number);
+        self.writing = true;
+        ctx.spawn(written.into_actor(self).map(|written, actor, _| {
+            actor.writing = false;
+            match written {
+                Ok((Ok(()), cursors)) => {
+                    for (shard, number) in cursors {
+                        if let Some(log) = actor.shards.get_mut(&shard) {
+                            log.written = log.written.max(number);
+                        }
                     }
                 }
+                Ok((Err(error), _)) => tracing::warn!(%error, "writing how far shards are published"),
+                Err(error) => tracing::error!(%error, "writing how far shards are published"),
             }
-            Ok((Err(error), _)) => tracing::warn!(%error, "writing how far shards are published"),
-            Err(error) => tracing::error!(%error, "writing how far shards are published"),
         }));
     }
 }
@@ -260,6 +267,7 @@ impl Handler<Publish> for Publisher {
     type Result = ();
 
     fn handle(&mut self, publish: Publish, ctx: &mut Context<Self>) {
+        fault::point("publisher.hear");
         self.shards.entry(publish.shard).or_default().take_up(publish.events);
         self.pump(publish.shard, ctx);
     }

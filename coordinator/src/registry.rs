@@ -16,6 +16,7 @@ use shared::clock;
 use shared::id::{Attempt, Instance, JobId, WorkerId};
 use shared::job::{Command, Job, StopOrder};
 
+use crate::fault;
 use crate::leases::{self, LOOK_EVERY, Leases};
 use crate::supervisor::{Error, Held, JobSupervisor, Parts, Pending, Pulse, Rest, Take, Taken};
 
@@ -105,6 +106,11 @@ impl Jobs {
             Err(Error::Unknown) => Some(order),
             Err(_) => None,
         }
+    }
+
+    /// Whether every job can be reached.
+    pub fn are_reachable(&self) -> bool {
+        self.registries.iter().all(Addr::connected)
     }
 
     fn index(&self, job: JobId) -> usize {
@@ -212,6 +218,7 @@ impl Handler<Tell> for Registry {
     type Result = ();
 
     fn handle(&mut self, tell: Tell, ctx: &mut Context<Self>) {
+        fault::point("registry.hear");
         self.give(tell, ctx);
     }
 }
@@ -234,7 +241,7 @@ impl Handler<Adopt> for Registry {
 }
 
 /// A supervisor tells who holds its job's attempt.
-#[derive(Message)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Message)]
 #[rtype(result = "()")]
 pub struct Holds {
     pub job: JobId,

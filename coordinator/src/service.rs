@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use actix::Addr;
 use futures_util::{StreamExt, stream};
 use tokio::sync::broadcast;
 
@@ -19,9 +20,11 @@ use shared::spec::{JobSpec, Submission};
 use shared::time::Period;
 
 use crate::committer::{self, Commits};
+use crate::publisher::Publisher;
 use crate::registry::Jobs;
 use crate::store::{self, Filter, IdempotencyKey, NewJob, Store, Submitted, Written};
 use crate::supervisor;
+use crate::timekeeper::Timekeeper;
 use crate::vault::Vault;
 
 /// How long an idempotency key stands for its first job.
@@ -101,6 +104,8 @@ pub(crate) struct Parts {
     pub jobs: Jobs,
     pub commits: Commits,
     pub vault: Arc<Vault>,
+    pub publisher: Addr<Publisher>,
+    pub timekeeper: Addr<Timekeeper>,
     pub shards: Vec<Shard>,
     pub stopping: AtomicBool,
 }
@@ -217,10 +222,16 @@ impl Service {
         Watch { id, hints: self.parts.bus.hints() }
     }
 
-    /// Whether the service can do its work.
+    /// Whether the service can do its work: every actor lives, the store can be read, and writes are committed.
     pub async fn ready(&self) -> Result<(), Error> {
         self.open()?;
-        Ok(self.parts.store.ping().await?)
+        let Parts { jobs, publisher, timekeeper, .. } = &*self.parts;
+        if !(jobs.are_reachable() && publisher.connected() && timekeeper.connected()) {
+            tracing::error!("an actor died: the process must be started again");
+            return Err(Error::Unavailable { retry_after: RETRY_AFTER });
+        }
+        self.parts.store.ping().await?;
+        Ok(self.parts.commits.probe().await?)
     }
 
     fn open(&self) -> Result<(), Error> {

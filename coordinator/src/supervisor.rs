@@ -108,8 +108,9 @@ pub struct JobSupervisor {
     registry: Addr<Registry>,
     pulse: Arc<Pulse>,
     held: Held,
-    /// What the registry was last told.
-    told: Option<leases::Held>,
+    /// What the registry was last told. None where it may hold a lease of which this actor doesn't know: one that a
+    /// dead predecessor left, or one that a takeover found.
+    told: Option<Holds>,
 }
 
 /// What a supervisor knows of its job.
@@ -132,14 +133,15 @@ impl JobSupervisor {
     fn keep(&mut self, held: Held) {
         self.held = held;
         let Held::Job(job) = &self.held else {
+            self.told = None;
             self.pulse.restful.store(true, Ordering::Release);
             return;
         };
-        let held = leases::Held::of(job);
-        self.pulse.restful.store(held.is_none(), Ordering::Release);
-        if self.told != held {
-            self.told = held;
-            self.registry.do_send(Holds { job: self.id, held });
+        let holds = Holds { job: self.id, held: leases::Held::of(job) };
+        self.pulse.restful.store(holds.held.is_none(), Ordering::Release);
+        if self.told != Some(holds) {
+            self.told = Some(holds);
+            self.registry.do_send(holds);
         }
     }
 }

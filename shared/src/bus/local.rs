@@ -110,7 +110,7 @@ impl LocalBus {
 
     fn responder(&self, to: &Address) -> Result<mpsc::Sender<Request>, Error> {
         let mut services = held(&self.inner.services);
-        let servers = services.entry(to.service()).or_default();
+        let servers = services.get_mut(&to.service()).ok_or(Error::NoResponder(*to))?;
         servers.retain(|server| !server.is_closed());
         // The first one goes to the end: requests are spread over all that serve.
         let spread = usize::from(servers.len() > 1);

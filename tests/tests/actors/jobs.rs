@@ -1,9 +1,11 @@
 //! A job's life through the actors, word by word.
 
+use coordinator::service::Error;
 use serde_json::json;
 use shared::id::Attempt;
 use shared::job::{AttemptEnd, Cancel, Exit, Failure, Progress, Rejection, StateName};
 use shared::log::LogSummary;
+use shared::spec::parse_single;
 use shared::wire::{Answer, ReportKind};
 use tests::played::{Hand, Played, Turn, client, one_step};
 
@@ -151,5 +153,34 @@ async fn a_declined_grant_uses_no_try() {
         assert_eq!(hand.say(id, grant.attempt, decline).await, Answer::Taken);
     }
     assert_eq!(played.service.job(id).await.unwrap().tries, 0);
+    played.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_beyond_what_may_wait_are_refused_whole_and_the_others_stored() {
+    let _turn = Turn::alone().await;
+    let dir = tempfile::tempdir().unwrap();
+    let played = Played::start(&dir.path().join("db")).await;
+    let submit = |team: usize| {
+        let spec = json!({"steps": [{"run": "true"}], "labels": {"team": team.to_string()}});
+        let submissions = vec![parse_single(&spec, None).unwrap(); 1000];
+        let service = played.service.clone();
+        tokio::spawn(async move { service.submit(&client(), submissions).await })
+    };
+    let submitted: Vec<_> = (0..40).map(submit).collect();
+    let mut refused = 0;
+    for (team, submitted) in submitted.into_iter().enumerate() {
+        let answer = submitted.await.unwrap();
+        let stored = match answer {
+            Ok(accepted) => accepted.len(),
+            Err(Error::Busy { .. }) => 0,
+            Err(other) => panic!("answered with {other:?}"),
+        };
+        refused += usize::from(stored == 0);
+        let label = Some(("team".to_owned(), Some(team.to_string())));
+        let filter = coordinator::store::Filter { label, ..coordinator::store::Filter::default() };
+        assert_eq!(played.service.jobs(&filter, None, 1001).await.unwrap().len(), stored);
+    }
+    assert!(refused > 0, "forty thousand were let in at once");
     played.coordinator.stop().await;
 }

@@ -9,6 +9,7 @@ use coordinator::fault;
 use coordinator::service::Error;
 use shared::bus::Bus;
 use shared::job::{Cancel, StateName};
+use shared::spec::parse_single;
 use shared::wire::Answer;
 use tests::played::{DEADLINE, Hand, Played, Turn, client, one_step};
 
@@ -50,6 +51,7 @@ async fn a_supervisor_that_dies_with_a_live_attempt_takes_its_end() {
     assert!(hand.beat(id, grant.attempt).await.stop.is_empty(), "its lease goes on");
     assert_eq!(hand.say(id, grant.attempt, crate::jobs::succeeded()).await, Answer::Taken);
     assert_eq!(played.service.job(id).await.unwrap().state.name(), StateName::Succeeded);
+    assert_eq!(hand.beat(id, grant.attempt).await.stop.len(), 1, "its lease is over");
     played.coordinator.stop().await;
 }
 
@@ -68,6 +70,110 @@ async fn a_commit_whose_answer_is_lost_is_told_as_unknown_and_found_done() {
     assert_eq!(played.kinds(id).await, ["submitted", "queued", "cancel_requested", "canceled"]);
     played.submit(one_step()).await;
     played.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_events_of_a_commit_whose_answer_is_lost_are_published() {
+    let _turn = Turn::alone().await;
+    let dir = tempfile::tempdir().unwrap();
+    let played = Played::start(&dir.path().join("db")).await;
+    let id = played.submit(one_step()).await;
+    let mut events = played.bus.events().await.unwrap();
+
+    fault::arm("committer.committed", 1);
+    played.service.cancel(id, cancel()).await.expect_err("the answer is lost");
+    loop {
+        let event = tokio::time::timeout(DEADLINE, events.recv()).await.expect("it is published").unwrap();
+        if event.job == id && event.kind.name() == "canceled" {
+            break;
+        }
+    }
+    played.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_whose_answer_is_lost_has_a_lease() {
+    let _turn = Turn::alone().await;
+    let dir = tempfile::tempdir().unwrap();
+    let played = Played::start(&dir.path().join("db")).await;
+    let hand = Hand::arrive(&played.bus).await;
+    let id = played.submit(one_step()).await;
+
+    fault::arm("committer.committed", 1);
+    assert_eq!(hand.claim(id).await, Answer::TryAgain);
+    // This one is committed once the recovery is over. The worker died before it asked again, and is started anew.
+    played.submit(one_step()).await;
+    let reborn = Hand { instance: shared::id::Instance(shared::clock::random_uuid()), ..hand.clone() };
+    reborn.hello().await;
+    let job = played.until(id, "the attempt that nobody runs has ended", |job| job.tries == 1).await;
+    assert_eq!(job.attempt.0, 1);
+    let grant = reborn.must_get(id).await;
+    assert_eq!(reborn.say(id, grant.attempt, crate::jobs::succeeded()).await, Answer::Taken);
+    assert_eq!(reborn.beat(id, grant.attempt).await.stop.len(), 1, "the last lease is over");
+    played.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timer_whose_commit_lost_its_answer_rings_in_time() {
+    let _turn = Turn::alone().await;
+    let dir = tempfile::tempdir().unwrap();
+    let played = Played::start(&dir.path().join("db")).await;
+    let spec = serde_json::json!({"steps": [{"run": "true"}], "queue_timeout": "500ms"});
+    let submission = parse_single(&spec, Some("once".to_owned())).unwrap();
+
+    fault::arm("committer.committed", 1);
+    played.service.submit(&client(), vec![submission.clone()]).await.expect_err("the answer is lost");
+    let accepted = played.service.submit(&client(), vec![submission]).await.unwrap().remove(0);
+    assert!(accepted.existing);
+    let expired = played.until(accepted.job.id, "the queued job expires", shared::job::Job::is_terminal);
+    // Well before the timekeeper's next ordinary look at the store.
+    tokio::time::timeout(Duration::from_secs(10), expired).await.expect("it rings in time");
+    played.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_for_a_recovery_that_fails_is_told() {
+    let _turn = Turn::alone().await;
+    let dir = tempfile::tempdir().unwrap();
+    let played = Played::start(&dir.path().join("db")).await;
+    let (lost, waits) = (played.submit(one_step()).await, played.submit(one_step()).await);
+
+    fault::arm("committer.recover", u32::MAX);
+    fault::arm("committer.committed", 1);
+    played.service.cancel(lost, cancel()).await.expect_err("the answer is lost");
+    let told = tokio::time::timeout(DEADLINE, played.service.cancel(waits, cancel())).await.expect("no silence");
+    assert!(matches!(told, Err(Error::Unavailable { .. })), "{told:?}");
+    assert!(played.service.ready().await.is_err(), "it takes no jobs, and says so");
+
+    fault::arm("committer.recover", 0);
+    let job = played.until(lost, "the lost cancel was done", shared::job::Job::is_terminal).await;
+    assert_eq!(job.state.name(), StateName::Canceled);
+    while played.service.cancel(waits, cancel()).await.is_err() {}
+    played.service.ready().await.expect("it takes jobs again");
+    played.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_without_one_of_its_actors_is_not_ready() {
+    let _turn = Turn::alone().await;
+    for actor in ["committer.hear", "publisher.hear", "timekeeper.hear", "registry.hear"] {
+        let dir = tempfile::tempdir().unwrap();
+        let played = Played::start(&dir.path().join("db")).await;
+        let id = played.submit(one_step()).await;
+        played.service.ready().await.expect("all of them live");
+        fault::arm(actor, 1);
+        // These two reach all of them.
+        let (by, submission) = (client(), parse_single(&one_step(), None).unwrap());
+        let submitted = played.service.submit(&by, vec![submission]);
+        let _ = tokio::time::timeout(DEADLINE, submitted).await.expect("no silence");
+        let _ = tokio::time::timeout(DEADLINE, played.service.cancel(id, cancel())).await.expect("no silence");
+        // The caller learns of the death a moment before the address is closed.
+        let told = async { while played.service.ready().await.is_ok() {} };
+        tokio::time::timeout(DEADLINE, told).await.unwrap_or_else(|_| panic!("{actor} died and it is still ready"));
+        let ready = played.service.ready().await;
+        assert!(matches!(ready, Err(Error::Unavailable { .. })), "{actor}: {ready:?}");
+        played.coordinator.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
