@@ -73,7 +73,7 @@ async fn a_steps_environment_is_exactly_what_it_was_given() {
     assert_eq!(staged.script.end(job).await.end, AttemptEnd::Succeeded);
     let text = staged.script.text(job, Stream::Stdout);
     let found: BTreeMap<&str, &str> = text.split_terminator('\0').map(|entry| entry.split_once('=').unwrap()).collect();
-    let root = staged.dir.path().join(format!("data/work/{job}-1"));
+    let root = staged.dir.path().join("data").join("work").join(format!("{job}-1"));
     let (home, tmp) = (root.join("home"), root.join("tmp"));
     let (id, path) = (job.to_string(), std::env::var("PATH").unwrap());
     let expected = BTreeMap::from([
