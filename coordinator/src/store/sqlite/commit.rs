@@ -14,6 +14,10 @@ use shared::wire::{Hello, Welcome};
 use super::row;
 use crate::store::{Batch, Error, IdempotencyKey, NewJob, OwnedShard, Submitted, TAG_SETS_MAX, Write, Written};
 
+/// How old a worker's `seen_at` may grow before a hello renews it, 4 s: less than the five seconds after which every
+/// worker says hello again. One that says it oftener, looking for new tag sets, costs no write.
+const SEEN_EVERY_MICROS: i64 = 4_000_000;
+
 /// Refuses a writer whose row is gone. The write lock is held, so it can't go before the commit.
 pub(super) async fn check_lease(connection: &mut SqliteConnection, owner: CoordinatorId) -> Result<(), Error> {
     let row = sqlx::query("SELECT 1 FROM coordinators WHERE id = ?1").bind(owner.0).fetch_optional(connection).await?;
@@ -82,13 +86,16 @@ pub(super) async fn welcome(connection: &mut SqliteConnection, hello: Hello, now
     let tags = row::json(&hello.tags)?;
     let worker = "INSERT INTO workers (id, instance, tags, slots, seen_at) VALUES (?1, ?2, ?3, ?4, ?5) \
          ON CONFLICT (id) DO UPDATE SET \
-         instance = excluded.instance, tags = excluded.tags, slots = excluded.slots, seen_at = excluded.seen_at";
+         instance = excluded.instance, tags = excluded.tags, slots = excluded.slots, seen_at = excluded.seen_at \
+         WHERE (instance, tags, slots) <> (excluded.instance, excluded.tags, excluded.slots) \
+         OR seen_at + ?6 <= excluded.seen_at";
     sqlx::query(worker)
         .bind(hello.worker.0)
         .bind(hello.instance.0)
         .bind(tags.clone())
         .bind(hello.slots)
         .bind(now.micros())
+        .bind(SEEN_EVERY_MICROS)
         .execute(&mut *connection)
         .await?;
     let fitting = "SELECT tags FROM tag_sets WHERE NOT EXISTS \
