@@ -69,7 +69,8 @@ pub trait Store: Send + Sync + 'static {
     /// The events of a shard after number `after`, in order; at most `limit`.
     async fn shard_events(&self, shard: Shard, after: ShardSeq, limit: u32) -> Result<Vec<(ShardSeq, Event)>, Error>;
 
-    /// The lines of a job's log after line `after` (see [`Line::n`]), of one attempt or of all; at most `limit`.
+    /// The lines of a job's log after line `after` (see [`Line::n`]), of one attempt or of all; at most `limit`. Of more
+    /// than 1,000 it may be fewer, where they are long: what follows is returned when it is asked for.
     async fn lines(&self, job: JobId, attempt: Option<Attempt>, after: u64, limit: u32) -> Result<Vec<Line>, Error>;
 
     /// How many chunks of an attempt's log are stored.

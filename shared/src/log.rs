@@ -75,16 +75,17 @@ impl Chunk {
         // A worker gives the number of the first line: a wrong one makes wrong numbers, never a panic.
         let base = (u64::from(self.attempt.0.saturating_sub(1)) * LINES_PER_ATTEMPT).saturating_add(self.first_line);
         let texts = self.segments.iter().flat_map(|s| s.text.split_inclusive('\n').map(move |text| (s, text)));
-        let line = move |(offset, (segment, text)): (usize, (&Segment, &str))| Line {
-            n: base.saturating_add(offset as u64),
+        let numbered = texts.enumerate().map(move |(offset, of)| (base.saturating_add(offset as u64), of));
+        // What is passed over is not copied: a chunk can hold thousands of lines.
+        numbered.filter(move |(n, _)| *n > after).map(|(n, (segment, text))| Line {
+            n,
             at: segment.at,
             attempt: self.attempt,
             step: segment.step,
             stream: segment.stream,
             partial: !text.ends_with('\n'),
             text: text.strip_suffix('\n').unwrap_or(text).to_owned(),
-        };
-        texts.enumerate().map(line).filter(move |line| line.n > after)
+        })
     }
 }
 

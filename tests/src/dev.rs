@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, ExitStatus, Stdio};
+use std::process::{ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::http::Client;
-use crate::process;
+use crate::process::{self, Owned};
 use crate::wait::eventually;
 use crate::windlass::windlass;
 
@@ -30,15 +30,11 @@ const LISTENING: &str = "listening on ";
 pub struct Dev {
     dir: TempDir,
     arguments: Vec<String>,
-    process: Ended,
+    process: Owned,
     log: Log,
     /// Speaks to it with the token that it wrote.
     pub client: Client,
 }
-
-/// A process that is ended when this is dropped, so that no failed test leaves one behind.
-#[derive(Debug)]
-struct Ended(Child);
 
 /// The lines that it wrote to standard error since its start.
 type Log = Arc<Mutex<Vec<String>>>;
@@ -63,7 +59,7 @@ impl Dev {
     }
 
     pub fn pid(&self) -> i32 {
-        i32::try_from(self.process.0.id()).expect("a pid")
+        self.process.pid()
     }
 
     /// What it has written to standard error since its start.
@@ -110,6 +106,27 @@ impl Dev {
         answer.json["events"].as_array().cloned().expect("a timeline has events")
     }
 
+    /// Asks to cancel the job: the status and the state that are answered.
+    pub fn cancel(&self, id: &str, how: &Value) -> (u16, String) {
+        let answer = self.client.post(&format!("/api/v1/jobs/{id}/cancel"), how);
+        let state = answer.json["state"].as_str().unwrap_or_else(|| panic!("canceling job {id}: {}", answer.text));
+        (answer.status, state.to_owned())
+    }
+
+    /// The job's log as plain text, as far as it is there.
+    pub fn text(&self, id: &str) -> String {
+        let answer = self.client.send("GET", &format!("/api/v1/jobs/{id}/logs"), &[("accept", "text/plain")], b"");
+        assert_eq!(answer.status, 200, "asking for the log of job {id}: {}", answer.text);
+        answer.text
+    }
+
+    /// `windlass job` with these arguments, for this server.
+    pub fn client_command(&self, arguments: &[&str]) -> Command {
+        let mut command = windlass();
+        command.arg("job").args(arguments).env("WINDLASS_DATA_DIR", self.data_dir()).env("HOME", self.dir.path());
+        command
+    }
+
     /// The job once it is in that state.
     pub fn until(&self, id: &str, state: &str) -> Value {
         eventually(DEADLINE, &format!("job {id} is {state}"), || Some(self.job(id)).filter(|job| job["state"] == state))
@@ -131,24 +148,16 @@ impl Drop for Dev {
     }
 }
 
-impl Drop for Ended {
-    fn drop(&mut self) {
-        // It may have ended by itself; either way its exit has to be collected.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 fn data_dir(dir: &Path) -> PathBuf {
     dir.join("data")
 }
 
 /// Starts it in `dir` and waits until it serves.
-fn started(dir: &Path, arguments: &[String]) -> (Ended, Log, Client) {
+fn started(dir: &Path, arguments: &[String]) -> (Owned, Log, Client) {
     let mut command = windlass();
     command.arg("dev").args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     command.env("WINDLASS_LISTEN", "127.0.0.1:0").env("WINDLASS_DATA_DIR", data_dir(dir)).env("HOME", dir);
-    let mut process = Ended(command.spawn().expect("windlass starts"));
+    let mut process = Owned(command.spawn().expect("windlass starts"));
     let log = collected(process.0.stderr.take().expect("its standard error"));
     let address = eventually(DEADLINE, "dev listens", || {
         let lines = log.lock().unwrap_or_else(PoisonError::into_inner);

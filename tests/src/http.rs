@@ -1,4 +1,5 @@
-//! A client of the HTTP API that hides nothing: every answer is returned with its status, whatever that is.
+//! A client of the HTTP API that hides nothing: every answer is returned with its status, whatever that is, and every
+//! stream as it comes.
 
 use std::io::{BufRead, BufReader, Read};
 use std::time::Duration;
@@ -30,6 +31,16 @@ pub struct Answer {
     pub json: Value,
 }
 
+/// One message of a stream of server-sent events.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Message {
+    /// Where to go on after it; empty where it says nothing of that.
+    pub id: String,
+    /// What it is; empty for an ordinary one.
+    pub event: String,
+    pub data: String,
+}
+
 impl Client {
     /// A client of the server at `base`, like `http://127.0.0.1:7070`. An empty token is not sent.
     pub fn new(base: &str, token: &str) -> Self {
@@ -56,20 +67,56 @@ impl Client {
     /// # Panics
     /// When there is no answer.
     pub fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        let mut response = self.run(method, path, headers, body, Some(ANSWER_WITHIN));
+        let answer = self.try_send(method, path, headers, body);
+        answer.unwrap_or_else(|error| panic!("{method} {}{path}: {error}", self.base))
+    }
+
+    /// The same, where an answer may be lost.
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    pub fn try_send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Answer, ureq::Error> {
+        let mut response = self.run(method, path, headers, body, Some(ANSWER_WITHIN))?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).lossy_utf8(true).read_to_string();
-        let text = text.unwrap_or_else(|error| panic!("reading the answer to {method} {path}: {error}"));
+        let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).lossy_utf8(true).read_to_string()?;
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Answer { status, headers, text, json }
+        Ok(Answer { status, headers, text, json })
     }
 
     /// The lines of a stream as they come, without end while the server keeps it open.
     pub fn stream(&self, path: &str, headers: &[(&str, &str)]) -> impl Iterator<Item = String> + use<> {
         let response = self.run("GET", path, headers, b"", None);
+        let response = response.unwrap_or_else(|error| panic!("GET {}{path}: {error}", self.base));
         assert_eq!(response.status().as_u16(), 200, "GET {path}");
         let reader: Box<dyn Read> = Box::new(response.into_body().into_reader());
         BufReader::new(reader).lines().map_while(Result::ok)
+    }
+
+    /// The messages of a stream of server-sent events, after the one with the id `last` where that isn't empty.
+    pub fn messages(&self, path: &str, last: &str) -> impl Iterator<Item = Message> + use<> {
+        let headers = [("accept", "text/event-stream"), ("last-event-id", last)];
+        let headers = if last.is_empty() { &headers[..1] } else { &headers };
+        let mut lines = self.stream(path, headers);
+        std::iter::from_fn(move || {
+            let mut message = Message::default();
+            loop {
+                let line = lines.next()?;
+                let (field, value) = line.split_once(": ").unwrap_or((line.as_str(), ""));
+                match field {
+                    "id" => value.clone_into(&mut message.id),
+                    "event" => value.clone_into(&mut message.event),
+                    "data" => message.data.push_str(value),
+                    "" if message != Message::default() => return Some(message),
+                    _ => {}
+                }
+            }
+        })
     }
 
     fn run(
@@ -79,7 +126,7 @@ impl Client {
         headers: &[(&str, &str)],
         body: &[u8],
         within: Option<Duration>,
-    ) -> Response<ureq::Body> {
+    ) -> Result<Response<ureq::Body>, ureq::Error> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         if !self.token.is_empty() {
             request = request.header("authorization", format!("Bearer {}", self.token));
@@ -87,10 +134,9 @@ impl Client {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let failed = |error: ureq::Error| panic!("{method} {}{path}: {error}", self.base);
         let request = self.agent.configure_request(request.body(body).expect("a request"));
         let request = request.timeout_global(within).allow_non_standard_methods(true).build();
-        self.agent.run(request).unwrap_or_else(failed)
+        self.agent.run(request)
     }
 }
 

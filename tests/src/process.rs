@@ -1,14 +1,37 @@
 //! What runs on this machine, seen through `/proc`: whether a process is alive, and which ones carry a mark.
 //!
 //! A job that gets a [`Mark`] in its environment can be looked for after its end: whatever it started and left behind
-//! has inherited the mark, whoever its parent is by then.
+//! has inherited the mark, whoever its parent is by then. [`escape`] is how a job leaves something behind.
 
 use std::fmt;
 use std::fs;
+use std::path::Path;
+use std::process::Child;
+use std::time::Duration;
 
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use uuid::Uuid;
+
+use crate::wait::eventually;
+
+/// A process that is ended when this is dropped, so that no failed test leaves one behind.
+#[derive(Debug)]
+pub struct Owned(pub Child);
+
+impl Owned {
+    pub fn pid(&self) -> i32 {
+        i32::try_from(self.0.id()).expect("a pid")
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way its exit has to be collected.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
 
 /// The environment entry that a mark is.
 const NAME: &str = "TEST_MARK";
@@ -36,6 +59,19 @@ impl Mark {
         };
         all().into_iter().filter(carries).collect()
     }
+
+    /// Whether nothing carries it.
+    pub fn is_gone(&self) -> bool {
+        self.carriers().is_empty()
+    }
+
+    /// Waits until nothing carries it any more.
+    ///
+    /// # Panics
+    /// When something still does after `deadline`.
+    pub fn until_gone(&self, deadline: Duration) {
+        eventually(deadline, "no process of the job is left", || self.is_gone().then_some(()));
+    }
 }
 
 impl fmt::Display for Mark {
@@ -62,12 +98,45 @@ pub fn peak_kib(pid: i32) -> Option<u64> {
     peak.trim().trim_end_matches("kB").trim().parse().ok()
 }
 
+/// A line of shell that leaves a process behind which is hard to get rid of: it was forked twice, is in a session of its
+/// own, has closed its outputs and ignores what can be ignored. Its number is in the file `note` before the line ends.
+pub fn escape(note: &Path) -> String {
+    let note = note.display();
+    let stays = format!("trap \\\"\\\" TERM INT HUP; echo \\$\\$ > {note}; while :; do sleep 1; done");
+    format!("setsid sh -c 'sh -c \"{stays}\" > /dev/null 2>&1 &'; while [ ! -s {note} ]; do sleep 0.01; done")
+}
+
+/// The number that a process has written into the file `note`, once it has.
+pub fn noted(note: &Path) -> i32 {
+    let read = || fs::read_to_string(note).ok()?.strip_suffix('\n')?.parse().ok();
+    eventually(Duration::from_mins(1), &format!("a number in {}", note.display()), read)
+}
+
+/// The arguments of every process, with its number.
+pub fn command_lines() -> Vec<(i32, Vec<u8>)> {
+    all().into_iter().filter_map(|pid| Some((pid, fs::read(format!("/proc/{pid}/cmdline")).ok()?))).collect()
+}
+
+/// How many bytes that process has written, wherever to; none when it is gone.
+pub fn written(pid: i32) -> Option<u64> {
+    let counts = fs::read_to_string(format!("/proc/{pid}/io")).ok()?;
+    counts.lines().find_map(|line| line.strip_prefix("wchar:"))?.trim().parse().ok()
+}
+
 /// Sends `signal` to that one process.
 ///
 /// # Panics
 /// When there is no such process.
 pub fn send(pid: i32, signal: Signal) {
     signal::kill(Pid::from_raw(pid), signal).unwrap_or_else(|error| panic!("sending {signal} to {pid}: {error}"));
+}
+
+/// Sends `signal` to that group of processes, as a terminal does.
+///
+/// # Panics
+/// When there is no such group.
+pub fn send_to_group(group: i32, signal: Signal) {
+    signal::killpg(Pid::from_raw(group), signal).unwrap_or_else(|error| panic!("sending {signal} to {group}: {error}"));
 }
 
 fn all() -> Vec<i32> {

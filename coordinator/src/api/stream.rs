@@ -19,8 +19,8 @@ use crate::service::Error;
 
 /// The most streams that are open at a time. Each looks at the store once a second.
 pub const STREAMS_MAX: usize = 256;
-/// The most items of one page of a stream.
-const PAGE_MAX: u32 = 100;
+/// The most items of one page of a stream: short lines come in thousands, and each page looks at the store.
+const PAGE_MAX: u32 = 10_000;
 /// From one sign of life to the next where nothing happens: below the minute after which proxies give up.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// When to come back after all streams were taken.
@@ -226,7 +226,7 @@ mod tests {
     async fn a_stream_goes_on_where_it_was_and_says_its_last_words() {
         let waiting = Page::default();
         let story = Story::of([items(100, 200), waiting, items(2, 203), end("the end")], FOLLOW);
-        assert_eq!(story.all().await, ["100 items|3|100", "2 items|200|100", "the end"]);
+        assert_eq!(story.all().await, ["100 items|3|10000", "2 items|200|10000", "the end"]);
     }
 
     #[actix_web::test]
@@ -237,20 +237,20 @@ mod tests {
     #[actix_web::test]
     async fn a_stream_that_does_not_follow_ends_with_what_is_there() {
         let story = Story::of([items(1, 4), Page::default()], Range { follow: false, ..FOLLOW });
-        assert_eq!(story.all().await, ["1 items|3|100"]);
+        assert_eq!(story.all().await, ["1 items|3|10000"]);
     }
 
     #[actix_web::test]
     async fn a_limit_ends_the_stream_without_last_words() {
         let story = Story::of([items(100, 103), items(20, 123), end("the end")], Range { limit: Some(120), ..FOLLOW });
-        assert_eq!(story.all().await, ["100 items|3|100", "20 items|103|20"]);
+        assert_eq!(story.all().await, ["100 items|3|120", "20 items|103|20"]);
     }
 
     #[actix_web::test]
     async fn a_failure_breaks_the_stream_off() {
         let mut story = Story::of([items(1, 4)], FOLLOW);
         story.tail.feed.0.extend([Err(Error::Internal), Ok(items(1, 5))]);
-        assert_eq!(story.all().await, ["1 items|3|100", "broken: an internal error"]);
+        assert_eq!(story.all().await, ["1 items|3|10000", "broken: an internal error"]);
     }
 
     #[actix_web::test]
@@ -263,7 +263,7 @@ mod tests {
         };
         let both = async { tokio::join!(story.all(), stop) };
         let (pieces, ()) = tokio::time::timeout(Duration::from_secs(10), both).await.unwrap();
-        assert_eq!(pieces, ["1 items|3|100", "broken: the server is stopping"]);
+        assert_eq!(pieces, ["1 items|3|10000", "broken: the server is stopping"]);
     }
 
     #[actix_web::test]

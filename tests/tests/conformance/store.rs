@@ -92,6 +92,7 @@ macro_rules! suite {
             logs {
                 lines_are_numbered_over_chunks_and_attempts,
                 reading_goes_on_in_the_middle_of_a_chunk,
+                of_thousands_of_long_lines_some_are_returned_at_a_time_and_none_is_lost,
                 a_chunk_that_is_sent_twice_is_stored_once,
                 a_chunk_of_another_worker_or_attempt_is_refused,
                 an_attempt_that_ended_has_an_hour_for_its_last_chunks,

@@ -135,9 +135,11 @@ impl<'a> Masker<'a> {
 
 /// The value in all forms in which it may turn up.
 fn add_forms(value: &str, forms: &mut BTreeSet<Vec<u8>>) {
-    // Files end with a newline that whoever prints the secret may leave out.
-    for value in [value, value.trim_end_matches(['\r', '\n'])] {
-        forms.insert(value.as_bytes().to_vec());
+    // Files end with a newline that whoever prints the secret may leave out. It is no secret: masked with the rest, it
+    // would put what follows on the same line.
+    let trimmed = value.trim_end_matches(['\r', '\n']);
+    forms.insert(trimmed.as_bytes().to_vec());
+    for value in [value, trimmed] {
         if value.len() >= SECRET_BYTES_MIN {
             add_base64(value.as_bytes(), forms);
             add_url(value, forms);
@@ -245,7 +247,7 @@ mod tests {
         let forms = forms(&["hunter2!", "line one\nline two\n", "abab-abab"]).unwrap();
         let text = b"a hunter2! b line one\nline two\nx abab-abab-abab hunterhunter2! line one";
         let whole = masked(Some(&forms), &[text]);
-        assert_eq!(whole, "a *** b ***x *** hunter*** ***");
+        assert_eq!(whole, "a *** b ***\nx *** hunter*** ***");
         for one in 0..text.len() {
             for two in one..text.len() {
                 assert_eq!(masked(Some(&forms), &[&text[..one], &text[one..two], &text[two..]]), whole);

@@ -19,6 +19,12 @@ const LATE_WITHIN: Period = Period::from_secs(60 * 60);
 /// says in between. An honest worker never gets here.
 const STORED_BYTES_MAX: u64 = ATTEMPT_BYTES_MAX + 1024 * 1024;
 
+/// How many lines are returned in any case, where there are so many and they are asked for: as many as one answer of the
+/// API has.
+const LINES_IN_ANY_CASE: usize = 1000;
+/// From how many bytes of text on no more lines are returned beyond those: 256 KiB.
+const LINES_BYTES: usize = 256 * 1024;
+
 /// Stores each chunk whose attempt is `worker`'s.
 pub(super) async fn append(
     connection: &mut SqliteConnection,
@@ -57,12 +63,16 @@ pub(super) async fn lines(
         .bind(row::integer(first.1)?)
         .bind(attempt.map_or(u32::MAX, |only| only.0))
         .fetch(readers);
-    let mut lines = Vec::new();
+    let (mut lines, mut bytes) = (Vec::new(), 0);
     while lines.len() < limit
+        && (lines.len() < LINES_IN_ANY_CASE || bytes < LINES_BYTES)
         && let Some(row) = rows.try_next().await?
     {
         let room = limit - lines.len();
-        lines.extend(chunk(&row)?.lines_after(after).take(room));
+        for line in chunk(&row)?.lines_after(after).take(room) {
+            bytes += line.text.len() + 1;
+            lines.push(line);
+        }
     }
     Ok(lines)
 }

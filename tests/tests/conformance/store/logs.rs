@@ -62,6 +62,28 @@ pub async fn reading_goes_on_in_the_middle_of_a_chunk(database: &dyn Database) {
     }
 }
 
+pub async fn of_thousands_of_long_lines_some_are_returned_at_a_time_and_none_is_lost(database: &dyn Database) {
+    let mut writer = Writer::of(database).await;
+    let (job, holder) = running(&mut writer).await;
+    for number in 0..100_u32 {
+        let lines: Vec<_> = (1..=30).map(|line| format!("{:01000}\n", number * 30 + line)).collect();
+        let chunk = chunk(&job, number + 1, u64::from(number * 30 + 1), &lines.concat());
+        append(&writer, holder, &[chunk], at(2)).await;
+    }
+    let mut read = Vec::new();
+    loop {
+        let page = writer.store.lines(job.id, None, read.len() as u64, 10_000).await.unwrap();
+        // A thousand is what may be asked for in any case.
+        assert!(page.is_empty() || (page.len() >= 1000.min(3000 - read.len()) && page.len() < 2000), "{}", page.len());
+        if page.is_empty() {
+            break;
+        }
+        read.extend(page.into_iter().map(|line| line.n));
+    }
+    assert_eq!(read, (1..=3000).collect::<Vec<_>>());
+    assert_eq!(writer.store.lines(job.id, None, 0, 1000).await.unwrap().len(), 1000);
+}
+
 pub async fn a_chunk_that_is_sent_twice_is_stored_once(database: &dyn Database) {
     let mut writer = Writer::of(database).await;
     let (job, holder) = running(&mut writer).await;

@@ -1,0 +1,16 @@
+//! Stories end to end: the real program as its users have it, real repositories, real processes, some of them killed.
+
+mod stories {
+    mod client;
+    mod crashes;
+    mod environment;
+    mod flood;
+    mod interrupts;
+    mod limits;
+    mod output;
+    mod races;
+    mod run;
+    mod secrets;
+    mod service;
+    mod streams;
+}
