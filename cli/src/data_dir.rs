@@ -109,7 +109,15 @@ impl DataDir {
     /// The secret in the file `path`, made by `fresh` where there is none.
     fn kept(&self, path: &Path, fresh: impl FnOnce() -> Secret) -> anyhow::Result<Secret> {
         match std::fs::read_to_string(path) {
-            Ok(text) => Ok(Secret::new(text.trim().to_owned())),
+            Ok(text) if text.trim().is_empty() => {
+                anyhow::bail!("{} is empty: remove it, and the next start makes another", path.display())
+            }
+            Ok(text) => {
+                // Whoever copied it here may have left it open to others.
+                std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(FILE_MODE))
+                    .with_context(|| format!("closing {} to others", path.display()))?;
+                Ok(Secret::new(text.trim().to_owned()))
+            }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let secret = fresh();
                 self.write(path, secret.reveal())?;

@@ -3,24 +3,42 @@
 use anyhow::Context;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGINT and SIGTERM, one like the other.
+/// SIGINT, SIGTERM and SIGHUP, one like the other.
 pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
+    /// None where we were started to outlive the terminal, as with `nohup`.
+    hangup: Option<Signal>,
 }
 
 impl Signals {
     /// From here on the signals no longer end the process; those that come before [`Signals::next`] is awaited are kept.
     pub fn listen() -> anyhow::Result<Self> {
         let on = |kind| signal(kind).context("listening for signals");
-        Ok(Self { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())? })
+        let (interrupt, terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
+        let hangup = if hangup_is_ignored() { None } else { Some(on(SignalKind::hangup())?) };
+        Ok(Self { interrupt, terminate, hangup })
     }
 
     /// Waits for the next one. Nothing is lost when the wait is given up.
     pub async fn next(&mut self) {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
+            _ = hangup => {}
         }
     }
+}
+
+/// Whether whoever started us has set SIGHUP to be ignored; the kernel tells it as a mask in hex (proc(5), `SigIgn`).
+fn hangup_is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }

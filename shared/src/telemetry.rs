@@ -7,14 +7,21 @@ use tracing_subscriber::EnvFilter;
 /// Sends log lines to standard error. `filter` is in the syntax of `tracing`'s `EnvFilter`, like `info` or
 /// `coordinator=debug`; one that can't be read counts as `fallback`. A second call changes nothing.
 pub fn start(filter: Option<&str>, fallback: &str) {
-    let filter = filter.and_then(|text| EnvFilter::try_new(text).ok()).unwrap_or_else(|| EnvFilter::new(fallback));
+    let asked = filter.map(EnvFilter::try_new);
+    let refused = asked.as_ref().and_then(|asked| asked.as_ref().err()).map(ToString::to_string);
+    let filter = asked.and_then(Result::ok).unwrap_or_else(|| EnvFilter::new(fallback));
     let started = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        // Whoever reads the lines may be gone: that must not end the one who writes them.
+        .log_internal_errors(false)
         .try_init();
     if started.is_err() {
         tracing::debug!("log lines are already being written");
+    }
+    if let Some(error) = refused {
+        tracing::error!(%error, "the log filter can't be read and counts as {fallback}");
     }
 }

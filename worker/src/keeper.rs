@@ -20,6 +20,7 @@ use nix::unistd::{Pid, setsid};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::process::Child;
+use tokio::time::timeout;
 
 pub use protocol::{Command, Event, Text};
 use protocol::{Incoming, Order, frame};
@@ -52,6 +53,9 @@ pub struct Keeper {
     events: Incoming<Event>,
     process: Child,
 }
+
+/// How long a keeper may take to read an order to stop: one that a job has stopped is woken first.
+const STOP_WITHIN: Duration = Duration::from_secs(1);
 
 impl Keeper {
     /// Starts a keeper from our binary at `program`, with a cgroup that is already made.
@@ -88,10 +92,21 @@ impl Keeper {
     /// again, with less. A keeper that is gone has nothing left to end.
     pub async fn stop(&mut self, grace: Duration) {
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        if let Ok(bytes) = frame(&Order::Stop { grace_ms }) {
-            let _ = self.socket.write_all(&bytes).await;
+        self.wake();
+        if let Ok(bytes) = frame(&Order::Stop { grace_ms })
+            && timeout(STOP_WITHIN, self.socket.write_all(&bytes)).await.is_err()
+        {
+            self.kill();
         }
         self.wake();
+    }
+
+    /// Kills the keeper itself, which the job keeps from hearing: its children die with it, and the caller looks for
+    /// the rest once [`Keeper::next`] says that it is gone.
+    pub fn kill(&mut self) {
+        if let Err(error) = self.process.start_kill() {
+            tracing::warn!(%error, "killing a keeper that does not hear");
+        }
     }
 
     /// Wakes the keeper in case the job has stopped it.

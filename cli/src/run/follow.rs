@@ -41,7 +41,7 @@ pub async fn to_the_end(
     let mut watch = service.watch(id);
     let mut seen = Seq::default();
     let mut timeline = Timeline::default();
-    let mut stopping = false;
+    let (mut stopping, mut forcing) = (false, false);
     loop {
         let events = patiently(|| service.events(id, seen, EVENTS_MAX)).await?;
         let all_read = events.is_empty();
@@ -59,9 +59,12 @@ pub async fn to_the_end(
         tokio::select! {
             () = watch.changed() => {}
             () = signals.next() => {
-                screen.line(if stopping { "forcing" } else { "canceling; Ctrl-C again forces" });
+                if forcing {
+                    return Err(Error::failed("given up: the cancel was not committed, and the job ends with this process"));
+                }
+                screen.line(if stopping { "forcing; Ctrl-C again gives up" } else { "canceling; Ctrl-C again forces" });
                 stop(service, id, "interrupted", stopping);
-                stopping = true;
+                (stopping, forcing) = (true, stopping);
             }
             () = screen.output_closed(), if !stopping => {
                 stop(service, id, "nobody reads its output any more", false);

@@ -3,8 +3,10 @@
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use shared::job::AttemptEnd;
+use tests::process;
 use tests::scripted::{Script, Staged, pids, runs, until};
 
 use crate::HOST;
@@ -50,17 +52,29 @@ async fn a_start_ends_what_outlived_the_worker_and_its_keeper() {
     let run = format!("echo $PPID >> {0}; setsid sh -c 'echo $$ >> {0}; exec sleep 1000' & wait", note.display());
     let mut worker = worker(dir.path(), &json!({"steps": [{"run": run}]}));
     let [keeper, left] = pids(&note, 2).await[..] else { panic!("two numbers") };
-    // The worker first: it would end what a lost keeper has left.
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(keeper), nix::sys::signal::Signal::SIGSTOP).unwrap();
+    // The worker stands still meanwhile: it would end what a lost keeper has left.
+    process::send(i32::try_from(worker.id()).unwrap(), Signal::SIGSTOP);
+    process::send(keeper, Signal::SIGKILL);
     worker.kill().unwrap();
     worker.wait().unwrap();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(keeper), nix::sys::signal::Signal::SIGKILL).unwrap();
     until("the keeper's end", || !runs(keeper)).await;
     assert!(runs(left), "the story needs a process that outlives its keeper");
     let script = Script::start().await;
     let again = script.worker(HOST, dir.path(), |_| {}).await;
     assert!(!runs(left), "the worker was up before the sweep was done");
     again.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keeper_that_was_stopped_ends_its_job_when_the_worker_dies() {
+    let dir = tempfile::tempdir().unwrap();
+    let note = dir.path().join("pids");
+    let run = format!("kill -STOP $PPID; echo $PPID >> {0}; echo $$ >> {0}; exec sleep 1000", note.display());
+    let mut worker = worker(dir.path(), &json!({"steps": [{"run": run}]}));
+    let left = pids(&note, 2).await;
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    until("the end of the job and its keeper", || !left.iter().any(|pid| runs(*pid))).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -166,6 +166,38 @@ async fn a_job_that_kills_or_stops_its_keeper_leaves_nothing_behind() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn children_that_die_of_real_time_signals_hide_nobody() {
+    let staged = Staged::start(HOST, |_| {}).await;
+    let note = staged.note("pids");
+    let run = format!(
+        "setsid sh -c 'echo $$ > {}; while :; do sh -c \"kill -34 \\$\\$\"; done' & while [ ! -s {0} ]; do :; done",
+        note.display()
+    );
+    let job = staged.script.offer(json!({"steps": [{"run": run}]})).await;
+    let left = pids(&note, 1).await[0];
+    assert_eq!(staged.script.end(job).await.end, AttemptEnd::Succeeded);
+    assert!(!runs(left));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_stops_its_keeper_again_and_again_is_ended_all_the_same() {
+    let staged = Staged::start(HOST, |_| {}).await;
+    let note = staged.note("pids");
+    // The next step's order is larger than a socket holds, so that it can't be written to a keeper that doesn't read.
+    let stopper = format!(
+        "k=$PPID; p=$$; (while [ -d /proc/$p ]; do :; done; while kill -STOP $k; do :; done) >/dev/null 2>&1 & \
+         echo $! > {}",
+        note.display()
+    );
+    let large: serde_json::Map<_, _> = (0..7).map(|n| (format!("LARGE_{n}"), json!("x".repeat(32_000)))).collect();
+    let job = staged.script.offer(json!({"steps": [{"run": stopper}, {"run": "sleep 1000"}], "env": large})).await;
+    let left = pids(&note, 1).await[0];
+    staged.script.stop(job, Period::ZERO).await;
+    assert_eq!(staged.script.end(job).await.end, AttemptEnd::Stopped);
+    assert!(!runs(left));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_is_shut_down_stops_its_attempts_and_tells() {
     let staged = Staged::start(HOST, |_| {}).await;
     let note = staged.note("pids");

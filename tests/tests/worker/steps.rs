@@ -26,6 +26,8 @@ fn step_failed(exit: Exit, message: Option<&str>) -> Failure {
 async fn an_exit_code_and_a_signal_are_told_as_they_were() {
     assert_eq!(failure(json!({"steps": [{"run": "exit 7"}]})).await, step_failed(Exit::ExitCode(7), None));
     assert_eq!(failure(json!({"steps": [{"run": "kill -SEGV $$"}]})).await, step_failed(Exit::Signal(11), None));
+    let real_time = failure(json!({"steps": [{"run": "kill -34 $$"}]})).await;
+    assert_eq!(real_time, step_failed(Exit::Signal(34), None), "a real-time signal has a number and no name");
 }
 
 #[tokio::test(flavor = "multi_thread")]

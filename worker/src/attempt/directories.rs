@@ -61,27 +61,61 @@ pub fn private(dir: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(PRIVATE).create(dir)
 }
 
-/// Removes `root` with all that is in it, also where a step has taken the right to write from a directory.
+/// Removes `root` with all that is in it, also where a step has taken the right to write from a directory. However deep
+/// a step has nested its directories, this looks no deeper than two levels: what lies below is moved up first.
 pub fn remove(root: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(root) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            open_up(root);
-            fs::remove_dir_all(root)
+    match fs::symlink_metadata(root) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+        Ok(_) => open_up(root)?,
+    }
+    let mut moved = 0_u64;
+    loop {
+        for entry in fs::read_dir(root)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                flatten(&entry.path(), root, &mut moved)?;
+            } else {
+                fs::remove_file(entry.path())?;
+            }
         }
+        // What was moved up meanwhile may or may not have been seen.
+        match fs::remove_dir(root) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {}
+            done => return done,
+        }
+    }
+}
+
+/// Removes `dir`, of which the directories go to `root` and nothing else stays. Links aren't followed.
+fn flatten(dir: &Path, root: &Path, moved: &mut u64) -> io::Result<()> {
+    open_up(dir)?;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() {
+            fs::remove_file(entry.path())?;
+            continue;
+        }
+        open_up(&entry.path())?;
+        let free = loop {
+            let name = root.join(format!("removed-{moved}"));
+            *moved += 1;
+            if fs::symlink_metadata(&name).is_err() {
+                break name;
+            }
+        };
+        fs::rename(entry.path(), free)?;
+    }
+    match fs::remove_dir(dir) {
+        // A large directory may not have shown all of itself while it shrank: the next round sees the rest.
+        Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
         done => done,
     }
 }
 
-/// Gives the owner the rights to every directory below `dir` that removing takes. What fails here fails again there.
-fn open_up(dir: &Path) {
-    let mut next = vec![dir.to_owned()];
-    while let Some(dir) = next.pop() {
-        let _ = fs::set_permissions(&dir, Permissions::from_mode(PRIVATE));
-        let entries = fs::read_dir(&dir).into_iter().flatten().filter_map(Result::ok);
-        // A link to a directory isn't followed: its type is that of the link.
-        next.extend(entries.filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()));
-    }
+/// Gives the owner the rights to a directory that removing what is in it takes.
+fn open_up(dir: &Path) -> io::Result<()> {
+    fs::set_permissions(dir, Permissions::from_mode(PRIVATE))
 }
 
 #[cfg(test)]
@@ -97,11 +131,25 @@ mod tests {
         std::os::unix::fs::symlink("/", root.join("a/link")).unwrap();
         fs::set_permissions(root.join("a/b"), Permissions::from_mode(0o555)).unwrap();
         fs::set_permissions(root.join("a"), Permissions::from_mode(0o000)).unwrap();
-        // The superuser needs no rights: for it the first way removes all, so the second one is tried by itself.
-        open_up(&root);
-        assert_eq!(fs::metadata(root.join("a/b")).unwrap().permissions().mode() & 0o777, PRIVATE);
         remove(&root).unwrap();
         assert!(!root.exists());
         remove(&root).unwrap();
+    }
+    #[test]
+    fn directories_nested_beyond_any_path_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        private(&root).unwrap();
+        // Built from the inside out: each round puts what there is into one more directory.
+        let (inner, outer) = (root.join("inner"), root.join("outer"));
+        private(&inner).unwrap();
+        fs::write(inner.join("file"), "x").unwrap();
+        for _ in 0..20_000 {
+            fs::create_dir(&outer).unwrap();
+            fs::rename(&inner, outer.join("inner")).unwrap();
+            fs::rename(&outer, &inner).unwrap();
+        }
+        remove(&root).unwrap();
+        assert!(!root.exists());
     }
 }

@@ -89,10 +89,7 @@ impl Processes {
         self.last_exit = None;
         self.obey().await;
         if self.ending.is_none() {
-            let WriteEnds { stdout, stderr } = outputs;
-            if let Err(error) = self.keeper.run(command, stdout, stderr).await {
-                tracing::warn!(%error, "ordering the keeper to run something");
-            }
+            self.order(command, outputs, by).await;
         }
         loop {
             match self.next(by).await? {
@@ -107,6 +104,33 @@ impl Processes {
                 Event::Gone => return Err(self.lost().await),
             }
         }
+    }
+
+    /// Orders the keeper to run a program. One that a job keeps from listening mustn't keep the orders and the deadline
+    /// from being heard: it is killed, and what it kept is looked for.
+    async fn order(&mut self, command: Command, outputs: WriteEnds, by: Option<Deadline>) {
+        let WriteEnds { stdout, stderr } = outputs;
+        let deadline = self.nearest(by);
+        self.keeper.wake();
+        let ordered = tokio::select! {
+            biased;
+            ordered = self.keeper.run(command, stdout, stderr) => ordered.map_err(|error| {
+                Failure::Internal { message: format!("ordering the keeper to run something: {error}") }
+            }),
+            () = sleep_until(deadline.at.into()) => Err(Failure::TimedOut { limit: deadline.limit }),
+            _ = self.orders.changed(), if !self.orders_over => {
+                self.keeper.kill();
+                return self.obey().await;
+            }
+        };
+        if let Err(failure) = ordered {
+            self.keeper.kill();
+            self.end(Cut::Failed(failure), Duration::ZERO).await;
+        }
+    }
+
+    fn nearest(&self, by: Option<Deadline>) -> Deadline {
+        by.filter(|by| by.at < self.deadline.at).unwrap_or(self.deadline)
     }
 
     /// How the program ended that was cut short last, as far as it was seen.
@@ -131,7 +155,7 @@ impl Processes {
     /// The keeper's next word while the attempt goes on. When it is cut, the end of everything is waited for.
     async fn next(&mut self, by: Option<Deadline>) -> Result<Event, Cut> {
         loop {
-            let deadline = by.filter(|by| by.at < self.deadline.at).unwrap_or(self.deadline);
+            let deadline = self.nearest(by);
             let wake_at = clock::instant() + WAKE_EVERY;
             tokio::select! {
                 biased;

@@ -22,7 +22,6 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpid, getppid, setsid};
 use shared::clock;
 use shared::job::Exit;
@@ -120,6 +119,8 @@ fn isolate() -> io::Result<SignalFd> {
     // The worker has done so where it could.
     let _ = setsid();
     prctl::set_child_subreaper(true)?;
+    // A job may have stopped its keeper: the worker's death wakes it, and it finds its socket closed.
+    prctl::set_pdeathsig(Signal::SIGCONT)?;
     let mut child_ended = SigSet::empty();
     child_ended.add(Signal::SIGCHLD);
     Ok(SignalFd::with_flags(&child_ended, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
@@ -128,10 +129,13 @@ fn isolate() -> io::Result<SignalFd> {
 impl Keeper {
     fn keep(mut self) -> io::Result<()> {
         loop {
-            if self.wait()? {
-                self.hear();
+            match self.wait() {
+                Ok(true) => self.hear(),
+                Ok(false) => {}
+                // A keeper that can't wait can't keep its word either: it ends what it keeps, and then itself.
+                Err(_) => self.ending = Ending::Killed,
             }
-            let none_left = self.reap();
+            let none_left = self.reap() && !self.cgroup.as_ref().is_some_and(Cgroup::is_populated);
             if let Ending::Asked(until) = self.ending
                 && clock::instant() >= until
             {
@@ -270,12 +274,21 @@ impl Keeper {
     fn reap(&mut self) -> bool {
         while let Ok(Some(_)) = self.child_ended.read_signal() {}
         loop {
-            match waitpid(None::<Pid>, Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::Exited(pid, code)) => self.ended(pid, Exit::ExitCode(low_byte(code))),
-                Ok(WaitStatus::Signaled(pid, signal, _)) => self.ended(pid, Exit::Signal(low_byte(signal as i32))),
-                Ok(WaitStatus::StillAlive) => return false,
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(_) => return true,
+            let mut status = 0;
+            // The C library is asked itself, for a child may die of a real-time signal, which nix knows no name for.
+            // SAFETY: the call writes nothing but `status`, which outlives it.
+            let pid = unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) };
+            match pid {
+                0 => return false,
+                -1 if Errno::last() == Errno::EINTR => {}
+                -1 => return Errno::last() == Errno::ECHILD,
+                pid if libc::WIFEXITED(status) => {
+                    self.ended(Pid::from_raw(pid), Exit::ExitCode(low_byte(libc::WEXITSTATUS(status))));
+                }
+                pid if libc::WIFSIGNALED(status) => {
+                    self.ended(Pid::from_raw(pid), Exit::Signal(low_byte(libc::WTERMSIG(status))));
+                }
+                _ => {}
             }
         }
     }
