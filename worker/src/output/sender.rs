@@ -52,7 +52,11 @@ pub async fn send(log: Log, bus: Arc<dyn Bus>, job: JobId, worker: WorkerId) {
             continue;
         }
         let delay = delays.next().unwrap_or(AGAIN_MAX);
-        tracing::debug!(%job, chunks = left.len(), ?delay, "log chunks are to be sent again");
+        if delay < AGAIN_MAX {
+            tracing::debug!(%job, chunks = left.len(), ?delay, "log chunks are to be sent again");
+        } else {
+            tracing::error!(%job, "the job's log can't be stored, and its output waits: is the coordinator's disk full?");
+        }
         log.put_back(left);
         sleep(delay).await;
     }
