@@ -96,7 +96,8 @@ pub fn run(cgroup: Option<&Path>) -> io::Result<()> {
         orphaned: false,
         setup,
     };
-    keeper.keep()
+    keeper.keep();
+    Ok(())
 }
 
 /// Cuts what ties the keeper to where it was started from: descriptors, signals, session. Returns the descriptor that
@@ -127,7 +128,7 @@ fn isolate() -> io::Result<SignalFd> {
 }
 
 impl Keeper {
-    fn keep(mut self) -> io::Result<()> {
+    fn keep(mut self) {
         loop {
             match self.wait() {
                 Ok(true) => self.hear(),
@@ -152,7 +153,6 @@ impl Keeper {
             cgroup.remove();
         }
         self.tell(&Event::Gone);
-        Ok(())
     }
 
     /// Waits for an order, a child's end or the end of the grace; whether the socket has something.
