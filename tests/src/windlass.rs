@@ -1,13 +1,14 @@
 //! The program under test: the binary `windlass` that stands beside the test's own, and what a run of it comes to.
 
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use nix::sys::signal::{SigHandler, Signal, signal};
 use tempfile::TempDir;
 
 use crate::dev::DEADLINE;
@@ -103,6 +104,11 @@ impl Default for Place {
 impl Running {
     pub fn start(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        // Tests that run in the background of a script have SIGINT ignored, and so would whatever they start.
+        // SAFETY: setting a signal's default disposition is safe to do between `fork` and `exec`.
+        unsafe {
+            command.pre_exec(|| signal(Signal::SIGINT, SigHandler::SigDfl).map(drop).map_err(io::Error::from));
+        }
         let mut process = Owned(command.spawn().expect("the program starts"));
         let stdout = Collected::from(process.0.stdout.take().expect("its standard output"));
         let stderr = Collected::from(process.0.stderr.take().expect("its standard error"));
