@@ -8,8 +8,9 @@ use serde_json::Value;
 use ureq::Agent;
 use ureq::http::{HeaderMap, Request, Response};
 
-/// How long an answer may take. Streams have no such limit.
+/// How long an answer may take, and how long a stream is read at most.
 const ANSWER_WITHIN: Duration = Duration::from_mins(1);
+const STREAM_WITHIN: Duration = Duration::from_mins(2);
 /// The most bytes of an answer: a whole log fits.
 const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
@@ -82,16 +83,16 @@ impl Client {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<Answer, ureq::Error> {
-        let mut response = self.run(method, path, headers, body, Some(ANSWER_WITHIN))?;
+        let mut response = self.run(method, path, headers, body, ANSWER_WITHIN)?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).lossy_utf8(true).read_to_string()?;
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
         Ok(Answer { status, headers, text, json })
     }
 
-    /// The lines of a stream as they come, without end while the server keeps it open.
+    /// The lines of a stream as they come, while the server keeps it open, but for [`STREAM_WITHIN`] at most.
     pub fn stream(&self, path: &str, headers: &[(&str, &str)]) -> impl Iterator<Item = String> + use<> {
-        let response = self.run("GET", path, headers, b"", None);
+        let response = self.run("GET", path, headers, b"", STREAM_WITHIN);
         let response = response.unwrap_or_else(|error| panic!("GET {}{path}: {error}", self.base));
         assert_eq!(response.status().as_u16(), 200, "GET {path}");
         let reader: Box<dyn Read> = Box::new(response.into_body().into_reader());
@@ -125,7 +126,7 @@ impl Client {
         path: &str,
         headers: &[(&str, &str)],
         body: &[u8],
-        within: Option<Duration>,
+        within: Duration,
     ) -> Result<Response<ureq::Body>, ureq::Error> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         if !self.token.is_empty() {
@@ -135,7 +136,7 @@ impl Client {
             request = request.header(*name, *value);
         }
         let request = self.agent.configure_request(request.body(body).expect("a request"));
-        let request = request.timeout_global(within).allow_non_standard_methods(true).build();
+        let request = request.timeout_global(Some(within)).allow_non_standard_methods(true).build();
         self.agent.run(request)
     }
 }

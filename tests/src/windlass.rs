@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use nix::sys::signal::{SigHandler, Signal, signal};
+use nix::sys::signal::{SigHandler, Signal, killpg, signal};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use crate::dev::DEADLINE;
@@ -41,9 +42,11 @@ pub fn windlass() -> Command {
 #[derive(Debug)]
 pub struct Place(TempDir);
 
-/// A program that runs in a group of processes of its own; what it writes is collected.
+/// A program that runs in a group of processes of its own, all of which are ended when this is dropped; what it writes is
+/// collected.
 #[derive(Debug)]
 pub struct Running {
+    group: Group,
     process: Owned,
     stdout: Collected,
     stderr: Collected,
@@ -57,6 +60,10 @@ pub struct Finished {
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,
 }
+
+/// The group of a program that hasn't been waited for: until then its number is nobody else's.
+#[derive(Debug)]
+struct Group(Option<i32>);
 
 #[derive(Debug)]
 struct Collected {
@@ -112,7 +119,7 @@ impl Running {
         let mut process = Owned(command.spawn().expect("the program starts"));
         let stdout = Collected::from(process.0.stdout.take().expect("its standard output"));
         let stderr = Collected::from(process.0.stderr.take().expect("its standard error"));
-        Self { process, stdout, stderr }
+        Self { group: Group(Some(process.pid())), process, stdout, stderr }
     }
 
     /// Its number, which is its group's as well.
@@ -137,6 +144,7 @@ impl Running {
     pub fn finish(mut self) -> Finished {
         let ended = || self.process.0.try_wait().expect("its state");
         let status = eventually(DEADLINE, "the program has ended", ended);
+        self.group.0 = None;
         Finished { code: status.code(), stdout: self.stdout.finish(), stderr: self.stderr.finish() }
     }
 }
@@ -150,6 +158,15 @@ impl Finished {
     /// Its standard error as text.
     pub fn said(&self) -> String {
         String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            // Whoever of it is still there; the test may be failing already.
+            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        }
     }
 }
 

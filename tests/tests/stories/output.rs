@@ -1,19 +1,28 @@
 //! A job's output on its way through `windlass run`.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
+use std::thread;
 
-use tests::process::{Mark, Owned};
-use tests::windlass::{Place, contains, path};
+use tests::process::Mark;
+use tests::windlass::{Finished, Place, Running, contains, path};
 
-/// What `reader`, a line of shell, makes of the standard output of `windlass run -- sh -c SCRIPT`: what it prints, and
-/// the code of `run`.
-fn piped(place: &Place, script: &str, reader: &str) -> (String, i32) {
-    let line = format!("{{ {} run -- sh -c \"$0\"; echo $? > {}; }} | {reader}", path().display(), note(place));
+/// Runs a line of shell in which `$WINDLASS` is the program, and `$0` is `script`.
+fn shell(place: &Place, line: &str, script: &str) -> Finished {
     let mut shell = Command::new("sh");
-    shell.args(["-c", &line, script]).env("TMPDIR", place.path("tmp")).stdin(Stdio::null());
-    let output = shell.output().expect("a shell");
-    let code = std::fs::read_to_string(note(place)).expect("a code");
-    (String::from_utf8(output.stdout).expect("UTF-8"), code.trim().parse().expect("a number"))
+    shell.args(["-c", line, script]).env("WINDLASS", path()).env("TMPDIR", place.path("tmp"));
+    Running::start(shell).finish()
+}
+
+/// What `reader`, a line of shell, makes of the standard output of `windlass run -- sh -c SCRIPT`, and the code of `run`.
+fn piped(script: &str, reader: &str) -> (String, String) {
+    let place = Place::new();
+    let ended =
+        shell(&place, &format!("{{ $WINDLASS run -- sh -c \"$0\"; echo $? > {}; }} | {reader}", note(&place)), script);
+    (ended.out().trim().to_owned(), code(&place))
+}
+
+fn code(place: &Place) -> String {
+    std::fs::read_to_string(place.path("code")).expect("a code").trim().to_owned()
 }
 
 fn note(place: &Place) -> String {
@@ -34,33 +43,31 @@ fn bytes_arrive_unchanged_and_the_streams_apart() {
 fn a_hundred_megabytes_arrive_whole() {
     let place = Place::new();
     let script = "head -c 100000000 /dev/urandom > bytes; sha256sum < bytes >&2; cat bytes";
-    let line = format!("{} run -- sh -c \"$0\" | sha256sum", path().display());
-    let mut shell = Command::new("sh");
-    let output = shell.args(["-c", &line, script]).env("TMPDIR", place.path("tmp")).output().expect("a shell");
-    let sum = String::from_utf8(output.stdout).expect("UTF-8");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let ended = shell(&place, "$WINDLASS run -- sh -c \"$0\" | sha256sum", script);
+    let (sum, said) = (ended.out(), ended.said());
     assert!(sum.len() > 64 && said.lines().any(|line| line == sum.trim_end()), "{sum}: {said}");
 }
 
 #[test]
 fn a_slow_reader_loses_nothing() {
-    let place = Place::new();
-    // More than all that lies between the two can hold, and less, so that the job ends before it is read.
-    for bytes in [20_000_000, 3_000_000] {
-        let (read, code) = piped(&place, &format!("yes | head -c {bytes}"), "sh -c 'sleep 4; wc -c'");
-        assert_eq!((read.trim(), code), (bytes.to_string().as_str(), 0));
-    }
+    // More than all that lies between the two can hold; more than `run` itself holds, so that the job ends before its
+    // output is read; and less than that. The reader takes longer than anything else is waited for.
+    let lengths = [20_000_000, 4_700_000, 1_000_000];
+    let read = |bytes: u32| piped(&format!("yes | head -c {bytes}"), "sh -c 'sleep 7; wc -c'");
+    thread::scope(|scope| {
+        for (bytes, reading) in lengths.map(|bytes| (bytes, scope.spawn(move || read(bytes)))) {
+            assert_eq!(reading.join().expect("it is read"), (bytes.to_string(), "0".to_owned()));
+        }
+    });
 }
 
 #[test]
 fn a_reader_who_leaves_ends_the_job() {
     let (place, mark) = (Place::new(), Mark::fresh());
     let (name, value) = mark.entry();
-    let line = format!("{{ {} run -- yes; echo $? > {}; }} | head -n 1", path().display(), note(&place));
-    let mut shell = Command::new("sh");
-    shell.args(["-c", &line]).env("TMPDIR", place.path("tmp")).env(name, value).stdin(Stdio::null());
-    let mut shell = Owned(shell.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("a shell"));
-    shell.0.wait().expect("its end");
-    assert_eq!(std::fs::read_to_string(note(&place)).expect("a code"), "141\n");
+    let job = format!("exec env {name}={value} yes");
+    let ended =
+        shell(&place, &format!("{{ $WINDLASS run -- sh -c \"$0\"; echo $? > {}; }} | head -n 1", note(&place)), &job);
+    assert_eq!((ended.out().as_str(), code(&place).as_str()), ("y\n", "141"), "{}", ended.said());
     assert!(mark.is_gone());
 }
