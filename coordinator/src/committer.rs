@@ -48,6 +48,9 @@ pub enum Error {
     /// Another coordinator owns the shard.
     #[error("this coordinator no longer owns the job")]
     Fenced,
+    /// The database refuses it, and will refuse it again.
+    #[error("the database refuses it: {0}")]
+    Refused(String),
 }
 
 /// The way to the committer; clones are the same one.
@@ -75,6 +78,7 @@ impl Commits {
         match self.write(Write::Change { from, transition: Box::new(transition) }).await? {
             Written::Changed { fence, .. } => Ok(Some(Job { fence: fence.unwrap_or(job.fence), ..job })),
             Written::Conflict => Ok(None),
+            Written::Refused(why) => Err(Error::Refused(why)),
             Written::Submitted(_) | Written::KeyReused(_) | Written::TooManyTagSets(_) => Err(Error::Unknown),
         }
     }
@@ -170,9 +174,10 @@ impl Committer {
         let (batch, callers) = self.batch(commits);
         let (store, owner) = (Arc::clone(&self.parts.store), *self.owner.borrow());
         let committed = self.parts.runtime.spawn(async move {
-            let written = store.commit(owner, &batch).await;
+            let batch = Arc::new(batch);
+            let written = store.commit(owner, Arc::clone(&batch)).await;
             fault::point("committer.committed");
-            (written, batch)
+            (written, Arc::unwrap_or_clone(batch))
         });
         let done = committed.into_actor(self).map(move |result, actor, ctx| match result {
             Ok((Ok(written), batch)) => {
@@ -244,7 +249,7 @@ impl Committer {
         {
             tracing::debug!(job = %job.id, "the timekeeper is behind; it will read the store");
         }
-        self.parts.bus.hint(Hint { job: job.id });
+        self.parts.bus.hint(Hint::Job(job.id));
     }
 
     fn tell_missed(&mut self, ctx: &mut Context<Self>) {

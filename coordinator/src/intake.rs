@@ -97,7 +97,7 @@ fn answer(parts: &Arc<Parts>, request: Request) -> impl Future<Output = ()> + Se
             (Address::Heartbeat(shard, worker), _) => heartbeat(&parts, shard, worker, &body).await,
             (Address::Log(shard, worker), _) => log(&parts, shard, worker, &body).await,
             (Address::Hello(worker), _) => hello(&parts, worker, &body).await,
-            (Address::Report(..) | Address::Control(_), _) => None,
+            (Address::Report(..) | Address::Control(_) | Address::Enrol, _) => None,
         };
         let Some(answer) = answer else {
             tracing::warn!(?to, "a request was not answered");
@@ -222,7 +222,7 @@ async fn log(parts: &Parts, shard: Shard, worker: WorkerId, body: &[u8]) -> Opti
         Ok(answers) => {
             let jobs: BTreeSet<JobId> = batch.chunks.iter().map(|chunk| chunk.job).collect();
             for job in jobs {
-                parts.bus.hint(Hint { job });
+                parts.bus.hint(Hint::Job(job));
             }
             Some(wire::encode(&LogReply { answers }))
         }

@@ -264,6 +264,7 @@ impl Service {
             Written::Submitted(submitted) => submitted,
             Written::KeyReused(index) => return Err(Error::KeyReused(index)),
             Written::TooManyTagSets(index) => return Err(Error::TooManyTagSets(index)),
+            Written::Refused(why) => return Err(internal(why)),
             // An id that is taken: a repeat mints another one.
             Written::Conflict | Written::Changed { .. } => return Err(Error::Unavailable { retry_after: RETRY_AFTER }),
         };
@@ -291,7 +292,7 @@ impl Watch {
         let hinted = async {
             loop {
                 match self.hints.recv().await {
-                    Ok(hint) if hint.job != self.id => {}
+                    Ok(hint) if hint != Hint::Job(self.id) => {}
                     Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => return,
                     Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
                 }
@@ -323,6 +324,7 @@ impl From<committer::Error> for Error {
     fn from(error: committer::Error) -> Self {
         match error {
             committer::Error::Busy => Self::Busy { retry_after: RETRY_AFTER },
+            committer::Error::Refused(why) => internal(why),
             committer::Error::Unavailable | committer::Error::Unknown | committer::Error::Fenced => {
                 Self::Unavailable { retry_after: RETRY_AFTER }
             }

@@ -1,15 +1,17 @@
 //! The waist between coordinators and workers, and to subscribers. What goes over it may be lost, repeated and
 //! delayed: the store is the truth, and everything here can be made again from it.
 //!
-//! [`local::LocalBus`] is the implementation within one process. `tests/tests/conformance/bus.rs` is what every
+//! [`local::LocalBus`] is the implementation within one process, `nats::NatsBus` that of a cluster. `tests/tests/conformance/bus.rs` is what every
 //! implementation has to pass.
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::cloud_event::CloudEvent;
 use crate::id::{JobId, Shard, WorkerId};
 use crate::job::{Event, Offer};
 use crate::wire::Lane;
@@ -22,8 +24,9 @@ pub trait Bus: Send + Sync + 'static {
     /// Sends `body` to whoever serves `to` and waits for the reply, at most `within`.
     async fn request(&self, to: &Address, body: Bytes, within: Duration) -> Result<Bytes, Error>;
 
-    /// The requests to `service` from now on, until what is returned is dropped. Where several serve the same, each
-    /// request goes to one of them.
+    /// The requests to `service` from now on, until what is returned is dropped. Where several serve [`Service::Hello`]
+    /// or [`Service::Enrol`], each request goes to one of them. The others have one server; while there are two, as
+    /// during a takeover, each gets every request, the first reply counts, and whoever isn't the owner says nothing.
     async fn serve(&self, service: Service) -> Result<Requests, Error>;
 
     /// Puts an offer out. One that is still there is not doubled.
@@ -39,19 +42,36 @@ pub trait Bus: Send + Sync + 'static {
     /// Tells the subscribers of an event; returns when it can't be lost any more.
     async fn publish(&self, event: &Event) -> Result<(), Error>;
 
-    /// The events that are published from now on, a job's in order.
-    async fn events(&self) -> Result<broadcast::Receiver<Event>, Error>;
+    /// The events that are published from now on, a job's in order, as a subscriber gets them.
+    async fn events(&self) -> Result<broadcast::Receiver<CloudEvent>, Error>;
 
-    /// Tells all coordinators that something of the job has changed. It may be lost.
+    /// Tells all coordinators that something has changed. It may be lost.
     fn hint(&self, hint: Hint);
 
     /// The hints from now on. A receiver that lags has missed some and looks at the store.
     fn hints(&self) -> broadcast::Receiver<Hint>;
+
+    /// How the connection is, and how often it was lost.
+    fn link(&self) -> Link;
+
+    /// How often all offers were lost at once, as when their stream was deleted: each time they are to be made again
+    /// from the store.
+    fn offers_lost(&self) -> watch::Receiver<u64>;
+}
+
+/// How the connection to the bus is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    pub up: bool,
+    /// How often it was lost so far: a count that has grown between two looks tells of a break that is over.
+    pub breaks: u64,
 }
 
 /// Whom a request goes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 pub enum Address {
+    /// Any coordinator: a program that wants to become a worker.
+    Enrol,
     /// Any coordinator: a worker's hello.
     Hello(WorkerId),
     /// The owner of a shard: a worker's reports.
@@ -67,6 +87,8 @@ pub enum Address {
 /// What somebody answers for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Service {
+    /// Every program's wish to become a worker.
+    Enrol,
     /// Every worker's hello.
     Hello,
     /// Everything that is said to a shard.
@@ -79,6 +101,7 @@ impl Address {
     /// Who answers for it.
     pub fn service(self) -> Service {
         match self {
+            Self::Enrol => Service::Enrol,
             Self::Hello(_) => Service::Hello,
             Self::Report(shard, _) | Self::Heartbeat(shard, _) | Self::Log(shard, _) => Service::Shard(shard),
             Self::Control(worker) => Service::Worker(worker),
@@ -139,10 +162,14 @@ impl Delivery {
     }
 }
 
-/// Something about a job has changed: look at the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hint {
-    pub job: JobId,
+/// Something has changed: look at the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hint {
+    /// Something about a job.
+    Job(JobId),
+    /// Who owns which shard.
+    Shards,
 }
 
 /// Why the bus didn't do it.
@@ -160,6 +187,9 @@ pub enum Error {
     /// The message is over [`crate::wire::MESSAGE_BYTES_MAX`]: never again.
     #[error("a message of {0} bytes is too large")]
     TooLarge(usize),
+    /// There is no connection now; whether the message was heard is unknown.
+    #[error("the bus can't be reached: {0}")]
+    Unreachable(String),
     /// The bus is closed.
     #[error("the bus is closed")]
     Closed,

@@ -1,12 +1,14 @@
 //! What the API shows of a job: the form in which the server writes it and the client reads it.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
 use crate::id::JobId;
-use crate::job::{Job, OutcomeView, StateName};
+use crate::job::{Event, Job, OutcomeView, StateName};
 use crate::spec::{JobSpec, Priority};
 use crate::time::Time;
 
@@ -61,6 +63,48 @@ impl From<&Job> for JobView {
             finished_at: job.finished_at,
             outcome: job.state.outcome(),
             retry_of: job.retry_of,
+        }
+    }
+}
+
+/// An event as the API and the subscribers see it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EventView {
+    /// Its number within the job, from 1, without gaps.
+    pub seq: u64,
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Time,
+    /// What happened, like `step_started`.
+    #[schema(value_type = String)]
+    pub kind: Cow<'static, str>,
+    /// The last attempt that was granted when it happened; 0 before the first.
+    pub attempt: u32,
+    /// `coordinator`, `worker:ID` or `client:NAME`.
+    pub actor: String,
+    /// What the kind brings with it.
+    #[serde(flatten)]
+    #[schema(value_type = Object, additional_properties)]
+    pub more: Map<String, Value>,
+}
+
+impl From<&Event> for EventView {
+    fn from(event: &Event) -> Self {
+        let mut more = match serde_json::to_value(&event.kind) {
+            Ok(Value::Object(fields)) => fields,
+            _ => Map::new(),
+        };
+        more.remove("kind");
+        // The event's own time is that of its commit; a cancel's is that of the wish.
+        if let Some(at) = more.remove("at") {
+            more.insert("requested_at".to_owned(), at);
+        }
+        Self {
+            seq: event.seq.0,
+            at: event.at,
+            kind: event.kind.name().into(),
+            attempt: event.attempt.0,
+            actor: event.actor.to_string(),
+            more,
         }
     }
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Address, Bus, Delivery, Error, Hint, Placed, Request, Requests, Service, Settled};
+use super::{Address, Bus, Delivery, Error, Hint, Link, Placed, Request, Requests, Service, Settled};
+use crate::cloud_event::CloudEvent;
 use crate::job::{Event, Offer};
 use crate::wire::{Lane, MESSAGE_BYTES_MAX};
 
@@ -30,8 +31,9 @@ struct Inner {
     services: Mutex<HashMap<Service, Vec<mpsc::Sender<Request>>>>,
     offers: Mutex<Offers>,
     offered: Notify,
-    events: broadcast::Sender<Event>,
+    events: broadcast::Sender<CloudEvent>,
     hints: broadcast::Sender<Hint>,
+    offers_lost: watch::Sender<u64>,
     settle_within: Duration,
 }
 
@@ -103,6 +105,7 @@ impl LocalBus {
             offered: Notify::new(),
             events: broadcast::channel(LAG_MAX).0,
             hints: broadcast::channel(LAG_MAX).0,
+            offers_lost: watch::Sender::new(0),
             settle_within,
         };
         Self { inner: Arc::new(inner) }
@@ -205,12 +208,14 @@ impl Bus for LocalBus {
     }
 
     async fn publish(&self, event: &Event) -> Result<(), Error> {
-        // Nobody need be listening.
-        let _ = self.inner.events.send(event.clone());
+        if self.inner.events.receiver_count() > 0 {
+            // The last listener may have just gone.
+            let _ = self.inner.events.send(event.into());
+        }
         Ok(())
     }
 
-    async fn events(&self) -> Result<broadcast::Receiver<Event>, Error> {
+    async fn events(&self) -> Result<broadcast::Receiver<CloudEvent>, Error> {
         Ok(self.inner.events.subscribe())
     }
 
@@ -220,6 +225,14 @@ impl Bus for LocalBus {
 
     fn hints(&self) -> broadcast::Receiver<Hint> {
         self.inner.hints.subscribe()
+    }
+
+    fn link(&self) -> Link {
+        Link { up: true, breaks: 0 }
+    }
+
+    fn offers_lost(&self) -> watch::Receiver<u64> {
+        self.inner.offers_lost.subscribe()
     }
 }
 

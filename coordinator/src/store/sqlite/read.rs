@@ -58,13 +58,19 @@ pub(super) async fn live_jobs(readers: &SqlitePool, shards: &[Shard]) -> Result<
 pub(super) async fn offers(
     readers: &SqlitePool,
     shards: &[Shard],
+    before: Time,
     after: Option<JobId>,
     limit: u32,
 ) -> Result<Vec<Offer>, Error> {
     let offers = "SELECT id, attempt, tags, priority FROM jobs WHERE state = 'queued' AND id > coalesce(?1, x'') \
-         AND shard IN (SELECT value FROM json_each(?2)) ORDER BY id LIMIT ?3";
-    let rows =
-        sqlx::query(offers).bind(after.map(JobId::uuid)).bind(list(shards)?).bind(limit).fetch_all(readers).await?;
+         AND queued_at < ?4 AND shard IN (SELECT value FROM json_each(?2)) ORDER BY id LIMIT ?3";
+    let rows = sqlx::query(offers)
+        .bind(after.map(JobId::uuid))
+        .bind(list(shards)?)
+        .bind(limit)
+        .bind(before.micros())
+        .fetch_all(readers)
+        .await?;
     rows.iter().map(row::offer).collect()
 }
 
