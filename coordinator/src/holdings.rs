@@ -167,8 +167,13 @@ impl Holdings {
 
     /// The coordinator writes under that id from now on. Its lease begins with the next renewal.
     pub(crate) fn rename(&self, id: CoordinatorId) {
-        self.ends.store(0, Ordering::Release);
+        self.lapse();
         self.id.send_replace(id);
+    }
+
+    /// The lease ends here and now, until the next renewal.
+    pub(crate) fn lapse(&self) {
+        self.ends.store(0, Ordering::Release);
     }
 
     /// Where the owners are.

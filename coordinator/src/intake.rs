@@ -9,7 +9,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::{BoxFuture, join_all};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
@@ -157,35 +157,20 @@ async fn serve(parts: Arc<Parts>, mut requests: Requests, permits: Arc<Semaphore
 fn answer(parts: &Arc<Parts>, request: Request) -> impl Future<Output = ()> + Send + use<> {
     let Request { to, body, reply } = request;
     let parts = Arc::clone(parts);
-    let opened = opened(&parts, to, &body);
-    let reports = match (to, &opened) {
-        (Address::Report(shard, worker), Some((body, _))) => read_reports(&parts, shard, worker, body),
-        _ => None,
-    };
+    let stranger = to.worker().filter(|worker| parts.roster.key(*worker).is_none());
+    let begun = if stranger.is_none() { begin(&parts, to, &body) } else { None };
     async move {
-        let answer = match (to, opened, reports) {
-            (Address::Enrol, ..) => enrol(&parts, &body).await,
-            (Address::Hello(worker), Some((body, _)), _) => hello(&parts, worker, &body).await,
-            (Address::Report(shard, _), Some((_, Some(epoch))), Some(answers)) => {
-                let answers = answers.await;
-                let grants = answers.iter().any(|answer| matches!(answer, Answer::Granted(_)));
-                let lost = fault::is_lost("intake.report_reply") || grants && fault::is_lost("intake.grant_reply");
-                (!lost).then(|| word(&parts, shard, epoch, Answers { answers })).flatten()
-            }
-            (Address::Heartbeat(shard, worker), Some((body, Some(epoch))), _) => {
-                let reply = heartbeat(&parts, shard, worker, &body).await;
-                reply.and_then(|reply| word(&parts, shard, epoch, reply))
-            }
-            (Address::Log(shard, worker), Some((body, Some(epoch))), _) => {
-                let reply = log(&parts, shard, worker, &body).await;
-                reply.and_then(|reply| word(&parts, shard, epoch, reply))
-            }
-            (Address::Hello(worker), None, _) => {
-                // It may have enrolled at another coordinator just now; it says it again.
+        let begun = match stranger {
+            None => begun,
+            Some(worker) => {
+                // It may have enrolled at another coordinator just now.
                 parts.roster.look_for(worker).await;
-                None
+                begin(&parts, to, &body)
             }
-            _ => None,
+        };
+        let answer = match begun {
+            Some(answer) => answer.await,
+            None => None,
         };
         let Some(answer) = answer else {
             tracing::debug!(?to, "a request was not answered");
@@ -193,6 +178,38 @@ fn answer(parts: &Arc<Parts>, request: Request) -> impl Future<Output = ()> + Se
         };
         // The worker may have stopped waiting; it says it again, and a repeat changes nothing.
         let _ = reply.send(answer);
+    }
+}
+
+/// Hands a request on to where it belongs, in this moment; what is returned waits for the answer, if there is one.
+fn begin(parts: &Arc<Parts>, to: Address, body: &Bytes) -> Option<BoxFuture<'static, Option<Bytes>>> {
+    let parts = Arc::clone(parts);
+    if to == Address::Enrol {
+        let body = body.clone();
+        return Some(Box::pin(async move { enrol(&parts, &body).await }));
+    }
+    let (body, epoch) = opened(&parts, to, body)?;
+    match (to, epoch) {
+        (Address::Hello(worker), _) => Some(Box::pin(async move { hello(&parts, worker, &body).await })),
+        (Address::Report(shard, worker), Some(epoch)) => {
+            let answers = read_reports(&parts, shard, worker, &body)?;
+            Some(Box::pin(async move {
+                let answers = answers.await;
+                let grants = answers.iter().any(|answer| matches!(answer, Answer::Granted(_)));
+                let lost = fault::is_lost("intake.report_reply") || grants && fault::is_lost("intake.grant_reply");
+                if lost { None } else { word(&parts, shard, epoch, Answers { answers }) }
+            }))
+        }
+        (Address::Heartbeat(shard, worker), Some(epoch)) => Some(Box::pin(async move {
+            let reply = heartbeat(&parts, shard, worker, &body).await?;
+            word(&parts, shard, epoch, reply)
+        })),
+        (Address::Log(shard, worker), Some(epoch)) => Some(Box::pin(async move {
+            let reply = log(&parts, shard, worker, &body).await?;
+            word(&parts, shard, epoch, reply)
+        })),
+        (Address::Report(..) | Address::Heartbeat(..) | Address::Log(..), None) => None,
+        (Address::Enrol | Address::Control(_), _) => None,
     }
 }
 
@@ -223,10 +240,13 @@ fn word<T: Serialize>(parts: &Parts, shard: Shard, epoch: Epoch, said: T) -> Opt
     ours.then(|| wire::encode(&Word { shard, epoch, said }))
 }
 
-type Awaited = std::pin::Pin<Box<dyn Future<Output = Vec<Answer>> + Send>>;
-
 /// Hands the reports of a batch to their jobs, in order.
-fn read_reports(parts: &Arc<Parts>, shard: Shard, worker: WorkerId, body: &[u8]) -> Option<Awaited> {
+fn read_reports(
+    parts: &Arc<Parts>,
+    shard: Shard,
+    worker: WorkerId,
+    body: &[u8],
+) -> Option<BoxFuture<'static, Vec<Answer>>> {
     let batch: Reports = decoded(body)?;
     let belongs = |report: &Report| report.job.shard() == shard;
     if batch.worker != worker || batch.reports.len() > REPORTS_MAX || !batch.reports.iter().all(belongs) {
@@ -389,7 +409,6 @@ async fn enrol(parts: &Parts, body: &[u8]) -> Option<Bytes> {
     match parts.store.enrol(parts.holdings.id(), digest, &worker, parts.holdings.now()).await {
         Ok(Enrolled::Yes) => {
             tracing::info!(worker = %worker.id, name = worker.name, "a worker has enrolled");
-            parts.roster.look_for(worker.id).await;
             Some(wire::encode(&Enrolment::Enrolled { worker: worker.id, secret: sealed }))
         }
         Ok(Enrolled::NoToken) => {

@@ -237,6 +237,9 @@ impl Service {
     pub async fn ready(&self) -> Result<(), Error> {
         self.open()?;
         let Parts { jobs, publisher, timekeeper, .. } = &*self.parts;
+        if !self.parts.holdings.is_alive() {
+            return Err(Error::Unavailable { retry_after: RETRY_AFTER });
+        }
         if !(jobs.are_reachable() && publisher.connected() && timekeeper.connected()) {
             tracing::error!("an actor died: the process must be started again");
             return Err(Error::Unavailable { retry_after: RETRY_AFTER });

@@ -84,7 +84,16 @@ impl Shards {
         let mut keeper = Keeper { parts, steady_since: None, lapsed: false, successor: None };
         keeper.look(now).await?;
         let (stop, stopped) = oneshot::channel();
-        Ok(Self { stop, task: runtime.spawn(keeper.keep(stopped)) })
+        let holdings = Arc::clone(&keeper.parts.holdings);
+        let kept = runtime.spawn(keeper.keep(stopped));
+        let task = runtime.spawn(async move {
+            if let Err(error) = kept.await {
+                // Nothing is said any more, and `/readyz` tells: the process must be started again.
+                tracing::error!(%error, "the keeper of the shards died");
+                holdings.lapse();
+            }
+        });
+        Ok(Self { stop, task })
     }
 
     /// Gives everything away and leaves the cluster.
@@ -317,7 +326,9 @@ impl Keeper {
 
     async fn succeed(&mut self, member: &Member) -> Result<(), Error> {
         let Parts { store, holdings, commits, publisher, jobs, .. } = &self.parts;
-        fault::point("shards.recover");
+        if fault::is_lost("shards.recover") {
+            return Err(Error::Unavailable("a test wants it so".to_owned()));
+        }
         store.succeed(holdings.id(), member).await?;
         let sent = clock::instant();
         let cluster = store.renew(member.id).await?;
