@@ -33,6 +33,8 @@ use crate::vault::Vault;
 const IDEMPOTENCY: Period = Period::from_secs(24 * 60 * 60);
 /// What a caller is told to wait at a bound, or when the store doesn't answer.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How often a submission is given ids at most: each time a shard is given away before it is stored, it gets others.
+const MINT_MAX: u32 = 3;
 /// A watcher looks again after this long, also without a hint.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// How many ids a cancel by filter reads at once, and how many of these cancels are under way at once.
@@ -129,8 +131,16 @@ impl Service {
 
     /// Stores new jobs, all or none; returns one answer for each, in order.
     pub async fn submit(&self, by: &Actor, submissions: Vec<Submission>) -> Result<Vec<Accepted>, Error> {
-        let jobs = submissions.into_iter().map(|submission| self.new_job(by, submission, None));
-        self.store_new(jobs.collect::<Result<_, _>>()?).await
+        let new = |submission: &Submission| self.new_job(by, submission.clone(), None);
+        let mint = || submissions.iter().map(new).collect::<Result<Vec<_>, _>>();
+        for _ in 1..MINT_MAX {
+            match self.store_new(mint()?).await {
+                // The shard that was chosen was given away meanwhile: another is chosen.
+                Err(Error::Elsewhere) => {}
+                stored => return stored,
+            }
+        }
+        self.store_new(mint()?).await
     }
 
     /// Wants a job stopped; returns when that is committed.

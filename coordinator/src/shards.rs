@@ -130,30 +130,30 @@ impl Keeper {
             let found = *trouble.borrow_and_update();
             let looked = match found {
                 Some(Trouble::Unknown(id)) if id == self.parts.holdings.id() => self.recover().await,
-                Some(Trouble::Fenced(id)) if id == self.parts.holdings.id() => self.look(clock::instant()).await,
                 // Of an id that we don't have any more: what was in flight under it is settled.
-                Some(_) => {
+                Some(Trouble::Unknown(id) | Trouble::Fenced(id)) if id != self.parts.holdings.id() => {
                     self.parts.commits.resume().await;
-                    Ok(())
+                    Ok(LOOK_EVERY)
                 }
-                None => self.look(clock::instant()).await,
+                Some(_) | None => self.look(clock::instant()).await,
             };
-            wait = if looked.is_ok() { LOOK_EVERY } else { RECOVERY_RETRY };
-            if let Err(error) = looked {
+            wait = looked.unwrap_or_else(|error| {
                 tracing::warn!(%error, "looking after the shards");
-            }
+                RECOVERY_RETRY
+            });
         }
         self.leave().await;
     }
 
     /// Renews the lease and brings what is held here to what the store says, then carries out our part of the plan.
-    async fn look(&mut self, sent: Instant) -> Result<(), Error> {
+    /// Returns how soon to look again.
+    async fn look(&mut self, sent: Instant) -> Result<Duration, Error> {
         let id = self.parts.holdings.id();
         let renewal = tokio::time::timeout(RENEW_WITHIN, self.parts.store.renew(id));
         let renewed = renewal.await.unwrap_or_else(|_| Err(Error::Unavailable("the renewal took too long".to_owned())));
         let cluster = match renewed {
             Ok(cluster) => cluster,
-            Err(Error::Fenced) => return self.join_anew().await,
+            Err(Error::Fenced) => return self.join_anew().await.map(|()| Duration::ZERO),
             Err(error) => {
                 self.steady_since = None;
                 self.fall_silent().await;
@@ -168,11 +168,11 @@ impl Keeper {
         let Plan { bury, take, give } = plan(&cluster, id);
         self.enter([missing, take].concat()).await?;
         self.parts.intake.serve_shards(&self.parts.holdings.shards()).await;
-        self.bury(&bury).await?;
         for (to, shards) in give {
             self.give(to, shards).await?;
         }
-        Ok(())
+        // What the dead had is dealt at once.
+        Ok(if self.bury(&bury).await? { Duration::ZERO } else { LOOK_EVERY })
     }
 
     fn renewed(&mut self, sent: Instant, cluster: &Cluster) {
@@ -274,17 +274,17 @@ impl Keeper {
         Ok(())
     }
 
-    /// Buries coordinators whose lease has ended, once our own has run for long enough.
-    async fn bury(&self, expired: &[CoordinatorId]) -> Result<(), Error> {
+    /// Buries coordinators whose lease has ended, once our own has run for long enough; whether it did.
+    async fn bury(&self, expired: &[CoordinatorId]) -> Result<bool, Error> {
         let steady = self.steady_since.is_some_and(|since| clock::instant().duration_since(since) >= STEADY);
         if expired.is_empty() || !steady {
-            return Ok(());
+            return Ok(false);
         }
         tracing::warn!(?expired, "coordinators have died: their shards are taken over");
         self.parts.store.bury(self.parts.holdings.id(), expired).await?;
         fault::point("shards.buried");
         self.parts.bus.hint(Hint::Shards);
-        Ok(())
+        Ok(true)
     }
 
     /// Our row is gone: another has taken our shards over, or will. We begin anew under another id, without any.
@@ -305,7 +305,7 @@ impl Keeper {
     /// Takes the shards over from ourselves under a new id: that waits for the lost batch or fences it, and only then are
     /// the numbers and the live attempts read. What the lost batch may have committed was announced to nobody: the
     /// publisher, the timekeeper and the registries are told before the next batch begins.
-    async fn recover(&mut self) -> Result<(), Error> {
+    async fn recover(&mut self) -> Result<Duration, Error> {
         // A try that fails halfway is gone on with under the same id.
         let fresh = self.member();
         let member = self.successor.get_or_insert(fresh).clone();
@@ -321,7 +321,7 @@ impl Keeper {
                 return Err(error);
             }
         }
-        Ok(())
+        Ok(LOOK_EVERY)
     }
 
     async fn succeed(&mut self, member: &Member) -> Result<(), Error> {
