@@ -212,9 +212,8 @@ async fn execute(
         &e.kind as _,
         &e.data,
     );
-    let answer = statement.fetch_all(connection).await?;
-    let row = |row| Row { slot: row.slot, what: row.what, fence: row.fence, existing: row.existing };
-    Ok(answer.into_iter().map(row).collect())
+    let answer = statement.fetch_all(connection).await?.into_iter();
+    Ok(answer.map(|row| Row { slot: row.slot, what: row.what, fence: row.fence, existing: row.existing }).collect())
 }
 
 /// Moves cursors on, never back; those of shards that aren't `owner`'s are passed over.
