@@ -12,7 +12,7 @@ use shared::time::Time;
 use shared::view::JobView;
 
 use super::{JOBS, event, list, print_document, read};
-use crate::args::job::Output;
+use crate::args::api::Output;
 use crate::client::{Client, with_query};
 use crate::exit::Error;
 use crate::terminal::{escaped, print};
