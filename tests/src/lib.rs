@@ -11,5 +11,6 @@ pub mod postgres;
 pub mod process;
 pub mod repo;
 pub mod scripted;
+pub mod server;
 pub mod wait;
 pub mod windlass;

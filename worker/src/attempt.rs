@@ -22,6 +22,7 @@ use tokio::time::{sleep, timeout};
 use crate::Config;
 use crate::checkout::Git;
 use crate::keeper::cgroup::Cgroup;
+use crate::keeper::lifeline::Lifeline;
 use crate::keeper::{Command, Keeper};
 use crate::output::Log;
 use crate::output::mask::Forms;
@@ -51,6 +52,8 @@ pub struct Attempt {
     pub granted: Instant,
     /// Its entry in the spool.
     pub entry: Entry,
+    /// Where it must not outlive its lease.
+    pub lifeline: Option<Arc<Lifeline>>,
     pub directories: Directories,
     pub log: Log,
     /// Has room for [`PROGRESS_MAX`] reports.

@@ -26,6 +26,7 @@ pub use protocol::{Command, Event, Text};
 use protocol::{Incoming, Order, frame};
 
 pub mod cgroup;
+pub mod lifeline;
 mod process;
 mod protocol;
 pub mod tree;
