@@ -99,6 +99,15 @@ pub enum Service {
 }
 
 impl Address {
+    /// The worker that speaks, or is spoken to.
+    pub fn worker(self) -> Option<WorkerId> {
+        match self {
+            Self::Enrol => None,
+            Self::Hello(worker) | Self::Control(worker) => Some(worker),
+            Self::Report(_, worker) | Self::Heartbeat(_, worker) | Self::Log(_, worker) => Some(worker),
+        }
+    }
+
     /// Who answers for it.
     pub fn service(self) -> Service {
         match self {

@@ -36,6 +36,12 @@ impl Time {
         Self(self.0.saturating_add(micros)).min(Self::MAX)
     }
 
+    /// The time that much earlier.
+    pub fn minus(self, period: Period) -> Self {
+        let micros = i64::try_from(period.millis().saturating_mul(1000)).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(micros))
+    }
+
     /// How long after `earlier` this is; zero when it isn't later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
