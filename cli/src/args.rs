@@ -16,6 +16,9 @@ use shared::time::Period;
 use crate::exit::Error;
 use crate::terminal;
 
+pub mod admin;
+pub mod api;
+pub mod cluster;
 pub mod job;
 
 /// Windlass coordinates build and deploy jobs.
@@ -38,6 +41,21 @@ pub enum Command {
     /// Submit, follow and stop jobs through the HTTP API.
     #[command(after_help = job::EXAMPLES)]
     Job(job::JobArgs),
+    /// One coordinator of a cluster: owns jobs and serves the API, on Postgres and NATS.
+    #[command(after_help = cluster::COORDINATOR_EXAMPLES)]
+    Coordinator(cluster::CoordinatorArgs),
+    /// One worker of a cluster: runs jobs on this host.
+    #[command(after_help = cluster::WORKER_EXAMPLES)]
+    Worker(cluster::WorkerArgs),
+    /// Bring the cluster's database up to date, and do nothing else.
+    #[command(after_help = cluster::MIGRATE_EXAMPLES)]
+    Migrate,
+    /// List, pause, resume and drain the workers of a cluster.
+    #[command(after_help = admin::WORKERS_EXAMPLES)]
+    Workers(admin::WorkersArgs),
+    /// Make tokens.
+    #[command(after_help = admin::TOKEN_EXAMPLES)]
+    Token(admin::TokenArgs),
     /// Print the completions of a shell.
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions { shell: Shell },

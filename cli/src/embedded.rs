@@ -56,7 +56,14 @@ impl Embedded {
         let store = SqliteStore::open(&database).await.with_context(|| format!("opening {}", database.display()))?;
         let store: Arc<dyn Store> = Arc::new(store);
         let bus = Arc::new(LocalBus::default());
-        let coordinator = match Coordinator::start(Arc::clone(&store), Arc::<LocalBus>::clone(&bus), keys).await {
+        let coordinator = match Coordinator::start(coordinator::Config {
+            store: Arc::clone(&store),
+            bus: Arc::<LocalBus>::clone(&bus),
+            keys,
+            address: String::new(),
+        })
+        .await
+        {
             Ok(coordinator) => coordinator,
             Err(error) => {
                 store.close().await;

@@ -17,6 +17,8 @@ use shared::time::Time;
 
 /// A lease that doesn't end: the embedded store's, whose lock on the data directory is the lease.
 const FOREVER: u64 = u64::MAX;
+/// Marks the epoch of a shard that is being given away: it is still ours, and takes nothing new.
+const CLOSED: u64 = 1 << 63;
 
 /// See the module.
 pub struct Holdings {
@@ -24,6 +26,8 @@ pub struct Holdings {
     epochs: Vec<AtomicU64>,
     owned: RwLock<Arc<[Shard]>>,
     /// When the lease lapses, in microseconds after `base`.
+    ends: AtomicU64,
+    /// How often it has lapsed.
     lapses: AtomicU64,
     /// What the database's clock is ahead of ours, where ours is microseconds after `base`.
     ahead: AtomicI64,
@@ -59,6 +63,7 @@ impl Holdings {
         Self {
             epochs: Shard::all().map(|_| AtomicU64::new(0)).collect(),
             owned: RwLock::new(Arc::from([])),
+            ends: AtomicU64::new(0),
             lapses: AtomicU64::new(0),
             ahead: AtomicI64::new(clock::now().micros()),
             told: AtomicI64::new(0),
@@ -76,12 +81,24 @@ impl Holdings {
     /// The epoch at which the shard is owned; none where it isn't, or where the lease has lapsed.
     pub fn epoch(&self, shard: Shard) -> Option<Epoch> {
         let epoch = self.epochs.get(usize::from(shard.number()))?.load(Ordering::Acquire);
-        (epoch > 0 && self.is_alive()).then_some(Epoch(epoch))
+        (epoch > 0 && epoch & CLOSED == 0 && self.is_alive()).then_some(Epoch(epoch))
+    }
+
+    /// Whether the shard is owned at that epoch, whether or not the lease has lapsed: as far as is known here.
+    pub fn owns(&self, shard: Shard, epoch: Epoch) -> bool {
+        self.epochs
+            .get(usize::from(shard.number()))
+            .is_some_and(|known| known.load(Ordering::Acquire) & !CLOSED == epoch.0)
     }
 
     /// Whether the lease runs.
     pub fn is_alive(&self) -> bool {
-        self.micros() < self.lapses.load(Ordering::Acquire)
+        self.micros() < self.ends.load(Ordering::Acquire)
+    }
+
+    /// How often the lease had lapsed when it was renewed.
+    pub fn lapses(&self) -> u64 {
+        self.lapses.load(Ordering::Acquire)
     }
 
     /// Every shard that is owned, whether or not the lease has lapsed, in order.
@@ -121,6 +138,13 @@ impl Holdings {
         self.list();
     }
 
+    /// These are being given away: they are still ours, and take nothing new.
+    pub(crate) fn close(&self, shards: &[Shard]) {
+        for place in shards.iter().filter_map(|shard| self.epochs.get(usize::from(shard.number()))) {
+            place.fetch_or(CLOSED, Ordering::AcqRel);
+        }
+    }
+
     /// These are not ours any more.
     pub(crate) fn lose(&self, lost: &[Shard]) {
         for shard in lost {
@@ -132,8 +156,10 @@ impl Holdings {
     /// The lease was renewed: the request for it was sent at `sent`, the answer came at `heard` and said that it was `now`
     /// by the database's clock. It lapses `ttl` after it was sent, or never.
     pub(crate) fn renewed(&self, sent: Instant, heard: Instant, now: Time, ttl: Option<Duration>) {
-        let lapses = ttl.map_or(FOREVER, |ttl| self.at(sent + ttl));
-        self.lapses.store(lapses, Ordering::Release);
+        if !self.is_alive() {
+            self.lapses.fetch_add(1, Ordering::AcqRel);
+        }
+        self.ends.store(ttl.map_or(FOREVER, |ttl| self.at(sent + ttl)), Ordering::Release);
         // The database looked at its clock somewhere between the two; the middle errs the least.
         let middle = self.at(sent).midpoint(self.at(heard));
         self.ahead.store(now.micros().saturating_sub(i64::try_from(middle).unwrap_or(i64::MAX)), Ordering::Release);
@@ -141,8 +167,13 @@ impl Holdings {
 
     /// The coordinator writes under that id from now on. Its lease begins with the next renewal.
     pub(crate) fn rename(&self, id: CoordinatorId) {
-        self.lapses.store(0, Ordering::Release);
+        self.lapse();
         self.id.send_replace(id);
+    }
+
+    /// The lease ends here and now, until the next renewal.
+    pub(crate) fn lapse(&self) {
+        self.ends.store(0, Ordering::Release);
     }
 
     /// Where the owners are.
@@ -234,7 +265,11 @@ mod tests {
         assert_eq!(holdings.route(shard(0)), Route::Nowhere);
         holdings.gain(&[(shard(1), Epoch(2))]);
         assert_eq!(holdings.route(shard(1)), Route::Here);
+        holdings.close(&[shard(1)]);
+        assert!(matches!(holdings.route(shard(1)), Route::To(_)), "it takes nothing new");
+        assert!(holdings.owns(shard(1), Epoch(2)), "what is committed is still published");
         holdings.lose(&[shard(1)]);
+        assert!(!holdings.owns(shard(1), Epoch(2)));
         assert!(matches!(holdings.route(shard(1)), Route::To(_)));
     }
 }

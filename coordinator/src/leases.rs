@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use shared::id::{Attempt, Instance, JobId, WorkerId};
+use shared::id::{Attempt, Instance, JobId, Shard, WorkerId};
 use shared::job::{Job, State, StopOrder};
 use shared::time::{Period, Time};
 
@@ -43,15 +43,13 @@ impl Held {
 #[derive(Debug)]
 pub struct Leases {
     by_job: HashMap<JobId, (Held, Instant)>,
-    /// The last instance that each worker announced.
-    instances: HashMap<WorkerId, Instance>,
     looked: Instant,
 }
 
 impl Leases {
     /// No lease, looked at `now`.
     pub fn new(now: Instant) -> Self {
-        Self { by_job: HashMap::new(), instances: HashMap::new(), looked: now }
+        Self { by_job: HashMap::new(), looked: now }
     }
 
     /// Notes who holds a job's attempt; a fresh hold gets a full lease.
@@ -102,23 +100,28 @@ impl Leases {
         let stood_still = now.duration_since(self.looked) > STOOD_STILL;
         self.looked = now;
         if stood_still {
-            for (_, heard) in self.by_job.values_mut() {
-                *heard = now;
-            }
+            self.begin_anew(now);
         }
         let late = |heard: &Instant| now.duration_since(*heard) >= LEASE;
         self.by_job.iter().filter(|(_, (_, heard))| late(heard)).map(|(job, (held, _))| (*job, held.attempt)).collect()
     }
 
-    /// A worker announced its instance.
-    pub fn announce(&mut self, worker: WorkerId, instance: Instance) {
-        self.instances.insert(worker, instance);
+    /// Begins every lease anew in full: there was a time in which no worker could have been heard.
+    pub fn begin_anew(&mut self, now: Instant) {
+        for (_, heard) in self.by_job.values_mut() {
+            *heard = now;
+        }
     }
 
-    /// The attempts that an earlier instance of their worker holds: it was started anew, so they are gone. A grant that
-    /// was under way when the new one was announced is found by asking again.
-    pub fn left_behind(&self) -> Vec<(JobId, Attempt)> {
-        let left = |held: &Held| self.instances.get(&held.worker).is_some_and(|instance| *instance != held.instance);
+    /// Forgets the leases of shards that aren't ours any more.
+    pub fn forget(&mut self, shards: &[Shard]) {
+        self.by_job.retain(|job, _| !shards.contains(&job.shard()));
+    }
+
+    /// The attempts that an earlier instance of their worker holds than the one that `announced` knows: it was started
+    /// anew, so they are gone. A grant that was under way when the new one was announced is found by asking again.
+    pub fn left_behind(&self, announced: impl Fn(WorkerId) -> Option<Instance>) -> Vec<(JobId, Attempt)> {
+        let left = |held: &Held| announced(held.worker).is_some_and(|instance| instance != held.instance);
         self.by_job.iter().filter(|(_, (held, _))| left(held)).map(|(job, (held, _))| (*job, held.attempt)).collect()
     }
 }
@@ -197,6 +200,16 @@ mod tests {
     }
 
     #[test]
+    fn after_a_break_every_lease_begins_anew_and_a_lost_shard_has_none() {
+        let mut story = Story::with_one_attempt();
+        story.pass(14);
+        story.leases.begin_anew(story.now);
+        assert_eq!(story.pass(14), []);
+        story.leases.forget(&[story.job.shard()]);
+        assert_eq!(story.pass(5), []);
+    }
+
+    #[test]
     fn a_transition_of_the_same_attempt_does_not_renew_its_lease() {
         let mut story = Story::with_one_attempt();
         story.pass(10);
@@ -219,12 +232,12 @@ mod tests {
     #[test]
     fn a_worker_that_was_started_anew_leaves_its_old_attempts_behind_also_late_ones() {
         let mut story = Story::with_one_attempt();
-        story.leases.announce(story.held.worker, story.held.instance);
-        assert_eq!(story.leases.left_behind(), []);
-        story.leases.announce(story.held.worker, Instance(clock::random_uuid()));
-        assert_eq!(story.leases.left_behind(), [(story.job, Attempt(1))]);
+        let (same, anew) = (story.held.instance, Instance(clock::random_uuid()));
+        assert_eq!(story.leases.left_behind(|_| None), []);
+        assert_eq!(story.leases.left_behind(|_| Some(same)), []);
+        assert_eq!(story.leases.left_behind(|_| Some(anew)), [(story.job, Attempt(1))]);
         let late = JobId::from(clock::random_uuid());
         story.leases.set(late, Some(story.held), story.now);
-        assert_eq!(story.leases.left_behind().len(), 2);
+        assert_eq!(story.leases.left_behind(|_| Some(anew)).len(), 2);
     }
 }

@@ -12,7 +12,7 @@ use tokio::sync::broadcast;
 
 use shared::bus::{Bus, Hint};
 use shared::clock;
-use shared::id::{Actor, Attempt, JobId, Seq, Shard};
+use shared::id::{Actor, Attempt, JobId, Seq};
 use shared::job::{self, Cancel, Command, Event, Job, StateName};
 use shared::log::Line;
 use shared::secret::Secrets;
@@ -20,8 +20,10 @@ use shared::spec::{JobSpec, Submission};
 use shared::time::Period;
 
 use crate::committer::{self, Commits};
+use crate::holdings::Holdings;
 use crate::publisher::Publisher;
 use crate::registry::Jobs;
+use crate::roster::Roster;
 use crate::store::{self, Filter, IdempotencyKey, NewJob, Store, Submitted, Written};
 use crate::supervisor;
 use crate::timekeeper::Timekeeper;
@@ -31,6 +33,8 @@ use crate::vault::Vault;
 const IDEMPOTENCY: Period = Period::from_secs(24 * 60 * 60);
 /// What a caller is told to wait at a bound, or when the store doesn't answer.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How often a submission is given ids at most: each time a shard is given away before it is stored, it gets others.
+const MINT_MAX: u32 = 3;
 /// A watcher looks again after this long, also without a hint.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// How many ids a cancel by filter reads at once, and how many of these cancels are under way at once.
@@ -56,6 +60,10 @@ pub enum Error {
     /// A bound is reached.
     #[error("too much is under way")]
     Busy { retry_after: Duration },
+    /// This coordinator doesn't own the job's shard, or, for a submission, owns none: nothing was done, and whoever
+    /// [`Holdings::route`] names can do it.
+    #[error("another coordinator owns the job's shard")]
+    Elsewhere,
     /// The store or the owner doesn't answer; the outcome may be unknown, and the call can be repeated.
     #[error("not available right now")]
     Unavailable { retry_after: Duration },
@@ -94,7 +102,7 @@ pub enum LogState {
 /// The service; clones are the same one.
 #[derive(Clone)]
 pub struct Service {
-    parts: Arc<Parts>,
+    pub(crate) parts: Arc<Parts>,
 }
 
 /// What the service works with.
@@ -106,7 +114,8 @@ pub(crate) struct Parts {
     pub vault: Arc<Vault>,
     pub publisher: Addr<Publisher>,
     pub timekeeper: Addr<Timekeeper>,
-    pub shards: Vec<Shard>,
+    pub holdings: Arc<Holdings>,
+    pub roster: Arc<Roster>,
     pub stopping: AtomicBool,
 }
 
@@ -122,8 +131,16 @@ impl Service {
 
     /// Stores new jobs, all or none; returns one answer for each, in order.
     pub async fn submit(&self, by: &Actor, submissions: Vec<Submission>) -> Result<Vec<Accepted>, Error> {
-        let jobs = submissions.into_iter().map(|submission| self.new_job(by, submission, None));
-        self.store_new(jobs.collect::<Result<_, _>>()?).await
+        let new = |submission: &Submission| self.new_job(by, submission.clone(), None);
+        let mint = || submissions.iter().map(new).collect::<Result<Vec<_>, _>>();
+        for _ in 1..MINT_MAX {
+            match self.store_new(mint()?).await {
+                // The shard that was chosen was given away meanwhile: another is chosen.
+                Err(Error::Elsewhere) => {}
+                stored => return stored,
+            }
+        }
+        self.store_new(mint()?).await
     }
 
     /// Wants a job stopped; returns when that is committed.
@@ -214,7 +231,11 @@ impl Service {
             Some(told) => format!("{} of its {} parts are missing", told.log.chunks - stored, told.log.chunks),
             None => "its worker was lost before it told how long the log is".to_owned(),
         };
-        if clock::now().since(finished) < LOG_LATE { Ok(LogState::Growing) } else { Ok(LogState::Gap(missing)) }
+        if self.parts.holdings.now().since(finished) < LOG_LATE {
+            Ok(LogState::Growing)
+        } else {
+            Ok(LogState::Gap(missing))
+        }
     }
 
     /// Waits for changes of a job, from now on.
@@ -226,6 +247,9 @@ impl Service {
     pub async fn ready(&self) -> Result<(), Error> {
         self.open()?;
         let Parts { jobs, publisher, timekeeper, .. } = &*self.parts;
+        if !self.parts.holdings.is_alive() {
+            return Err(Error::Unavailable { retry_after: RETRY_AFTER });
+        }
         if !(jobs.are_reachable() && publisher.connected() && timekeeper.connected()) {
             tracing::error!("an actor died: the process must be started again");
             return Err(Error::Unavailable { retry_after: RETRY_AFTER });
@@ -242,10 +266,11 @@ impl Service {
     fn new_job(&self, by: &Actor, submission: Submission, retry_of: Option<JobId>) -> Result<NewJob, Error> {
         self.open()?;
         let Submission { spec, secrets, idempotency_key, hash } = submission;
-        let (now, random) = (clock::now(), clock::random::<12>());
+        let (now, random) = (self.parts.holdings.now(), clock::random::<12>());
         let [.., high, low] = random;
-        let chosen = usize::from(u16::from_be_bytes([high, low])).checked_rem(self.parts.shards.len());
-        let shard = chosen.and_then(|chosen| self.parts.shards.get(chosen)).ok_or(Error::Internal)?;
+        let shards = self.parts.holdings.shards();
+        let chosen = usize::from(u16::from_be_bytes([high, low])).checked_rem(shards.len());
+        let shard = chosen.and_then(|chosen| shards.get(chosen)).ok_or(Error::Elsewhere)?;
         let id = JobId::mint(*shard, now, *random.first_chunk().ok_or(Error::Internal)?);
         let secrets = self.parts.vault.encrypt(id, &secrets).map_err(internal)?;
         let transition = job::submit(id, Arc::new(spec), secrets.is_some(), retry_of, by.clone(), now);
@@ -325,9 +350,8 @@ impl From<committer::Error> for Error {
         match error {
             committer::Error::Busy => Self::Busy { retry_after: RETRY_AFTER },
             committer::Error::Refused(why) => internal(why),
-            committer::Error::Unavailable | committer::Error::Unknown | committer::Error::Fenced => {
-                Self::Unavailable { retry_after: RETRY_AFTER }
-            }
+            committer::Error::Elsewhere => Self::Elsewhere,
+            committer::Error::Unavailable | committer::Error::Unknown => Self::Unavailable { retry_after: RETRY_AFTER },
         }
     }
 }
@@ -337,6 +361,7 @@ impl From<supervisor::Error> for Error {
         match error {
             supervisor::Error::Unknown => Self::NotFound,
             supervisor::Error::Refused(rejection) => Self::Conflict(rejection.to_string()),
+            supervisor::Error::Elsewhere => Self::Elsewhere,
             supervisor::Error::Busy => Self::Busy { retry_after: RETRY_AFTER },
             supervisor::Error::Unavailable => Self::Unavailable { retry_after: RETRY_AFTER },
             supervisor::Error::Internal => Self::Internal,

@@ -19,7 +19,7 @@ pub mod sqlite;
 mod ownership;
 mod roster;
 
-pub use ownership::{Cluster, Member, OwnedShard, Ownership};
+pub use ownership::{Cluster, LEASE_TTL, Member, OwnedShard, Ownership};
 pub use roster::{Enrolled, NewWorker, ROSTER_MAX, Roster, Seen, Token, TokenKind, Worker};
 
 /// The most tag sets that are known at a time: each is one consumer per priority on the bus.

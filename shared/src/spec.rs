@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use crate::secret::Secrets;
 use crate::time::{Period, Time};
 
+pub mod document;
 mod grammar;
 mod parse;
 pub mod reader;

@@ -10,5 +10,6 @@ pub mod played;
 pub mod process;
 pub mod repo;
 pub mod scripted;
+pub mod server;
 pub mod wait;
 pub mod windlass;

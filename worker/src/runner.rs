@@ -124,7 +124,7 @@ async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders) {
         Err(error) => failed(error, entry.clone(), site.config.adopts).await,
     };
     let summary = log.finish();
-    tracing::info!(%job, %attempt, ?end, "attempt ends");
+    tracing::info!(%job, %attempt, %end, "attempt ends");
     let outcome = Outcome { end: end.clone(), log: summary.clone() };
     site.spooled(move |spool| spool.put(&Entry { outcome: Some(outcome), ..entry })).await;
     let removing = tokio::task::spawn_blocking(move || directories.remove());

@@ -168,6 +168,9 @@ impl Problem {
     }
 }
 
+/// What a caller is told to wait where a shard's owner can't be reached.
+const OWNER_RETRY_AFTER: Duration = Duration::from_secs(1);
+
 impl From<service::Error> for Problem {
     fn from(error: service::Error) -> Self {
         use service::Error as E;
@@ -178,6 +181,8 @@ impl From<service::Error> for Problem {
             E::KeyReused(index) => Self::refused(&format!("jobs[{index}].idempotency_key"), detail),
             E::TooManyTagSets(index) => Self::too_many_tag_sets(&format!("jobs[{index}].tags")),
             E::Busy { retry_after } => Self::busy(&detail, retry_after),
+            // Whoever can, passes the request on; this is what is left when nobody could be reached.
+            E::Elsewhere => Self::plain(StatusCode::SERVICE_UNAVAILABLE, detail).after(OWNER_RETRY_AFTER),
             E::Unavailable { retry_after } => Self::plain(StatusCode::SERVICE_UNAVAILABLE, detail).after(retry_after),
             E::Internal => Self::internal(),
         }

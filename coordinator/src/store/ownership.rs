@@ -3,12 +3,17 @@
 //!
 //! In the embedded store the lock on the data directory is the lease: there is one coordinator, whose row doesn't expire.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use shared::id::{CoordinatorId, Epoch, Shard, ShardSeq};
 use shared::time::Time;
 
 use super::Error;
+
+/// How long a coordinator lives without a renewal, where its lease ends at all: 3 s. It renews every second.
+pub const LEASE_TTL: Duration = Duration::from_secs(3);
 
 /// The verbs by which shards change hands. Each is one transaction, unless it says otherwise.
 #[async_trait]
@@ -57,6 +62,8 @@ pub struct Member {
 pub struct Cluster {
     /// The database's clock.
     pub now: Time,
+    /// How long a renewal holds, from when it was sent; none where the lease doesn't end.
+    pub ttl: Option<Duration>,
     /// Every coordinator that has a row, in the order of their ids, and whether its lease has ended.
     pub members: Vec<(Member, bool)>,
     /// Every shard, in order: who owns it, whether or not that one's row is there, and at which epoch.

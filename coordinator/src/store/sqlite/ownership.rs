@@ -30,7 +30,7 @@ pub(super) async fn renew(readers: &SqlitePool, id: CoordinatorId) -> Result<Clu
     };
     let shards = rows.iter().map(owned).collect::<Result<_, Error>>()?;
     let myself = Member { id, address: String::new(), format: 0 };
-    Ok(Cluster { now: clock::now(), members: vec![(myself, false)], shards })
+    Ok(Cluster { now: clock::now(), ttl: None, members: vec![(myself, false)], shards })
 }
 
 pub(super) async fn take_over(
@@ -61,7 +61,7 @@ pub(super) async fn take_over(
 pub(super) async fn succeed(connection: &mut SqliteConnection, old: CoordinatorId, new: Member) -> Result<(), Error> {
     let id = new.id;
     // Where somebody else has joined meanwhile, the directory's lock was lost: nothing may be taken from that one.
-    let others = sqlx::query("SELECT 1 FROM coordinators WHERE id <> ?1").bind(old.0);
+    let others = sqlx::query("SELECT 1 FROM coordinators WHERE id NOT IN (?1, ?2)").bind(old.0).bind(id.0);
     if others.fetch_optional(&mut *connection).await?.is_some() {
         return Err(Error::Fenced);
     }
