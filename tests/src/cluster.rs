@@ -6,6 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use base64::Engine;
@@ -13,12 +14,14 @@ use base64::engine::general_purpose::STANDARD;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use shared::clock;
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, Connection, Row};
 use tempfile::TempDir;
 
 use crate::dev::DEADLINE;
 use crate::http::{Answer, Client};
 use crate::nats::{Nats, Version};
-use crate::postgres::Postgres;
+use crate::postgres::{Durability, Postgres};
 use crate::server::Server;
 use crate::wait::eventually;
 use crate::windlass::windlass;
@@ -36,11 +39,17 @@ pub struct Cluster {
     pub coordinators: Vec<Coordinator>,
     pub workers: Vec<Worker>,
     pub nats: Nats,
-    pub postgres: Postgres,
+    pub postgres: Database,
     keys: String,
     place: TempDir,
     _turn: MutexGuard<'static, ()>,
 }
+
+/// A Postgres server of the cluster's own, and its database.
+pub struct Database(Postgres);
+
+/// The database's name.
+const NAME: &str = "windlass";
 
 /// One coordinator.
 pub struct Coordinator {
@@ -82,7 +91,7 @@ impl Cluster {
             coordinators: Vec::new(),
             workers: Vec::new(),
             nats,
-            postgres: Postgres::start(),
+            postgres: Database::start(),
             keys,
             place: tempfile::tempdir().expect("a temporary directory"),
             _turn: turn,
@@ -294,6 +303,55 @@ impl Cluster {
     }
 }
 
+impl Database {
+    fn start() -> Self {
+        let server = Postgres::start(Durability::NoFsync);
+        server.execute("postgres", &format!("CREATE DATABASE {NAME}")).expect("a database");
+        Self(server)
+    }
+
+    pub fn url(&self) -> String {
+        self.0.url(NAME)
+    }
+
+    pub fn stop(&self) {
+        self.0.stop();
+    }
+
+    pub fn start_again(&self) {
+        self.0.start_again();
+    }
+
+    /// What a query returns, each value as text and NULL as nothing.
+    pub fn rows(&self, query: &str) -> Vec<Vec<String>> {
+        let (url, query) = (self.url(), query.to_owned());
+        let asking = thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async move {
+                let mut session = PgConnection::connect(&url).await.expect("a session");
+                let rows = sqlx::raw_sql(AssertSqlSafe(query.clone())).fetch_all(&mut session).await;
+                let rows = rows.unwrap_or_else(|error| panic!("{query}: {error}"));
+                session.close().await.expect("the session's end");
+                rows.iter().map(texts).collect()
+            })
+        });
+        asking.join().expect("the rows")
+    }
+
+    /// All that is stored, as text.
+    pub fn dump(&self) -> Vec<u8> {
+        let tables = self.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1");
+        let table =
+            |name: &String| self.rows(&format!("SELECT row_to_json(t)::text FROM {name} t")).concat().join("\n");
+        tables.iter().flatten().map(table).collect::<Vec<_>>().join("\n").into_bytes()
+    }
+}
+
+fn texts(row: &PgRow) -> Vec<String> {
+    let text = |at| row.try_get_raw(at).ok().and_then(|value| value.as_str().ok().map(str::to_owned));
+    (0..row.len()).map(|at| text(at).unwrap_or_default()).collect()
+}
+
 impl Worker {
     /// Ends it with SIGKILL.
     pub fn kill(&mut self) {
@@ -323,7 +381,12 @@ impl Worker {
     }
 }
 
-fn worker_started(name: &str, data_dir: &std::path::Path, settings: &[(String, String)], arguments: &[String]) -> Server {
+fn worker_started(
+    name: &str,
+    data_dir: &std::path::Path,
+    settings: &[(String, String)],
+    arguments: &[String],
+) -> Server {
     let mut command = windlass();
     command.arg("worker").args(arguments).env("WINDLASS_DATA_DIR", data_dir).env("HOME", data_dir);
     // Of two settings of one name the later one counts.
