@@ -7,6 +7,7 @@
 pub mod dev;
 pub mod http;
 pub mod played;
+pub mod postgres;
 pub mod process;
 pub mod repo;
 pub mod scripted;

@@ -149,7 +149,8 @@ mod tests {
 
     #[test]
     fn a_document_is_read_like_any_json() {
-        let text = r#" {"a": [1, -2, 0.5, 1e30, 18446744073709551615, "x\n\u00e9", true, null, {}, []], "b": {"a": 1}} "#;
+        let text =
+            r#" {"a": [1, -2, 0.5, 1e30, 18446744073709551615, "x\n\u00e9", true, null, {}, []], "b": {"a": 1}} "#;
         assert_eq!(read(text), Ok(serde_json::from_str(text).unwrap()));
         assert_eq!(read("7"), Ok(json!(7)));
     }
@@ -157,7 +158,10 @@ mod tests {
     #[test]
     fn every_key_that_stands_twice_is_named_by_its_path() {
         assert_eq!(doubled(r#"{"a": 1, "a": 1}"#), ["a"]);
-        assert_eq!(doubled(r#"{"steps": [{}, {"run": "a", "run": "b"}], "env": {"A": "1", "A": "2"}}"#), ["steps[1].run", "env.A"]);
+        assert_eq!(
+            doubled(r#"{"steps": [{}, {"run": "a", "run": "b"}], "env": {"A": "1", "A": "2"}}"#),
+            ["steps[1].run", "env.A"]
+        );
         assert_eq!(doubled(r#"[{"a": 1, "\u0061": 2}]"#), ["[0].a"]);
     }
 
