@@ -6,6 +6,7 @@
 
 pub mod dev;
 pub mod http;
+pub mod nats;
 pub mod played;
 pub mod postgres;
 pub mod process;

@@ -253,9 +253,8 @@ impl Bus for NatsBus {
 
     async fn withdraw(&self, offer: &Offer) -> Result<(), Error> {
         let line = self.usable()?;
-        let filter = serde_json::json!({ "filter": subjects::offer(offer) });
-        let purged = jetstream::api(line, &format!("STREAM.PURGE.{}", subjects::OFFERS), &filter).await;
-        purged.map(drop).map_err(|error| self.fault(error, 0))
+        let deleted = jetstream::delete(line, subjects::OFFERS, &subjects::offer(offer)).await;
+        deleted.map_err(|error| self.fault(error, 0))
     }
 
     async fn take(&self, lanes: &[Lane], most: usize, wait: Duration) -> Result<Vec<Delivery>, Error> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::line::{Line, Unanswered};
 
@@ -21,6 +21,8 @@ const NO_CONSUMER: u64 = 10014;
 const NO_JETSTREAM: [u64; 2] = [10039, 10076];
 /// "Message size exceeds maximum allowed".
 const MESSAGE_TOO_LARGE: u64 = 10054;
+/// "No message found", as an answer to a question for one and to its deletion.
+const NO_MESSAGE: [u64; 2] = [10037, 10057];
 /// A stream's own limit refuses a message. Which limit it is only its text says.
 const STREAM_LIMIT: u64 = 10077;
 const SUBJECT_LIMIT: &str = "maximum messages per subject exceeded";
@@ -44,6 +46,11 @@ impl Fault {
     /// Whether the consumer isn't there.
     pub fn is_no_consumer(&self) -> bool {
         self.err_code == NO_CONSUMER
+    }
+
+    /// Whether the message isn't there.
+    pub fn is_no_message(&self) -> bool {
+        NO_MESSAGE.contains(&self.err_code)
     }
 
     /// Whether JetStream is off for us.
@@ -93,6 +100,25 @@ pub async fn publish(line: &Line, subject: String, headers: Option<HeaderMap>, b
     match ack.get("stream") {
         Some(Value::String(_)) => Ok(()),
         _ => Err(Error::Garbled("no stream acknowledged the message".to_owned())),
+    }
+}
+
+/// Deletes the message of a subject from a stream that holds one at most, if it does.
+///
+/// It isn't purged: a server of 2.9 then counts all that waits at a consumer of such subjects as delivered, and nobody
+/// gets it any more.
+pub async fn delete(line: &Line, stream: &str, subject: &str) -> Result<(), Error> {
+    let asked = api(line, &format!("STREAM.MSG.GET.{stream}"), &json!({ "last_by_subj": subject })).await;
+    let sequence = match asked {
+        Err(Error::Refused(fault)) if fault.is_no_message() => return Ok(()),
+        found => found?.pointer("/message/seq").cloned(),
+    };
+    let Some(sequence) = sequence else { return Err(Error::Garbled("a message without its number".to_owned())) };
+    // One that has taken its place since has another number, and stays.
+    let request = json!({ "seq": sequence, "no_erase": true });
+    match api(line, &format!("STREAM.MSG.DELETE.{stream}"), &request).await {
+        Err(Error::Refused(fault)) if fault.is_no_message() => Ok(()),
+        deleted => deleted.map(drop),
     }
 }
 
