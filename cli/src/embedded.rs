@@ -22,12 +22,17 @@ use coordinator::service::Service;
 use coordinator::store::Store;
 use coordinator::store::sqlite::SqliteStore;
 use shared::bus::local::LocalBus;
+use shared::time::Period;
 use worker::Worker;
 
 use crate::data_dir::DataDir;
 
 /// Who has the directory's token, in the events that follow from its use.
 const API_USER: &str = "dev";
+/// What the worker is called, and the token that it enrols with.
+const WORKER_NAME: &str = "embedded";
+/// How long that token counts: it is used at once.
+const JOIN_WITHIN: Period = Period::from_secs(60);
 /// How long the API may take to stop: it gives the requests that it has taken five seconds itself.
 const API_STOP_MAX: Duration = Duration::from_secs(10);
 /// How long the worker may end and report its attempts: it limits itself to 30 s of grace and 10 s for the reports.
@@ -74,11 +79,16 @@ impl Embedded {
         Ok(Self { service, api: None, worker: None, coordinator: Some(coordinator), bus, dir })
     }
 
-    /// Starts the worker. Its own directories are below the data directory.
+    /// Starts the worker, which enrols where it never did. Its own directories are below the data directory.
     ///
     /// # Errors
     /// When it doesn't start.
     pub async fn work(&mut self, config: worker::Config) -> anyhow::Result<()> {
+        let mut config = worker::Config { name: WORKER_NAME.to_owned(), ..config };
+        if !worker::is_enrolled(&config.data_dir) {
+            let token = self.service.join_token(WORKER_NAME, Some(JOIN_WITHIN)).await;
+            config.join = Some(token.context("making a join token for the worker")?.text);
+        }
         let bus = Arc::<LocalBus>::clone(&self.bus);
         self.worker = Some(worker::start(config, bus).await.context("starting the worker")?);
         Ok(())

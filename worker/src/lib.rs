@@ -72,6 +72,9 @@ pub struct Config {
     pub tap: Option<Tap>,
     /// The program that runs [`keeper::main`] when its first argument is [`keeper::SUBCOMMAND`]: our own binary.
     pub keeper: PathBuf,
+    /// Whether this process takes in what loses its keeper, and ends it. Then nothing else that the process starts may
+    /// begin a session of its own: it would be taken for a job's.
+    pub adopts: bool,
     /// Called at the points of the work that are named there, so that a test can make them fail.
     #[cfg(feature = "faults")]
     pub faults: Option<fn(point: &str)>,
@@ -127,6 +130,7 @@ impl Config {
             base_env: Vec::new(),
             tap: None,
             keeper: PathBuf::from("/proc/self/exe"),
+            adopts: true,
             #[cfg(feature = "faults")]
             faults: None,
         }
@@ -160,6 +164,12 @@ pub fn is_enrolled(data_dir: &Path) -> bool {
 pub async fn start(config: Config, bus: Arc<dyn Bus>) -> Result<Worker, Error> {
     let slots = config.slots.clamp(1, SLOTS_MAX);
     let config = Arc::new(Config { slots, ..config });
+    keeper::rank::protect();
+    if config.adopts
+        && let Err(error) = keeper::orphans::adopt()
+    {
+        tracing::warn!(%error, "what loses its keeper can't be adopted");
+    }
     let Prepared { own, spool, work, left } = startup::prepare(&config).await?;
     let Enrolled { identity, start } = startup::identify(&config, &*bus, own).await?;
     let worker = identity.worker;

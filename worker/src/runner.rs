@@ -121,7 +121,7 @@ async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders) {
     };
     let end = match tokio::spawn(work.run()).await {
         Ok(end) => end,
-        Err(error) => failed(error, entry.clone()).await,
+        Err(error) => failed(error, entry.clone(), site.config.adopts).await,
     };
     let summary = log.finish();
     tracing::info!(%job, %attempt, %end, "attempt ends");
@@ -144,11 +144,9 @@ async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders) {
 }
 
 /// What becomes of an attempt whose work panicked: its keeper has gone with it, and what that kept is looked for.
-async fn failed(error: JoinError, entry: Entry) -> AttemptEnd {
+async fn failed(error: JoinError, entry: Entry, adopts: bool) -> AttemptEnd {
     tracing::error!(job = %entry.job, %error, "an attempt's work failed");
-    if let Err(error) = tokio::task::spawn_blocking(move || sweep::end(&[entry])).await {
-        tracing::error!(%error, "looking for what an attempt has left");
-    }
+    sweep::until_gone(entry, adopts).await;
     let message = "the worker failed at this attempt; its log says more".to_owned();
     AttemptEnd::Failed { failure: Failure::Internal { message } }
 }

@@ -115,10 +115,12 @@ impl PostgresStore {
         let retries = Arc::clone(&self.retries);
         let task = self.runtime.spawn(async move {
             fault::retried(verb, &retries, || {
-                let answer = tokio::time::timeout(connect::TURN_WITHIN + ANSWER_WITHIN, work());
-                async move { answer.await.unwrap_or_else(|_| Err(Fault::Told(lost(format!("{verb}: no answer in time"))))) }
-            })
-            .await
+                    let answer = tokio::time::timeout(connect::TURN_WITHIN + ANSWER_WITHIN, work());
+                    async move {
+                        answer.await.unwrap_or_else(|_| Err(Fault::Told(lost(format!("{verb}: no answer in time")))))
+                    }
+                })
+                .await
         });
         // It panicked, or the runtime ended.
         task.await.unwrap_or_else(|gone| Err(lost(gone.to_string())))

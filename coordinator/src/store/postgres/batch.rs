@@ -90,9 +90,7 @@ impl<'w> Plan<'w> {
         for (write, submission) in writes.iter().zip(0..) {
             places.push(match write {
                 Write::Change { from, transition } => Places::Change(columns.change(*from, transition, numbers)?),
-                Write::Submit(jobs) => {
-                    Places::Submission(place(&mut columns, submission, jobs, numbers, homeless)?)
-                }
+                Write::Submit(jobs) => Places::Submission(place(&mut columns, submission, jobs, numbers, homeless)?),
             });
         }
         Ok(Self { columns, writes, places })

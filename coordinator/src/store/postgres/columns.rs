@@ -155,13 +155,7 @@ impl Progress {
 }
 
 impl New {
-    fn push(
-        &mut self,
-        slot: i64,
-        submission: i32,
-        new: &NewJob,
-        hindrance: Option<&'static str>,
-    ) -> Result<(), Error> {
+    fn push(&mut self, slot: i64, submission: i32, new: &NewJob, hindrance: Option<&'static str>) -> Result<(), Error> {
         let (job, key) = (&new.transition.job, new.idempotency.as_ref());
         let spec = &job.spec;
         self.slot.push(slot);

@@ -152,8 +152,8 @@ async fn check_tables(connection: &mut PgConnection) -> Result<(), Fault> {
     let missing = migrator.iter().find(|known| applied.iter().all(|applied| applied.version != known.version));
     match missing.map(|missing| missing.version) {
         None => Ok(()),
-        Some(version) => {
-            Err(Fault::Told(Error::Corrupt(format!("the database lacks migration {version}: it has to be migrated first"))))
-        }
+        Some(version) => Err(Fault::Told(Error::Corrupt(format!(
+            "the database lacks migration {version}: it has to be migrated first"
+        )))),
     }
 }

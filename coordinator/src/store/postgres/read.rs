@@ -28,12 +28,7 @@ pub(super) async fn job(pool: PgPool, id: JobId) -> Result<Option<Job>, Fault> {
 }
 
 /// A state's phase is in the index; where a list wants no state, it goes through the ids.
-pub(super) async fn jobs(
-    pool: PgPool,
-    filter: Filter,
-    before: Option<JobId>,
-    limit: u32,
-) -> Result<Vec<Job>, Fault> {
+pub(super) async fn jobs(pool: PgPool, filter: Filter, before: Option<JobId>, limit: u32) -> Result<Vec<Job>, Fault> {
     let mut session = Session::of(&pool).await?;
     let label = filter.label.unzip();
     let rows = sqlx::query_as!(

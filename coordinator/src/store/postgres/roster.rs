@@ -232,7 +232,8 @@ pub(super) async fn tokens(pool: PgPool, now: Time) -> Result<Vec<Token>, Fault>
     let tokens = session.read(rows)?.into_iter().map(|row| {
         Ok(Token {
             id: TokenId(row.id),
-            kind: TokenKind::named(&row.kind).ok_or_else(|| Error::Corrupt(format!("kind: there is no {}", row.kind)))?,
+            kind: TokenKind::named(&row.kind)
+                .ok_or_else(|| Error::Corrupt(format!("kind: there is no {}", row.kind)))?,
             name: row.name,
             digest: row::digest("digest", &row.digest)?,
             created_at: row.created_at.0,
