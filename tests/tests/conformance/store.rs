@@ -10,6 +10,7 @@ mod changes;
 mod logs;
 mod ownership;
 mod postgres;
+mod postgres_alone;
 mod queries;
 mod roster;
 mod sqlite;
