@@ -18,6 +18,7 @@ use crate::job::{Event, Offer};
 use crate::wire::Lane;
 
 pub mod local;
+pub mod nats;
 
 /// Carries requests, offers, events and hints.
 #[async_trait]

@@ -5,10 +5,16 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, Command};
+use std::sync::OnceLock;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
 use std::time::Duration;
 
+use nix::sys::prctl;
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use uuid::Uuid;
@@ -31,6 +37,31 @@ impl Drop for Owned {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Starts a process that ends with ours, however we end.
+///
+/// # Panics
+/// When it can't be started.
+pub fn bound(mut command: Command) -> Owned {
+    // SAFETY: `prctl` is safe to call between `fork` and `exec`.
+    unsafe {
+        command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from));
+    }
+    let (answer, started) = sync_channel(1);
+    // The kernel tells the child when the thread that started it ends: a test's thread ends before its process does.
+    static STARTER: OnceLock<SyncSender<(Command, SyncSender<io::Result<Child>>)>> = OnceLock::new();
+    let starter = STARTER.get_or_init(|| {
+        let (orders, ordered) = sync_channel::<(Command, SyncSender<io::Result<Child>>)>(1);
+        thread::spawn(move || {
+            for (mut command, answer) in ordered {
+                let _ = answer.send(command.spawn());
+            }
+        });
+        orders
+    });
+    starter.send((command, answer)).expect("the thread that starts processes");
+    Owned(started.recv().expect("an answer").expect("the program starts"))
 }
 
 /// The environment entry that a mark is.

@@ -138,12 +138,7 @@ mod tests {
     #[test]
     fn a_process_is_read_whatever_its_name_is() {
         let line = b"77 (a) S 1) Z (b)) S 12 70 71 0 -1 4194304 1 2 3 4 5 6 7 8 20 0 1 0 4711 1000 1 1\n";
-        let expected = Stat {
-            zombie: false,
-            parent: Pid::from_raw(12),
-            session: Pid::from_raw(71),
-            started: 4711,
-        };
+        let expected = Stat { zombie: false, parent: Pid::from_raw(12), session: Pid::from_raw(71), started: 4711 };
         assert_eq!(parsed(line), Some(expected));
         let own = stat(getpid()).unwrap().unwrap();
         assert_eq!(own.session, getsid(None).unwrap());

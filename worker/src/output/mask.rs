@@ -383,7 +383,8 @@ mod tests {
         let value = "it's \"two\"\n$words\t\\ `and` more\u{e9}, (all)!";
         let forms = forms(&[value]).unwrap();
         let bash = |script: &str, locale: &str| {
-            let run = std::process::Command::new("bash").args(["-c", script]).env("V", value).env("LC_ALL", locale).output();
+            let run =
+                std::process::Command::new("bash").args(["-c", script]).env("V", value).env("LC_ALL", locale).output();
             run.ok().filter(|output| output.status.success()).map(|output| [output.stdout, output.stderr].concat())
         };
         let line = value.lines().next().unwrap();
