@@ -31,10 +31,10 @@ pub async fn a_takeover_takes_what_is_asked_for_alone(database: &dyn Database) {
     assert_eq!(owned.iter().map(|owned| owned.shard).collect::<Vec<_>>(), [shard(3), shard(9)]);
     let cluster = writer.store.renew(writer.id).await.unwrap();
     let theirs = cluster.shards.iter().filter(|(_, owner, _)| *owner == Some(writer.id));
-    assert_eq!(theirs.map(|(shard, _, epoch)| (*shard, *epoch)).collect::<Vec<_>>(), [
-        (shard(3), Epoch(1)),
-        (shard(9), Epoch(1))
-    ]);
+    assert_eq!(
+        theirs.map(|(shard, _, epoch)| (*shard, *epoch)).collect::<Vec<_>>(),
+        [(shard(3), Epoch(1)), (shard(9), Epoch(1))]
+    );
 }
 
 pub async fn each_new_owner_raises_every_epoch_by_one(database: &dyn Database) {

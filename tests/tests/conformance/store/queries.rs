@@ -139,9 +139,8 @@ pub async fn offers_are_those_of_queued_jobs_for_their_next_attempt(database: &d
     writer.grant(&jobs[3], worker()).await;
     let queued = [&jobs[0], &jobs[1], &jobs[4]].map(Job::offer);
     let all = all_shards();
-    let before = async |shards: &[Shard], before, after, limit| {
-        writer.store.offers(shards, before, after, limit).await.unwrap()
-    };
+    let before =
+        async |shards: &[Shard], before, after, limit| writer.store.offers(shards, before, after, limit).await.unwrap();
     let page = async |shards: &[Shard], after, limit| before(shards, at(1000), after, limit).await;
 
     assert_eq!(page(&all, None, 10).await, queued);

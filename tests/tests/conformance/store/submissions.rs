@@ -143,7 +143,10 @@ pub async fn of_two_submissions_at_once_under_one_key_one_makes_a_job(database: 
         let submission = |number| {
             let new = keyed_job(shard(number), &format!("k{round}"), 1, at(0));
             let id = new.transition.job.id;
-            (id, Arc::new(Batch { last: [(shard(number), ShardSeq(0))].into(), writes: vec![Write::Submit(vec![new])] }))
+            (
+                id,
+                Arc::new(Batch { last: [(shard(number), ShardSeq(0))].into(), writes: vec![Write::Submit(vec![new])] }),
+            )
         };
         let ((id, batch), (other_id, other_batch)) = (submission(2 * round), submission(2 * round + 1));
 

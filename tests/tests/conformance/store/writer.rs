@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use coordinator::store::{
-    Batch, Enrolled, Error, IdempotencyKey, Member, NewJob, NewWorker, Store, Submitted, Token, TokenKind, Write, Written,
+    Batch, Enrolled, Error, IdempotencyKey, Member, NewJob, NewWorker, Store, Submitted, Token, TokenKind, Write,
+    Written,
 };
 use serde_json::{Value, json};
 use shared::clock;
