@@ -63,7 +63,10 @@ pub enum Repeat {
 /// What became of one try at another coordinator.
 #[derive(Debug)]
 pub enum Tried {
-    Answered { response: HttpResponse, body: Bytes },
+    Answered {
+        response: HttpResponse,
+        body: Bytes,
+    },
     /// Nothing was done there.
     NotTaken,
     /// Whether it was done there is unknown.

@@ -134,9 +134,7 @@ impl Problem {
     /// What `error` means where the request is about a worker or a token: `what`.
     pub fn about(what: &str, error: service::Error) -> Self {
         match error {
-            service::Error::NotFound => {
-                Self::of(StatusCode::NOT_FOUND, "id", format_args!("there is no such {what}"))
-            }
+            service::Error::NotFound => Self::of(StatusCode::NOT_FOUND, "id", format_args!("there is no such {what}")),
             service::Error::Conflict(why) => Self::plain(StatusCode::CONFLICT, why),
             other => other.into(),
         }
@@ -217,7 +215,6 @@ impl Problem {
         Self { header: Some(Header::RetryAfterSeconds(seconds.max(1))), ..self }
     }
 }
-
 
 impl From<service::Error> for Problem {
     fn from(error: service::Error) -> Self {

@@ -113,16 +113,15 @@ impl PostgresStore {
         W: FnMut() -> F + Send + 'static,
     {
         let retries = Arc::clone(&self.retries);
-        let task =
-            self.runtime.spawn(async move {
-                fault::retried(verb, &retries, || {
+        let task = self.runtime.spawn(async move {
+            fault::retried(verb, &retries, || {
                     let answer = tokio::time::timeout(connect::TURN_WITHIN + ANSWER_WITHIN, work());
                     async move {
                         answer.await.unwrap_or_else(|_| Err(Fault::Told(lost(format!("{verb}: no answer in time")))))
                     }
                 })
                 .await
-            });
+        });
         // It panicked, or the runtime ended.
         task.await.unwrap_or_else(|gone| Err(lost(gone.to_string())))
     }
