@@ -25,6 +25,7 @@ use crate::postgres::{Durability, Postgres};
 use crate::server::Server;
 use crate::wait::eventually;
 use crate::windlass::windlass;
+use futures_util::TryStreamExt;
 
 /// Who the tests are.
 const TOKEN: &str = "a-bootstrap-token-of-the-tests";
@@ -158,7 +159,8 @@ impl Cluster {
 
     /// Waits until every shard has an owner that lives, and none of those who live is without.
     pub fn until_spread(&mut self) {
-        let living = self.coordinators.iter_mut().map(|coordinator| usize::from(coordinator.server.runs())).sum();
+        let living: usize =
+            self.coordinators.iter_mut().map(|coordinator| usize::from(coordinator.server.runs())).sum();
         eventually(DEADLINE, "the shards are spread", || {
             let owners = self.postgres.rows(
                 "SELECT count(*)::text FROM shards s JOIN coordinators c ON c.id = s.owner \
@@ -295,6 +297,20 @@ impl Cluster {
         });
     }
 
+    /// Deletes every stream, with all that is in it.
+    pub fn delete_streams(&self) {
+        let url = self.nats.url();
+        blocking(async move {
+            let client = async_nats::connect(url).await.expect("a connection");
+            let context = async_nats::jetstream::new(client);
+            let names: Vec<String> = context.stream_names().try_collect().await.expect("the streams");
+            assert_eq!(names.len(), 2, "{names:?}");
+            for name in names {
+                context.delete_stream(name).await.expect("a stream less");
+            }
+        });
+    }
+
     /// A directory for what jobs note.
     pub fn notes(&self) -> PathBuf {
         let notes = self.place.path().join("notes");
@@ -325,17 +341,13 @@ impl Database {
     /// What a query returns, each value as text and NULL as nothing.
     pub fn rows(&self, query: &str) -> Vec<Vec<String>> {
         let (url, query) = (self.url(), query.to_owned());
-        let asking = thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            runtime.block_on(async move {
-                let mut session = PgConnection::connect(&url).await.expect("a session");
-                let rows = sqlx::raw_sql(AssertSqlSafe(query.clone())).fetch_all(&mut session).await;
-                let rows = rows.unwrap_or_else(|error| panic!("{query}: {error}"));
-                session.close().await.expect("the session's end");
-                rows.iter().map(texts).collect()
-            })
-        });
-        asking.join().expect("the rows")
+        blocking(async move {
+            let mut session = PgConnection::connect(&url).await.expect("a session");
+            let rows = sqlx::raw_sql(AssertSqlSafe(query.clone())).fetch_all(&mut session).await;
+            let rows = rows.unwrap_or_else(|error| panic!("{query}: {error}"));
+            session.close().await.expect("the session's end");
+            rows.iter().map(texts).collect()
+        })
     }
 
     /// All that is stored, as text.
@@ -345,6 +357,15 @@ impl Database {
             |name: &String| self.rows(&format!("SELECT row_to_json(t)::text FROM {name} t")).concat().join("\n");
         tables.iter().flatten().map(table).collect::<Vec<_>>().join("\n").into_bytes()
     }
+}
+
+/// What `work` comes to, on a runtime of its own.
+fn blocking<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    let working = thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(work)
+    });
+    working.join().expect("it is done")
 }
 
 fn texts(row: &PgRow) -> Vec<String> {

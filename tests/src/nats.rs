@@ -175,7 +175,8 @@ impl Nats {
         let _ = fs::remove_dir_all(self.store());
     }
 
-    fn store(&self) -> PathBuf {
+    /// Where it keeps its streams.
+    pub fn store(&self) -> PathBuf {
         self.place.path().join("store")
     }
 

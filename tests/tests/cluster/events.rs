@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use shared::bus::Bus;
+use shared::bus::nats::{NatsBus, NatsOptions, Role};
 use shared::cloud_event::CloudEvent;
 use tests::cluster::{Cluster, LOAD_WITHIN};
 
@@ -22,7 +23,8 @@ impl Subscriber {
     fn of(cluster: &Cluster) -> Self {
         let runtime = tokio::runtime::Runtime::new().expect("a runtime");
         let (bus, events) = runtime.block_on(async {
-            let bus = tests::nats::subscriber(&cluster.nats.url()).await;
+            let options = NatsOptions::new(cluster.nats.url(), Role::Worker);
+            let bus: Arc<dyn Bus> = Arc::new(NatsBus::connect(options).await.expect("a connection"));
             let events = bus.events().await.expect("a subscription");
             (bus, events)
         });

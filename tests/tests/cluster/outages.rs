@@ -90,7 +90,7 @@ fn every_stream_is_deleted_while_jobs_wait_and_run_and_all_end_once() {
         (running[0][0].parse::<u32>().expect("a number") >= 15).then_some(())
     };
     eventually(LOAD_WITHIN, "jobs run", busy);
-    cluster.nats.delete_streams();
+    cluster.delete_streams();
     let load = load.submitted();
     let states = cluster.judged(&load.ids, LOAD_WITHIN);
     assert_eq!(states.get("succeeded"), Some(&220));

@@ -25,7 +25,7 @@ fn every_replica_hands_out_the_secrets_that_another_took_in() {
     }
     let dump = cluster.postgres.dump();
     assert!(!contains(&dump, secret.as_bytes()), "the database holds the secret in the clear");
-    for file in tests::windlass::files(cluster.nats.store()) {
+    for file in tests::windlass::files(&cluster.nats.store()) {
         let bytes = std::fs::read(&file).unwrap_or_default();
         assert!(!contains(&bytes, secret.as_bytes()), "{} holds the secret", file.display());
     }

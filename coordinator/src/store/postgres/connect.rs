@@ -55,11 +55,13 @@ pub(super) struct Pools {
 /// Brings the tables up to date, in a session whose statements may take their time.
 pub(super) async fn migrate(url: &Secret) -> Result<(), Error> {
     let migrated = async {
-        let mut connection = options(url)?.connect().await.map_err(|error| fault::of_connecting(&error))?;
+        let session = PgPoolOptions::new().max_connections(1).acquire_timeout(TURN_WITHIN);
+        let session = session.connect_with(options(url)?).await.map_err(|error| fault::of_connecting(&error))?;
+        let mut connection = session.acquire().await.map_err(|error| fault::of_connecting(&error))?;
         check(&mut connection).await?;
-        let migrated = migrator().run(&mut connection).await;
-        // What is committed is committed, however the connection ends.
-        let _ = connection.close().await;
+        drop(connection);
+        let migrated = migrator().run(&session).await;
+        session.close().await;
         migrated.map_err(|error| of_migration(&error))
     };
     let late = |_| Err(Fault::Told(Error::Unavailable("migrating the database takes too long".to_owned())));

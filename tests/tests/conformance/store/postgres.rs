@@ -27,4 +27,15 @@ impl Database for PostgresDatabase {
     async fn raw(&self, sql: &str) -> Result<(), String> {
         self.0.execute(sql)
     }
+
+    fn filling_workers(&self, count: u32) -> String {
+        format!(
+            "INSERT INTO workers (id, name, key, mode, enrolled_at) \
+             SELECT gen_random_uuid(), 'one of many', sha256(''), 'active', now() FROM generate_series(1, {count})"
+        )
+    }
+
+    async fn end_leases(&self) {
+        self.0.execute("UPDATE coordinators SET expires_at = clock_timestamp()").expect("leases that end");
+    }
 }
