@@ -34,7 +34,11 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
 /// Where other coordinators find an API that listens on `address`, unless they are told otherwise: on a host called
 /// `host` where it listens everywhere.
 pub fn advertised(address: SocketAddr, host: &str) -> String {
-    if address.ip().is_unspecified() { format!("http://{host}:{}", address.port()) } else { format!("http://{address}") }
+    if address.ip().is_unspecified() {
+        format!("http://{host}:{}", address.port())
+    } else {
+        format!("http://{address}")
+    }
 }
 
 /// A URL under which other coordinators are told to find this one's API.
@@ -79,7 +83,9 @@ mod tests {
     #[test]
     fn an_address_that_nobody_could_use_is_refused() {
         assert_eq!(advertise_url("http://10.0.0.7:7070/"), Ok("http://10.0.0.7:7070".to_owned()));
-        for text in ["", "10.0.0.7:7070", "https://host", "http://", "http://user:pass@host", "http://a b", "http://a?b"] {
+        for text in
+            ["", "10.0.0.7:7070", "https://host", "http://", "http://user:pass@host", "http://a b", "http://a?b"]
+        {
             assert!(advertise_url(text).is_err(), "{text}");
         }
     }

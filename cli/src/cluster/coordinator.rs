@@ -207,7 +207,9 @@ mod tests {
         let told = plan(&args, &more).unwrap();
         assert_eq!((told.listen.as_str(), told.nats.as_str()), ("0.0.0.0:0", "nats://flag:4222"));
         assert_eq!((told.migrate, told.advertise.as_deref()), (false, Some("http://10.0.0.7:80")));
-        assert!(!plan(&CoordinatorArgs::default(), &[DATABASE, KEYS, ("WINDLASS_NO_MIGRATE", "true")]).unwrap().migrate);
+        assert!(
+            !plan(&CoordinatorArgs::default(), &[DATABASE, KEYS, ("WINDLASS_NO_MIGRATE", "true")]).unwrap().migrate
+        );
     }
 
     #[test]

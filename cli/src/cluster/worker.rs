@@ -101,7 +101,9 @@ async fn until_drained(worker: &Worker, signals: &mut Signals) -> Result<(), wor
         drained = worker.drained() => return drained,
         () = signals.next() => {}
     }
-    tracing::info!("draining: what runs goes on to its end, and nothing new is taken; a second signal cancels what runs");
+    tracing::info!(
+        "draining: what runs goes on to its end, and nothing new is taken; a second signal cancels what runs"
+    );
     worker.drain();
     tokio::select! {
         drained = worker.drained() => drained,
