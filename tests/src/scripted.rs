@@ -34,6 +34,8 @@ use crate::wait;
 /// The shard of every scripted job, unless a test wants the other one.
 pub const SHARD: u16 = 7;
 pub const OTHER_SHARD: u16 = 8;
+/// The permits of an open gate: whoever holds them all has closed it.
+pub const GATE: u32 = 1000;
 /// The token that a worker enrols with.
 pub const JOIN_TOKEN: &str = "a join token";
 
@@ -57,6 +59,8 @@ pub struct Seen {
     pub lose_enrols: u32,
     /// Messages whose proof didn't hold; none of them is answered.
     pub unproved: u32,
+    /// How many messages of reports have come before the gate.
+    pub waiting: u64,
     /// How many reports each message held.
     pub batches: Vec<usize>,
     /// What is answered is said under this epoch.
@@ -129,7 +133,7 @@ impl Script {
         let seen = Seen { tag_sets: vec![Vec::new()], epoch: Epoch(1), ..Seen::default() };
         let script = Self {
             bus: Arc::default(),
-            gate: Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)),
+            gate: Arc::new(Semaphore::new(GATE as usize)),
             seen: Arc::new(Mutex::new(seen)),
             changes: watch::Sender::new(0),
         };
@@ -174,6 +178,8 @@ impl Script {
 
     async fn gated(self, request: Request) {
         let gate = Arc::clone(&self.gate);
+        self.seen().waiting += 1;
+        self.changes.send_modify(|changes| *changes += 1);
         let permit = gate.acquire().await.expect("the gate isn't closed for good");
         self.reply(request).await;
         drop(permit);
@@ -244,9 +250,19 @@ impl Script {
 
     /// Gives the worker an order, and waits until it has heard.
     pub async fn order(&self, order: StopOrder) {
+        self.send(order).await.expect("the worker hears it");
+    }
+
+    /// Gives the worker an order that it may not heed.
+    pub async fn send(&self, order: StopOrder) -> Result<(), shared::bus::Error> {
         let to = Address::Control(order.worker);
         let control = Control::Stop(self.word(order.job.shard(), order));
-        self.bus.request(&to, wire::encode(&control), DEADLINE).await.expect("the worker hears it");
+        self.bus.request(&to, wire::encode(&control), DEADLINE).await.map(drop)
+    }
+
+    /// Waits until that many messages of reports wait for the gate.
+    pub async fn until_waiting(&self, count: u64) {
+        self.until("messages before the gate", |seen| (seen.waiting >= count).then_some(())).await;
     }
 
     /// What the owner of a shard says now.

@@ -146,9 +146,10 @@ fn add_forms(value: &str, forms: &mut BTreeSet<Vec<u8>>) {
             add_url(value, forms);
             add_json(value, forms);
             add_hex(value.as_bytes(), forms);
-            add_shell(value, forms);
+            forms.extend([dollar_quoted(value, false), dollar_quoted(value, true)]);
         }
     }
+    add_shell(trimmed, forms);
     forms.extend(value.lines().map(|line| line.trim().as_bytes().to_vec()));
 }
 
@@ -240,7 +241,7 @@ fn add_hex(value: &[u8], forms: &mut BTreeSet<Vec<u8>>) {
 }
 
 /// As shells quote it, where that isn't the value itself between two quotes: single quotes broken up, double quotes with
-/// escapes, every odd character escaped (`printf %q`), and `$'…'`, which shows what can't be printed.
+/// escapes, every odd character escaped (`printf %q`).
 fn add_shell(value: &str, forms: &mut BTreeSet<Vec<u8>>) {
     forms.insert(value.replace('\'', r"'\''").into_bytes());
     forms.insert(value.replace('\'', "'\"'\"'").into_bytes());
@@ -257,11 +258,9 @@ fn add_shell(value: &str, forms: &mut BTreeSet<Vec<u8>>) {
     forms.insert(escaped(|c| "\"\\$`".contains(c)));
     forms.insert(escaped(|c| "\"\\$`!".contains(c)));
     forms.insert(escaped(|c| c.is_ascii() && !c.is_ascii_alphanumeric() && !"_-./:@%+=#~".contains(c)));
-    forms.insert(dollar_quoted(value, false));
-    forms.insert(dollar_quoted(value, true));
 }
 
-/// The inside of `$'…'`; bash escapes what is beyond ASCII where the locale doesn't know it.
+/// The inside of `$'…'`, which shows what can't be printed; bash escapes what is beyond ASCII where the locale doesn't know it.
 fn dollar_quoted(value: &str, ascii: bool) -> Vec<u8> {
     let mut text = Vec::new();
     for byte in value.bytes() {

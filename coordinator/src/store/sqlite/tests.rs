@@ -7,36 +7,23 @@ use shared::id::TokenId;
 use tempfile::TempDir;
 
 use super::*;
-use crate::store::TokenKind;
 
 async fn opened(directory: &TempDir) -> SqliteStore {
     SqliteStore::open(&directory.path().join("windlass.db")).await.unwrap()
 }
 
-/// A coordinator that has joined.
-async fn joined(store: &SqliteStore) -> CoordinatorId {
+/// A coordinator that may write.
+async fn owner(store: &SqliteStore) -> CoordinatorId {
     let member = Member { id: CoordinatorId(clock::random_uuid()), address: String::new(), format: 1 };
     store.join(&member).await.unwrap();
     member.id
-}
-
-/// A token whose name is of that length.
-fn token(length: usize) -> Token {
-    Token {
-        id: TokenId(clock::random_uuid()),
-        kind: TokenKind::Admin,
-        name: "x".repeat(length),
-        digest: clock::random(),
-        created_at: Time::from_micros(0),
-        expires_at: None,
-    }
 }
 
 #[tokio::test]
 async fn nobody_but_the_owner_can_read_the_files() {
     let directory = TempDir::new().unwrap();
     let store = opened(&directory).await;
-    joined(&store).await;
+    owner(&store).await;
 
     for name in ["windlass.db", "windlass.db-wal", "windlass.db-shm"] {
         let mode = directory.path().join(name).metadata().unwrap().permissions().mode();
@@ -51,15 +38,22 @@ async fn nobody_but_the_owner_can_read_the_files() {
 async fn a_full_database_is_unavailable_until_there_is_room() {
     let directory = TempDir::new().unwrap();
     let store = opened(&directory).await;
-    let owner = joined(&store).await;
+    let owner = owner(&store).await;
     // Only the connection that writes knows this bound, and it is replaced.
     sqlx::query("PRAGMA max_page_count = 1").execute(&store.writer).await.unwrap();
-    let large = token(1 << 20);
+    let large = Token {
+        id: TokenId(clock::random_uuid()),
+        kind: crate::store::TokenKind::Join,
+        name: "x".repeat(1 << 20),
+        digest: clock::random(),
+        created_at: Time::from_micros(0),
+        expires_at: None,
+    };
 
     let refused = store.add_token(owner, &large).await;
 
     assert!(matches!(&refused, Err(Error::Unavailable(why)) if why.contains("full")), "{refused:?}");
-    assert_eq!(store.add_token(owner, &large).await, Ok(true));
+    assert!(store.add_token(owner, &large).await.unwrap());
 }
 
 #[tokio::test]
