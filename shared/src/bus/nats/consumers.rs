@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ const PAGES_MAX: usize = 100;
 pub struct Consumers {
     settle_within: Duration,
     known: Mutex<HashSet<LaneName>>,
+    /// Whether one of them was heard to be deleted.
+    doubted: AtomicBool,
     /// Held while one is made, so that a crowd of offers asks for it once.
     making: tokio::sync::Mutex<()>,
 }
@@ -35,7 +38,12 @@ pub enum Trouble {
 
 impl Consumers {
     pub fn new(settle_within: Duration) -> Self {
-        Self { settle_within, known: Mutex::default(), making: tokio::sync::Mutex::default() }
+        Self {
+            settle_within,
+            known: Mutex::default(),
+            doubted: AtomicBool::new(false),
+            making: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Makes the lane's consumer unless it is known to be there.
@@ -77,6 +85,7 @@ impl Consumers {
 
     /// Makes those again that were there and aren't any more; says how many.
     pub async fn mend(&self, line: &Line) -> Result<usize, Trouble> {
+        self.doubted.store(false, Ordering::Relaxed);
         let before = self.known().clone();
         let there = names(line).await?;
         let gone: Vec<_> = before.difference(&there).cloned().collect();
@@ -87,6 +96,17 @@ impl Consumers {
             self.ensure(line, lane).await?;
         }
         Ok(gone.len())
+    }
+
+    /// One was heard to be deleted.
+    pub fn doubt(&self) {
+        self.doubted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether one of the known ones may be gone, where the stream has `count`.
+    pub fn may_be_gone(&self, count: u64) -> bool {
+        let fewer = u64::try_from(self.known().len()).is_ok_and(|known| count < known);
+        self.doubted.load(Ordering::Relaxed) || fewer
     }
 
     /// Forgets all: their stream is gone, and they with it.
