@@ -16,7 +16,13 @@ use shared::time::Period;
 use crate::exit::Error;
 use crate::terminal;
 
+pub mod admin;
+pub mod api;
+pub mod cluster;
 pub mod job;
+
+/// What a service logs unless told otherwise: the libraries' own words help nobody as long as nothing is wrong.
+pub const LOG_DEFAULT: &str = "info,actix_server=warn,async_nats=warn,sqlx=warn";
 
 /// Windlass coordinates build and deploy jobs.
 #[derive(Parser)]
@@ -38,6 +44,21 @@ pub enum Command {
     /// Submit, follow and stop jobs through the HTTP API.
     #[command(after_help = job::EXAMPLES)]
     Job(job::JobArgs),
+    /// One coordinator of a cluster: owns jobs and serves the API, on Postgres and NATS.
+    #[command(after_help = cluster::COORDINATOR_EXAMPLES)]
+    Coordinator(cluster::CoordinatorArgs),
+    /// One worker of a cluster: runs jobs on this host.
+    #[command(after_help = cluster::WORKER_EXAMPLES)]
+    Worker(cluster::WorkerArgs),
+    /// Bring the cluster's database up to date, and do nothing else.
+    #[command(after_help = cluster::MIGRATE_EXAMPLES)]
+    Migrate,
+    /// List, pause, resume and drain the workers of a cluster.
+    #[command(after_help = admin::WORKERS_EXAMPLES)]
+    Workers(admin::WorkersArgs),
+    /// Make tokens.
+    #[command(after_help = admin::TOKEN_EXAMPLES)]
+    Token(admin::TokenArgs),
     /// Print the completions of a shell.
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions { shell: Shell },
@@ -147,7 +168,9 @@ Examples:
   windlass run --repo . -- make test      run one command on a clean checkout of this repository
   windlass dev                            start a coordinator with a worker on this machine
   windlass job submit -- make test        submit a job to it
-  windlass job logs -f ID                 follow its output";
+  windlass job logs -f ID                 follow its output
+
+A cluster is one or more `windlass coordinator` and `windlass worker`, with Postgres and NATS.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:

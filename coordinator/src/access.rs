@@ -1,5 +1,6 @@
 //! What the service does about those who take part: the tokens of its callers, and the workers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -86,14 +87,18 @@ impl Service {
         Ok(self.parts.store.workers().await?)
     }
 
-    /// Sets what is wanted of a worker, and tells it.
+    /// Sets what is wanted of a worker, and tells it, if it can be reached.
     pub async fn set_mode(&self, id: WorkerId, mode: WorkerMode) -> Result<Worker, Error> {
         let set = self.parts.store.set_mode(self.parts.holdings.id(), id, mode).await?;
         let worker = set.ok_or(Error::NotFound)?;
-        let order = wire::encode(&Control::SayHello {});
-        if let Err(error) = self.parts.bus.request(&Address::Control(id), order, ORDER_WITHIN).await {
-            tracing::info!(worker = %id, %error, "a worker did not hear its order; its next hello brings it");
-        }
+        let bus = Arc::clone(&self.parts.bus);
+        // Whoever asked doesn't wait for a worker that may not be there.
+        tokio::spawn(async move {
+            let order = wire::encode(&Control::SayHello {});
+            if let Err(error) = bus.request(&Address::Control(id), order, ORDER_WITHIN).await {
+                tracing::info!(worker = %id, %error, "a worker did not hear its order; its next hello brings it");
+            }
+        });
         Ok(worker)
     }
 }

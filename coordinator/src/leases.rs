@@ -11,8 +11,7 @@ use shared::id::{Attempt, Instance, JobId, Shard, WorkerId};
 use shared::job::{Job, State, StopOrder};
 use shared::time::{Period, Time};
 
-/// Without a heartbeat for this long, a worker counts as lost.
-pub const LEASE: Duration = Duration::from_secs(15);
+pub use shared::wire::LEASE;
 /// How often leases are looked at.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A look that comes this late says that the process stood still, and heard nobody meanwhile.

@@ -2,6 +2,7 @@
 //!
 //! Reads go to the store; what moves a job goes to its supervisor. Nothing here knows HTTP.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -37,8 +38,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const MINT_MAX: u32 = 3;
 /// A watcher looks again after this long, also without a hint.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
-/// How many ids a cancel by filter reads at once, and how many of these cancels are under way at once.
-const CANCEL_PAGE: u32 = 1000;
+/// How many jobs one call of [`Service::cancel_all`] is for at most, and how many of these cancels are under way at once.
+pub const CANCELS_MAX: usize = 1000;
 const CANCELS_AT_ONCE: usize = 256;
 /// How long after its job's end a log may still be incomplete without a word about it.
 const LOG_LATE: Duration = Duration::from_secs(5);
@@ -150,24 +151,27 @@ impl Service {
         Ok(Canceled { state: taken.job.state.name(), was_terminal: !taken.changed && taken.job.is_terminal() })
     }
 
-    /// Wants every job stopped that `filter` lets through and that hasn't ended; returns how many there were.
-    pub async fn cancel_matching(&self, filter: Filter, by: Actor, why: Option<String>) -> Result<u64, Error> {
-        let (mut matched, mut after) = (0, None);
-        loop {
-            let ids = self.parts.store.open_jobs(&filter, after, CANCEL_PAGE).await?;
-            after = ids.last().copied();
-            matched += ids.len() as u64;
-            let full = ids.len() == CANCEL_PAGE as usize;
-            let cancel = Cancel { by: by.clone(), why: why.clone(), force: false, grace: None };
-            let results = stream::iter(ids).map(|id| self.cancel(id, cancel.clone())).buffer_unordered(CANCELS_AT_ONCE);
-            let failed = results.filter_map(async |result| result.err().filter(|error| *error != Error::NotFound));
-            if let Some(error) = std::pin::pin!(failed).next().await {
-                return Err(error);
-            }
-            if !full {
-                return Ok(matched);
+    /// The ids of the jobs that `filter` lets through and that haven't ended, in order, after `after`; at most
+    /// [`CANCELS_MAX`].
+    pub async fn open_jobs(&self, filter: &Filter, after: Option<JobId>) -> Result<Vec<JobId>, Error> {
+        let limit = u32::try_from(CANCELS_MAX).unwrap_or(u32::MAX);
+        Ok(self.parts.store.open_jobs(filter, after, limit).await?)
+    }
+
+    /// Wants all of these jobs stopped; returns those for which that isn't committed and may be tried again, here or at
+    /// their owner.
+    pub async fn cancel_all(&self, ids: Vec<JobId>, cancel: &Cancel) -> Result<Vec<JobId>, Error> {
+        let results = stream::iter(ids).map(async |id| (id, self.cancel(id, cancel.clone()).await));
+        let mut results = pin!(results.buffer_unordered(CANCELS_AT_ONCE));
+        let mut left = Vec::new();
+        while let Some((id, result)) = results.next().await {
+            match result {
+                Ok(_) | Err(Error::NotFound) => {}
+                Err(Error::Elsewhere | Error::Busy { .. } | Error::Unavailable { .. }) => left.push(id),
+                Err(error) => return Err(error),
             }
         }
+        Ok(left)
     }
 
     /// A new job that repeats one that has ended, with its secrets.

@@ -1,6 +1,6 @@
 //! The waist to the database, which is the only truth. Its verbs are the domain's; no SQL is written anywhere else.
 //!
-//! [`sqlite::SqliteStore`] is the embedded default. `tests/tests/conformance/store.rs` is what every implementation
+//! [`sqlite::SqliteStore`] is the embedded default, [`postgres::PostgresStore`] the cluster's. `tests/tests/conformance/store.rs` is what every implementation
 //! has to pass.
 
 use std::collections::HashMap;
@@ -14,8 +14,10 @@ use shared::log::{Chunk, Line};
 use shared::time::Time;
 use shared::wire::LogAnswer;
 
+pub mod postgres;
 pub mod sqlite;
 
+mod log_bounds;
 mod ownership;
 mod roster;
 

@@ -4,6 +4,7 @@
 //! [`local::LocalBus`] is the implementation within one process, `nats::NatsBus` that of a cluster. `tests/tests/conformance/bus.rs` is what every
 //! implementation has to pass.
 
+use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -119,6 +120,19 @@ impl Address {
     }
 }
 
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Enrol => f.write_str("the enrolment"),
+            Self::Hello(worker) => write!(f, "the hello of worker {worker}"),
+            Self::Report(shard, worker) => write!(f, "the reports of worker {worker} to shard {shard}"),
+            Self::Heartbeat(shard, worker) => write!(f, "the heartbeat of worker {worker} to shard {shard}"),
+            Self::Log(shard, worker) => write!(f, "the log of worker {worker} to shard {shard}"),
+            Self::Control(worker) => write!(f, "the orders to worker {worker}"),
+        }
+    }
+}
+
 /// The requests to a service, one after the other; none after the bus is closed.
 pub type Requests = mpsc::Receiver<Request>;
 
@@ -186,10 +200,10 @@ pub enum Hint {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Nobody serves that address now.
-    #[error("nobody answers at {0:?}")]
+    #[error("nobody takes {0}")]
     NoResponder(Address),
     /// No reply within the time that the asker gave; whether it was heard is unknown.
-    #[error("no reply from {0:?} in time")]
+    #[error("no reply to {0} in time")]
     TimedOut(Address),
     /// A bound is reached: again later.
     #[error("the bus is busy at {0}")]

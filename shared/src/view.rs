@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-use crate::id::JobId;
+use crate::id::{Instance, JobId, WorkerId};
 use crate::job::{Event, Job, OutcomeView, StateName};
 use crate::spec::{JobSpec, Priority};
 use crate::time::Time;
+use crate::wire::WorkerMode;
 
 /// A job as the API shows it. Secrets are in none of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -105,6 +106,58 @@ impl From<&Event> for EventView {
             attempt: event.attempt.0,
             actor: event.actor.to_string(),
             more,
+        }
+    }
+}
+
+/// A worker as the API shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct WorkerView {
+    #[schema(value_type = String, format = Uuid)]
+    pub id: WorkerId,
+    pub name: String,
+    /// What is wanted of it.
+    pub mode: WorkerMode,
+    pub state: WorkerState,
+    pub tags: Vec<String>,
+    pub slots: u32,
+    /// How many attempts ran when it was last heard.
+    pub running: u32,
+    /// Which start of it was last heard.
+    #[schema(value_type = Option<String>, format = Uuid)]
+    pub instance: Option<Instance>,
+    #[schema(value_type = String, format = DateTime)]
+    pub enrolled_at: Time,
+    /// When it was last heard.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub seen_at: Option<Time>,
+}
+
+/// How a worker is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerState {
+    /// It has enrolled and wasn't heard since.
+    New,
+    /// It takes offers.
+    Active,
+    /// It takes nothing new, until it is resumed.
+    Paused,
+    /// It takes nothing new, and ends when nothing runs any more.
+    Draining,
+    /// It wasn't heard for 15 seconds.
+    Silent,
+}
+
+impl WorkerState {
+    /// Its name, as in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Active => "active",
+            Self::Paused => "paused",
+            Self::Draining => "draining",
+            Self::Silent => "silent",
         }
     }
 }

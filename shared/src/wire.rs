@@ -1,6 +1,8 @@
 //! The words between coordinators and workers, as JSON. Decoders ignore fields that they don't know, so that two
 //! formats can talk; what is missing or too large is refused.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -18,6 +20,9 @@ use crate::time::Period;
 pub const MESSAGE_BYTES_MAX: usize = 512 * 1024;
 /// The most reports of one batch.
 pub const REPORTS_MAX: usize = 256;
+
+/// Without a heartbeat for this long, a worker's attempt counts as lost.
+pub const LEASE: Duration = Duration::from_secs(15);
 
 /// A message that isn't what its subject carries.
 #[derive(Debug, thiserror::Error)]

@@ -175,7 +175,7 @@ impl Nats {
         let _ = fs::remove_dir_all(self.store());
     }
 
-    /// What the server's JetStream answers to `verb`, as in `STREAM.DELETE.NAME`.
+    /// What the server's `JetStream` answers to `verb`, as in `STREAM.DELETE.NAME`.
     ///
     /// # Panics
     /// When it doesn't answer.
@@ -194,7 +194,8 @@ impl Nats {
         async_nats::connect(self.url()).await.expect("a server")
     }
 
-    fn store(&self) -> PathBuf {
+    /// Where it keeps its streams.
+    pub fn store(&self) -> PathBuf {
         self.place.path().join("store")
     }
 

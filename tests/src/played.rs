@@ -15,7 +15,7 @@ use shared::bus::local::LocalBus;
 use shared::bus::{Address, Bus};
 use shared::clock;
 use shared::id::{Actor, Attempt, ClaimId, Instance, JobId, WorkerId};
-use shared::job::{Event, Job};
+use shared::job::{Event, Job, Rejection};
 use shared::proof::ProofKey;
 use shared::seal::OneTimeKey;
 use shared::spec::{Priority, parse_single};
@@ -205,9 +205,13 @@ impl Hand {
 
     /// Takes the job's offer, claims it, and must be granted it.
     pub async fn must_get(&self, job: JobId) -> Grant {
-        match self.claim(job).await {
-            Answer::Granted(grant) => *grant,
-            other => panic!("the claim was answered with {other:?}"),
+        loop {
+            match self.claim(job).await {
+                Answer::Granted(grant) => return *grant,
+                // A lost offer that was made again may be of an attempt before: it is dropped.
+                Answer::Refused { why: Rejection::Stale } => {}
+                other => panic!("the claim was answered with {other:?}"),
+            }
         }
     }
 

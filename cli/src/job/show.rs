@@ -12,11 +12,11 @@ use shared::time::Time;
 use shared::view::JobView;
 
 use super::{JOBS, event, list, print_document, read};
-use crate::args::job::Output;
+use crate::args::api::Output;
 use crate::client::{Client, with_query};
 use crate::exit::Error;
 use crate::terminal::{escaped, print};
-use crate::timeline::{self, Timeline, duration, outcome_words};
+use crate::timeline::{self, Timeline, duration};
 
 /// The most events of one page.
 const PAGE_MAX: usize = 1000;
@@ -63,7 +63,7 @@ fn text(job: &JobView, events: &[Event], now: Time) -> String {
     let fields = [
         ("id", Some(job.id.to_string())),
         ("state", Some(job.state.to_string())),
-        ("outcome", job.outcome.as_ref().map(outcome_words)),
+        ("outcome", job.outcome.as_ref().map(ToString::to_string)),
         ("what", Some(list::what(job))),
         ("commit", job.commit.clone()),
         ("priority", Some(job.priority.name().to_owned())),

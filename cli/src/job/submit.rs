@@ -11,7 +11,8 @@ use shared::job::StateName;
 use shared::view::JobView;
 
 use super::{JOBS, events_to_the_end, print_document, read};
-use crate::args::job::{Output, SubmitArgs};
+use crate::args::api::Output;
+use crate::args::job::SubmitArgs;
 use crate::client::{Client, Repeated};
 use crate::exit::{self, Error};
 use crate::repo::Repo;

@@ -40,13 +40,14 @@ pub async fn show(request: HttpRequest, api: web::Data<Api>) -> Result<HttpRespo
     let limit = query.small_number("limit", 1..=PAGE_MAX);
     query.finish()?;
     let id = job_id(&request)?;
-    api.service.job(id).await?;
+    api.ask(api.service.job(id)).await?;
     if accept::wanted(request.headers(), &[Form::Json, Form::Events]) == Form::Events {
         let after = stream::last_event_id(request.headers())?.or(after).unwrap_or(0);
         let feed = EventFeed { watch: api.service.watch(id), service: api.service.clone(), id };
         return stream::respond(&api, feed, Range { after, limit, follow: true });
     }
-    let events = api.service.events(id, Seq(after.unwrap_or(0)), limit.unwrap_or(PAGE_DEFAULT)).await?;
+    let events = api.service.events(id, Seq(after.unwrap_or(0)), limit.unwrap_or(PAGE_DEFAULT));
+    let events = api.ask(events).await?;
     Ok(HttpResponse::Ok().json(Timeline { events: events.iter().map(EventView::from).collect() }))
 }
 

@@ -4,13 +4,17 @@ use async_trait::async_trait;
 
 use shared::id::{CoordinatorId, Instance, TokenId, WorkerId};
 use shared::proof::ProofKey;
-use shared::time::Time;
+use shared::time::{Period, Time};
 use shared::wire::{Hello, Welcome, WorkerMode};
 
 use super::Error;
 
 /// The most workers, and the most tokens, that are known at a time: each coordinator holds all of them in memory.
 pub const ROSTER_MAX: u32 = 10_000;
+
+/// How old a worker's `seen_at` may grow before a hello renews it, 4 s: less than the five seconds after which every
+/// worker says hello again. One that says it oftener, looking for new tag sets, costs no write.
+pub(super) const SEEN_EVERY: Period = Period::from_secs(4);
 
 /// The verbs about workers and tokens. Writes name the coordinator that makes them, as everywhere.
 #[async_trait]

@@ -1,4 +1,4 @@
-//! The bus of a cluster, on NATS: requests are core NATS, offers and events are JetStream streams.
+//! The bus of a cluster, on NATS: requests are core NATS, offers and events are `JetStream` streams.
 //!
 //! A connection that breaks is made again, without end; subscriptions survive it. While there is none, calls end at once
 //! as [`Error::Unreachable`], and a coordinator may start without one. Everything is published with an acknowledgement
@@ -186,7 +186,7 @@ impl NatsBus {
         }
     }
 
-    /// What a fault of JetStream means to a caller. A stream that isn't there is looked for at once.
+    /// What a fault of `JetStream` means to a caller. A stream that isn't there is looked for at once.
     fn fault(&self, error: JetStreamError, stream: &'static str, bytes: usize) -> Error {
         let missing = match &error {
             JetStreamError::Unanswered(unanswered) => *unanswered == Unanswered::NoResponder,
@@ -246,9 +246,9 @@ impl Bus for NatsBus {
     }
 
     async fn offer(&self, offer: &Offer) -> Result<Placed, Error> {
-        let line = self.usable()?;
+        let nats = self.usable()?;
         let lane = subjects::lane_of(offer);
-        self.inner.consumers.ensure(line, &lane).await.map_err(|trouble| match trouble {
+        self.inner.consumers.ensure(nats, &lane).await.map_err(|trouble| match trouble {
             Trouble::JetStream(error) => self.fault(error, subjects::OFFERS, 0),
             Trouble::Mismatch(mismatch) => {
                 tracing::error!(%mismatch, "an offer can't be put out");
@@ -257,7 +257,7 @@ impl Bus for NatsBus {
         })?;
         let body = wire::encode(offer);
         let bytes = body.len();
-        match jetstream::publish(line, subjects::offer(offer), None, body).await {
+        match jetstream::publish(nats, subjects::offer(offer), None, body).await {
             Ok(()) => Ok(Placed::New),
             Err(JetStreamError::Refused(fault)) if fault.is_still_there() => Ok(Placed::StillThere),
             Err(error) => Err(self.fault(error, subjects::OFFERS, bytes)),

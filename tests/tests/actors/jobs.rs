@@ -128,14 +128,16 @@ async fn a_cancel_by_filter_reaches_every_open_job_that_matches_and_no_other() {
         label: Some(("team".to_owned(), Some("core".to_owned()))),
         ..coordinator::store::Filter::default()
     };
-    let matched = played.service.cancel_matching(filter.clone(), client(), None).await.unwrap();
-    assert_eq!(matched, 10);
+    let matched = played.service.open_jobs(&filter, None).await.unwrap();
+    assert_eq!(matched.len(), 10);
+    let cancel = Cancel { by: client(), why: None, force: false, grace: None };
+    assert_eq!(played.service.cancel_all(matched, &cancel).await.unwrap(), []);
     let all = played.service.jobs(&coordinator::store::Filter::default(), None, 100).await.unwrap();
     for job in all {
         let expected = if wanted.contains(&job.id) { StateName::Canceled } else { StateName::Queued };
         assert_eq!(job.state.name(), expected);
     }
-    assert_eq!(played.service.cancel_matching(filter, client(), None).await.unwrap(), 0);
+    assert_eq!(played.service.open_jobs(&filter, None).await.unwrap(), []);
     played.coordinator.stop().await;
 }
 

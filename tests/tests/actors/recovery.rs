@@ -2,7 +2,6 @@
 //!
 //! The fault points are the process's own, so each of these tests runs alone.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use coordinator::fault::{self, Fault};

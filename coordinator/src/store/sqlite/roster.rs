@@ -10,11 +10,8 @@ use shared::time::Time;
 use shared::wire::{Hello, Welcome, WorkerMode};
 
 use super::row;
+use crate::store::roster::SEEN_EVERY;
 use crate::store::{Enrolled, Error, NewWorker, ROSTER_MAX, Seen, Token, TokenKind, Worker};
-
-/// How old a worker's `seen_at` may grow before a hello renews it, 4 s: less than the five seconds after which every
-/// worker says hello again. One that says it oftener, looking for new tag sets, costs no write.
-const SEEN_EVERY_MICROS: i64 = 4_000_000;
 
 pub(super) async fn enrol(
     connection: &mut SqliteConnection,
@@ -74,7 +71,7 @@ pub(super) async fn welcome(
         .bind(hello.running)
         .bind(hello.draining)
         .bind(now.micros())
-        .bind(SEEN_EVERY_MICROS)
+        .bind(row::integer(SEEN_EVERY.millis() * 1000)?)
         .execute(&mut *connection)
         .await?;
     let fitting = "SELECT tags FROM tag_sets WHERE NOT EXISTS \

@@ -1,4 +1,4 @@
-//! JetStream's own words: questions to its API, and messages that a stream acknowledges. Both are plain requests with
+//! `JetStream`'s own words: questions to its API, and messages that a stream acknowledges. Both are plain requests with
 //! JSON in them, asked over our own inbox, so that an answer that never comes leaves nothing behind.
 
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::line::{Line, Unanswered};
 const NO_STREAM: u64 = 10059;
 /// "Consumer not found".
 const NO_CONSUMER: u64 = 10014;
-/// "JetStream not enabled for account", "JetStream not enabled".
+/// "`JetStream` not enabled for account", "`JetStream` not enabled".
 const NO_JETSTREAM: [u64; 2] = [10039, 10076];
 /// "Message size exceeds maximum allowed".
 const MESSAGE_TOO_LARGE: u64 = 10054;
@@ -26,7 +26,7 @@ const STREAM_LIMIT: u64 = 10077;
 const NO_FILE: &str = "no such file or directory";
 const SUBJECT_LIMIT: &str = "maximum messages per subject exceeded";
 
-/// What JetStream refuses, and why.
+/// What `JetStream` refuses, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, thiserror::Error)]
 #[error("{description} ({err_code})")]
 pub struct Fault {
@@ -52,7 +52,7 @@ impl Fault {
         NO_MESSAGE.contains(&self.err_code)
     }
 
-    /// Whether JetStream is off for us.
+    /// Whether `JetStream` is off for us.
     pub fn is_no_jetstream(&self) -> bool {
         NO_JETSTREAM.contains(&self.err_code)
     }
@@ -73,7 +73,7 @@ impl Fault {
     }
 }
 
-/// Why JetStream didn't do it.
+/// Why `JetStream` didn't do it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
@@ -90,7 +90,7 @@ struct MaybeFault {
     error: Option<Fault>,
 }
 
-/// Asks JetStream's API, as in `STREAM.INFO.NAME`.
+/// Asks `JetStream`'s API, as in `STREAM.INFO.NAME`.
 pub async fn api(line: &Line, verb: &str, body: &Value) -> Result<Value, Error> {
     let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
     let reply = line.ask_server(format!("$JS.API.{verb}"), None, body).await?;
@@ -135,7 +135,7 @@ fn answer(payload: &[u8]) -> Result<Value, Error> {
     }
 }
 
-/// A time as JetStream writes it: nanoseconds.
+/// A time as `JetStream` writes it: nanoseconds.
 pub fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

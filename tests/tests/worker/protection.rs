@@ -1,0 +1,62 @@
+//! That jobs don't harm their worker: whom the kernel picks first, and what a killed keeper leaves.
+
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::Signal;
+use nix::unistd::geteuid;
+use serde_json::json;
+use shared::job::AttemptEnd;
+use shared::log::Stream;
+use tests::process;
+use tests::scripted::{Staged, pids, runs, until};
+
+use crate::HOST;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_goes_before_its_worker_and_its_keeper() {
+    let staged = Staged::start(HOST, |_| {}).await;
+    let run = "cat /proc/self/oom_score_adj /proc/$PPID/oom_score_adj; nice; (nice)";
+    let job = staged.script.offer(json!({"steps": [{"run": run}]})).await;
+    assert_eq!(staged.script.end(job).await.end, AttemptEnd::Succeeded);
+    let text = staged.script.text(job, Stream::Stdout);
+    let numbers: Vec<i32> = text.lines().map(|line| line.parse().unwrap()).collect();
+    let [score, keepers, nice, childs] = numbers[..] else { panic!("{text}") };
+    let own: i32 = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse().unwrap();
+    assert!(score >= 500 && score > keepers, "{text}");
+    assert!((5..=19).contains(&nice) && childs == nice, "{text}");
+    if geteuid().is_root() {
+        assert_eq!((own, keepers), (-900, -900), "the superuser may lower scores");
+    } else {
+        eprintln!("only the superuser can lower a score: that of the worker is not shown");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_hides_from_a_sweep_is_found_by_its_adoption_when_its_keeper_is_killed() {
+    let dir = tempfile::tempdir().unwrap();
+    let note = dir.path().join("pids");
+    // No environment, no session, no cgroup of the attempt's, and forked anew all the time, so that some are orphans and
+    // some are children of orphans.
+    let hidden = format!(
+        "c=$(grep \" - cgroup2 \" /proc/self/mountinfo | head -n 1 | cut -d \" \" -f 5); \
+         [ -z \"$c\" ] || echo $$ > \"$c/cgroup.procs\" || :; echo $$ >> {0}; sleep 1001 & echo $! >> {0}; wait",
+        note.display()
+    );
+    let run = format!(
+        "k=$PPID; setsid env -i PATH=\"$PATH\" sh -c '{hidden}' & while [ \"$(wc -l < {0} 2>/dev/null || echo 0)\" -lt 2 ]; \
+         do sleep 0.01; done; kill -9 $k; sleep 1000",
+        note.display()
+    );
+    let spec = json!({"steps": [{"run": run}]}).to_string();
+    let host = Command::new(HOST).arg(dir.path()).arg(spec).stdout(Stdio::piped()).spawn().unwrap();
+    let mut worker = process::Owned(host);
+    let left = pids(&note, 2).await;
+    // Its end is told, and by then nothing is left.
+    let mut said = String::new();
+    std::io::Read::read_to_string(worker.0.stdout.as_mut().unwrap(), &mut said).unwrap();
+    assert!(said.starts_with("ends"), "{said}");
+    let found: Vec<_> = left.iter().filter(|pid| runs(**pid)).collect();
+    left.iter().filter(|pid| runs(**pid)).for_each(|pid| process::send(*pid, Signal::SIGKILL));
+    assert!(found.is_empty(), "{found:?} of {left:?} still ran");
+    until("no zombie", || left.iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists())).await;
+}

@@ -1,0 +1,95 @@
+//! What a worker is to do about offers: which tag sets it may take, and whether it takes anything at all. People pause it,
+//! a drain ends it.
+
+use shared::wire::{Welcome, WorkerMode};
+use tokio::sync::{Notify, watch};
+
+/// One worker's duty, as the last welcome and its own process have said it.
+pub struct Duty {
+    now: watch::Sender<Standing>,
+    /// Somebody wants a hello to be said at once.
+    pub hello: Notify,
+}
+
+#[derive(Default)]
+struct Standing {
+    tag_sets: Vec<Vec<String>>,
+    paused: bool,
+    /// It never takes anything again.
+    draining: bool,
+}
+
+impl Duty {
+    /// That of a worker which nobody has welcomed: it may take nothing yet.
+    pub fn new() -> Self {
+        Self { now: watch::Sender::default(), hello: Notify::new() }
+    }
+
+    /// Does as a coordinator says.
+    pub fn welcomed(&self, welcome: Welcome) {
+        let Welcome { tag_sets, mode } = welcome;
+        let drains = mode == WorkerMode::Draining;
+        self.now.send_modify(|now| {
+            if drains && !now.draining {
+                tracing::info!("a drain was ordered: this worker takes nothing new");
+            }
+            if !drains && now.paused != (mode == WorkerMode::Paused) {
+                tracing::info!(mode = mode.name(), "what people want of this worker has changed");
+            }
+            now.tag_sets = tag_sets;
+            now.paused = mode == WorkerMode::Paused;
+            now.draining |= drains;
+        });
+    }
+
+    /// Takes nothing new from now on, whatever anybody says; tells the coordinators at once.
+    pub fn drain(&self) {
+        self.now.send_modify(|now| now.draining = true);
+        self.hello.notify_one();
+    }
+
+    /// Whether it takes nothing new for good.
+    pub fn is_draining(&self) -> bool {
+        self.now.borrow().draining
+    }
+
+    /// Returns once it takes nothing new for good.
+    pub async fn draining(&self) {
+        // The sender is ours: it isn't gone while we wait.
+        let _ = self.now.subscribe().wait_for(|now| now.draining).await;
+    }
+
+    /// The tag sets whose offers may be taken now; none while nothing may be.
+    pub fn tag_sets(&self) -> Option<Vec<Vec<String>>> {
+        let now = self.now.borrow();
+        (!now.paused && !now.draining).then(|| now.tag_sets.clone())
+    }
+
+    /// Waits while it is paused; whether it may take offers after that.
+    pub async fn takes(&self) -> bool {
+        let mut now = self.now.subscribe();
+        now.wait_for(|now| now.draining || !now.paused).await.is_ok_and(|now| !now.draining)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn welcome(mode: WorkerMode) -> Welcome {
+        Welcome { tag_sets: vec![Vec::new()], mode }
+    }
+
+    #[tokio::test]
+    async fn a_pause_ends_and_a_drain_does_not() {
+        let duty = Duty::new();
+        duty.welcomed(welcome(WorkerMode::Paused));
+        assert_eq!(duty.tag_sets(), None);
+        duty.welcomed(welcome(WorkerMode::Active));
+        assert!(duty.takes().await && duty.tag_sets().is_some());
+        duty.welcomed(welcome(WorkerMode::Draining));
+        duty.welcomed(welcome(WorkerMode::Active));
+        assert!(!duty.takes().await && duty.is_draining());
+        assert_eq!(duty.tag_sets(), None);
+    }
+}

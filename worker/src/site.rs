@@ -1,0 +1,73 @@
+//! What all parts of one worker share.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::sync::{Mutex, Notify, Semaphore, watch};
+use tokio::time::sleep;
+
+use crate::Config;
+use crate::duty::Duty;
+use crate::report::Reporter;
+use crate::spool::Spool;
+
+/// How soon a spool that couldn't be written is tried again.
+const SPOOL_AGAIN: Duration = Duration::from_secs(5);
+
+/// See the module.
+pub struct Site {
+    pub config: Arc<Config>,
+    pub reporter: Reporter,
+    pub spool: Spool,
+    /// Holds the attempts' directories.
+    pub work: PathBuf,
+    /// Where cgroups may be made.
+    pub cgroups: Option<PathBuf>,
+    pub runtime: Handle,
+    pub duty: Duty,
+    /// Held while a hello is on its way: what a later one says is heard later.
+    pub greeting: Mutex<()>,
+    /// An attempt has begun that needs to be named soon.
+    pub beat: Notify,
+    /// A permit for each attempt that may run.
+    pub slots: Arc<Semaphore>,
+    /// How many attempts run.
+    pub running: watch::Receiver<usize>,
+    /// Whether the spool took what was written last.
+    pub spool_takes: watch::Sender<bool>,
+}
+
+impl Site {
+    /// Does something with the spool where it may block; whether it went well.
+    pub async fn spooled(&self, work: impl FnOnce(&Spool) -> io::Result<()> + Send + 'static) -> bool {
+        let spool = self.spool.clone();
+        let done = tokio::task::spawn_blocking(move || work(&spool)).await;
+        let done = done.unwrap_or_else(|panic| Err(io::Error::other(panic)));
+        if let Err(error) = &done {
+            tracing::error!(%error, "writing the spool");
+        }
+        self.spool_takes.send_replace(done.is_ok());
+        done.is_ok()
+    }
+
+    /// Returns once the spool can be written, as far as is known: without it no grant may be taken.
+    pub async fn spool_writable(&self) {
+        while !*self.spool_takes.borrow() {
+            if self.spooled(Spool::probe).await {
+                tracing::info!("the spool can be written again: offers are taken");
+                return;
+            }
+            sleep(SPOOL_AGAIN).await;
+        }
+    }
+
+    /// Returns when nothing runs, no claim is on its way and all that ran is told. It takes every slot for a moment, so
+    /// it is for a worker that takes nothing new.
+    pub async fn idle(&self) {
+        // The semaphore is never closed.
+        let _ = self.slots.acquire_many(self.config.slots).await;
+    }
+}
