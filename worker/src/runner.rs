@@ -126,7 +126,8 @@ async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders) {
     let summary = log.finish();
     tracing::info!(%job, %attempt, %end, "attempt ends");
     let outcome = Outcome { end: end.clone(), log: summary.clone() };
-    site.spooled(move |spool| spool.put(&Entry { outcome: Some(outcome), ..entry })).await;
+    // Told from memory, it is in doubt only if the worker dies first.
+    site.keep(Entry { outcome: Some(outcome), ..entry }).await;
     let removing = tokio::task::spawn_blocking(move || directories.remove());
     if timeout(LOG_WITHIN, &mut sending).await.is_err() {
         tokio::spawn(send_the_rest(job, sending));
@@ -136,7 +137,7 @@ async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders) {
     }
     let report = Report { job, attempt, what: ReportKind::End { end, log: summary } };
     site.reporter.until_answered(vec![report]).await;
-    site.spooled(move |spool| spool.remove(job, attempt)).await;
+    site.forget(job, attempt).await;
     if let Ok(Err(error)) = removing.await {
         tracing::warn!(%job, %error, "removing an attempt's directories: the next start tries again");
     }

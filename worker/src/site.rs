@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shared::id::{Attempt, JobId};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Notify, Semaphore, watch};
 use tokio::time::sleep;
@@ -12,7 +13,7 @@ use tokio::time::sleep;
 use crate::Config;
 use crate::duty::Duty;
 use crate::report::Reporter;
-use crate::spool::Spool;
+use crate::spool::{Entry, Spool};
 
 /// How soon a spool that couldn't be written is tried again.
 const SPOOL_AGAIN: Duration = Duration::from_secs(5);
@@ -41,27 +42,44 @@ pub struct Site {
 }
 
 impl Site {
+    /// Writes an entry into the spool; whether it is there. While that fails, no grant may be taken.
+    pub async fn keep(&self, entry: Entry) -> bool {
+        let kept = self.spooled(move |spool| spool.put(&entry)).await;
+        self.spool_takes.send_replace(kept);
+        kept
+    }
+
+    /// Removes an entry from the spool. One that stays is told again by the next start, which changes nothing.
+    pub async fn forget(&self, job: JobId, attempt: Attempt) {
+        self.spooled(move |spool| spool.remove(job, attempt)).await;
+    }
+
+    /// Whether the spool took what was written last.
+    pub fn spool_takes(&self) -> bool {
+        *self.spool_takes.borrow()
+    }
+
+    /// Returns once the spool takes something.
+    pub async fn spool_writable(&self) {
+        while !self.spool_takes() {
+            if self.spooled(Spool::probe).await {
+                tracing::info!("the spool can be written again: offers are taken");
+                self.spool_takes.send_replace(true);
+                return;
+            }
+            sleep(SPOOL_AGAIN).await;
+        }
+    }
+
     /// Does something with the spool where it may block; whether it went well.
-    pub async fn spooled(&self, work: impl FnOnce(&Spool) -> io::Result<()> + Send + 'static) -> bool {
+    async fn spooled(&self, work: impl FnOnce(&Spool) -> io::Result<()> + Send + 'static) -> bool {
         let spool = self.spool.clone();
         let done = tokio::task::spawn_blocking(move || work(&spool)).await;
         let done = done.unwrap_or_else(|panic| Err(io::Error::other(panic)));
         if let Err(error) = &done {
             tracing::error!(%error, "writing the spool");
         }
-        self.spool_takes.send_replace(done.is_ok());
         done.is_ok()
-    }
-
-    /// Returns once the spool can be written, as far as is known: without it no grant may be taken.
-    pub async fn spool_writable(&self) {
-        while !*self.spool_takes.borrow() {
-            if self.spooled(Spool::probe).await {
-                tracing::info!("the spool can be written again: offers are taken");
-                return;
-            }
-            sleep(SPOOL_AGAIN).await;
-        }
     }
 
     /// Returns when nothing runs, no claim is on its way and all that ran is told. It takes every slot for a moment, so

@@ -3,7 +3,6 @@
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
-use nix::unistd::geteuid;
 use serde_json::json;
 use shared::job::AttemptEnd;
 use shared::log::Stream;
@@ -24,10 +23,11 @@ async fn a_job_goes_before_its_worker_and_its_keeper() {
     let own: i32 = std::fs::read_to_string("/proc/self/oom_score_adj").unwrap().trim().parse().unwrap();
     assert!(score >= 500 && score > keepers, "{text}");
     assert!((5..=19).contains(&nice) && childs == nice, "{text}");
-    if geteuid().is_root() {
-        assert_eq!((own, keepers), (-900, -900), "the superuser may lower scores");
+    let lowers = "echo -901 > /proc/self/oom_score_adj";
+    if Command::new("sh").args(["-c", lowers]).stderr(Stdio::null()).status().unwrap().success() {
+        assert_eq!((own, keepers), (-900, -900));
     } else {
-        eprintln!("only the superuser can lower a score: that of the worker is not shown");
+        eprintln!("nobody here may lower a score: that of the worker is not shown");
     }
 }
 
