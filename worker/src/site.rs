@@ -8,7 +8,7 @@ use std::time::Duration;
 use shared::id::{Attempt, JobId};
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, Notify, Semaphore, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::Config;
 use crate::duty::Duty;
@@ -17,6 +17,11 @@ use crate::spool::{Entry, Spool};
 
 /// How soon a spool that couldn't be written is tried again.
 const SPOOL_AGAIN: Duration = Duration::from_secs(5);
+
+/// How long logs whose attempts are told are waited for when nothing runs any more.
+const LOGS_WITHIN: Duration = Duration::from_secs(10);
+/// The most logs that are sent after their attempts were told; with more of them an attempt keeps its slot.
+pub const LOGS_MAX: u32 = 4096;
 
 /// See the module.
 pub struct Site {
@@ -35,6 +40,8 @@ pub struct Site {
     pub beat: Notify,
     /// A permit for each attempt that may run.
     pub slots: Arc<Semaphore>,
+    /// A permit for each log that is still being sent after its attempt was told.
+    pub logs: Arc<Semaphore>,
     /// How many attempts run.
     pub running: watch::Receiver<usize>,
     /// Whether the spool took what was written last.
@@ -47,6 +54,16 @@ impl Site {
         let kept = self.spooled(move |spool| spool.put(&entry)).await;
         self.spool_takes.send_replace(kept);
         kept
+    }
+
+    /// Writes an entry into the spool that it didn't take, as soon as it does.
+    pub async fn keep_at_last(&self, entry: Entry) {
+        loop {
+            sleep(SPOOL_AGAIN).await;
+            if self.keep(entry.clone()).await {
+                return;
+            }
+        }
     }
 
     /// Removes an entry from the spool. One that stays is told again by the next start, which changes nothing.
@@ -82,10 +99,13 @@ impl Site {
         done.is_ok()
     }
 
-    /// Returns when nothing runs, no claim is on its way and all that ran is told. It takes every slot for a moment, so
-    /// it is for a worker that takes nothing new.
+    /// Returns when nothing runs, no claim is on its way, all that ran is told, and its log is stored or was waited for long
+    /// enough. It takes every slot for a moment, so it is for a worker that takes nothing new.
     pub async fn idle(&self) {
-        // The semaphore is never closed.
+        // The semaphores are never closed.
         let _ = self.slots.acquire_many(self.config.slots).await;
+        if timeout(LOGS_WITHIN, self.logs.acquire_many(LOGS_MAX)).await.is_err() {
+            tracing::warn!("not every log could be stored completely");
+        }
     }
 }

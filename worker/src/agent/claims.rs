@@ -65,12 +65,12 @@ pub async fn take(site: Arc<Site>, agent: Addr<Agent>) {
             continue;
         }
         idle = IDLE_FIRST;
-        for (delivery, slot) in taken.into_iter().zip(free) {
+        let mut free = free.into_iter();
+        for delivery in taken {
             // What has changed meanwhile counts: another worker may have it at once.
-            if site.duty.tag_sets().is_none() {
-                delivery.back(Duration::ZERO);
-            } else {
-                tokio::spawn(claim(site.clone(), agent.clone(), delivery, slot));
+            match free.next().filter(|_| site.duty.tag_sets().is_some()) {
+                Some(slot) => drop(tokio::spawn(claim(site.clone(), agent.clone(), delivery, slot))),
+                None => delivery.back(Duration::ZERO),
             }
         }
     }
