@@ -21,6 +21,9 @@ pub mod api;
 pub mod cluster;
 pub mod job;
 
+/// What a service logs unless told otherwise: the libraries' own words help nobody as long as nothing is wrong.
+pub const LOG_DEFAULT: &str = "info,actix_server=warn,async_nats=warn,sqlx=warn";
+
 /// Windlass coordinates build and deploy jobs.
 #[derive(Parser)]
 #[command(name = "windlass", version, after_help = ROOT_EXAMPLES)]
@@ -165,7 +168,9 @@ Examples:
   windlass run --repo . -- make test      run one command on a clean checkout of this repository
   windlass dev                            start a coordinator with a worker on this machine
   windlass job submit -- make test        submit a job to it
-  windlass job logs -f ID                 follow its output";
+  windlass job logs -f ID                 follow its output
+
+A cluster is one or more `windlass coordinator` and `windlass worker`, with Postgres and NATS.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:

@@ -24,6 +24,8 @@ const FILE_MODE: u32 = 0o600;
 pub struct DataDir {
     path: PathBuf,
     _lock: File,
+    /// Where the database is a file of its own.
+    database_lock: Option<File>,
 }
 
 impl DataDir {
@@ -38,28 +40,8 @@ impl DataDir {
             .create(path)
             .with_context(|| format!("making the data directory {}", path.display()))?;
         let path = std::fs::canonicalize(path).with_context(|| format!("finding {}", path.display()))?;
-        let lock = path.join("lock");
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(FILE_MODE)
-            .open(&lock)
-            .with_context(|| format!("opening {}", lock.display()))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => bail!(
-                "{} is in use by another windlass (pid {}): stop that one, or name another directory with --data-dir",
-                path.display(),
-                holder(&mut file)
-            ),
-            Err(TryLockError::Error(error)) => return Err(error).context(format!("locking {}", lock.display())),
-        }
-        file.set_len(0)
-            .and_then(|()| writeln!(file, "{}", std::process::id()))
-            .with_context(|| format!("writing {}", lock.display()))?;
-        Ok(Self { path, _lock: file })
+        let lock = hold(&path.join("lock"), &path, "name another directory with --data-dir")?;
+        Ok(Self { path, _lock: lock, database_lock: None })
     }
 
     /// Its absolute path.
@@ -67,9 +49,16 @@ impl DataDir {
         &self.path
     }
 
-    /// Where the store is.
-    pub fn database(&self) -> PathBuf {
-        self.path.join("windlass.db")
+    /// Where the store is: in the directory, or in the file `elsewhere`, which is then held as well.
+    ///
+    /// # Errors
+    /// When another process holds that file.
+    pub fn database(&mut self, elsewhere: Option<&Path>) -> anyhow::Result<PathBuf> {
+        let Some(file) = elsewhere else { return Ok(self.path.join("windlass.db")) };
+        let mut lock = file.as_os_str().to_owned();
+        lock.push(".lock");
+        self.database_lock = Some(hold(Path::new(&lock), file, "name another file with WINDLASS_DATABASE_URL")?);
+        Ok(file.to_owned())
     }
 
     /// The keys that the store's secrets are encrypted under; made at the first start.
@@ -153,6 +142,31 @@ pub fn token_file(dir: &Path) -> PathBuf {
 /// Where `windlass dev` notes its address while it serves.
 pub fn url_file(dir: &Path) -> PathBuf {
     dir.join("url")
+}
+
+/// Takes hold of `what` through the file `lock`; `remedy` is for whoever finds it taken.
+fn hold(lock: &Path, what: &Path, remedy: &str) -> anyhow::Result<File> {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(FILE_MODE)
+        .open(lock)
+        .with_context(|| format!("opening {}", lock.display()))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => bail!(
+            "{} is in use by another windlass (pid {}): stop that one, or {remedy}",
+            what.display(),
+            holder(&mut file)
+        ),
+        Err(TryLockError::Error(error)) => return Err(error).context(format!("locking {}", lock.display())),
+    }
+    file.set_len(0)
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .with_context(|| format!("writing {}", lock.display()))?;
+    Ok(file)
 }
 
 /// The process id that the holder wrote into its lock.

@@ -13,18 +13,24 @@ use crate::args::{Cli, Command};
 use crate::exit::Error;
 
 mod args;
+mod capacity;
 mod client;
+mod cluster;
 mod data_dir;
+mod database;
 mod dev;
 mod embedded;
 mod exit;
 mod job;
+mod listen;
 mod repo;
 mod run;
 mod signals;
 mod table;
 mod terminal;
 mod timeline;
+mod token;
+mod workers;
 
 fn main() -> ExitCode {
     let first = std::env::args_os().nth(1);
@@ -44,6 +50,11 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(args),
         Command::Dev(args) => dev::dev(&args),
         Command::Job(args) => job::job(&args),
+        Command::Coordinator(args) => cluster::coordinator::coordinator(&args),
+        Command::Worker(args) => cluster::worker::worker(&args),
+        Command::Migrate => cluster::migrate(),
+        Command::Workers(args) => workers::workers(&args),
+        Command::Token(args) => token::token(&args),
         Command::Completions { shell } => args::completions(shell),
     };
     ExitCode::from(match done {

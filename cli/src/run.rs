@@ -144,7 +144,7 @@ async fn one_job(dir: DataDir, kept: bool, submission: Submission) -> Result<u8,
     let label = label(&submission);
     let (tap, output) = mpsc::channel(TAP_PIECES_MAX);
     let screen = Screen::start(output);
-    let mut parts = Embedded::open(dir).await?;
+    let mut parts = Embedded::open(dir, None).await?;
     let ended = match begin(&mut parts, kept, tap, submission).await {
         Ok(job) => follow::to_the_end(parts.service(), job, &label, &mut signals, &screen).await,
         Err(error) => Err(error),

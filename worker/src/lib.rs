@@ -14,7 +14,7 @@ use std::time::Duration;
 use actix::{Addr, System};
 use shared::bus::{self, Bus, Service};
 use shared::clock;
-use shared::id::Instance;
+use shared::id::{Instance, WorkerId};
 use shared::proof::ProofKey;
 use shared::secret::Secret;
 use tokio::runtime::Handle;
@@ -154,6 +154,23 @@ impl Config {
 /// Whether a worker has enrolled in that data directory, so that its start needs no join token.
 pub fn is_enrolled(data_dir: &Path) -> bool {
     identity::file(&startup::own(data_dir)).exists()
+}
+
+/// The worker that has enrolled in that data directory.
+///
+/// # Errors
+/// When what is there can't be read.
+pub fn enrolled(data_dir: &Path) -> io::Result<Option<WorkerId>> {
+    Ok(identity::Identity::load(&startup::own(data_dir))?.map(|identity| identity.worker))
+}
+
+/// Forgets the identity in that data directory, so that the next start enrols anew: for one that no coordinator knows any
+/// more.
+///
+/// # Errors
+/// When it can't be removed.
+pub fn forget(data_dir: &Path) -> io::Result<()> {
+    std::fs::remove_file(identity::file(&startup::own(data_dir)))
 }
 
 /// Brings a worker up: returns when nothing is left of an earlier start and it has an identity. A first start waits for a

@@ -2,8 +2,7 @@
 
 use coordinator::store::{Error, Filter};
 use serde_json::{Value, json};
-use shared::clock;
-use shared::id::{Attempt, Instance, JobId, Seq, Shard, ShardSeq};
+use shared::id::{Attempt, JobId, Seq, Shard, ShardSeq};
 use shared::job::{Job, StateName, WorkerWord};
 use shared::spec::Priority;
 use shared::wire::Hello;

@@ -15,14 +15,14 @@ pub async fn a_join_token_makes_workers_until_it_expires(database: &dyn Database
     for token in [&join, &admin] {
         assert_eq!(writer.store.add_token(writer.id, token).await, Ok(true));
     }
-    let (first, second) = (new_worker(), new_worker());
+    let (first, second, third) = (new_worker(), new_worker(), new_worker());
     let enrol = async |digest, worker, now| writer.store.enrol(writer.id, digest, worker, now).await.unwrap();
 
     assert_eq!(enrol(join.digest, &first, at(1)).await, Enrolled::Yes);
     assert_eq!(enrol(join.digest, &second, at(99)).await, Enrolled::Yes);
-    assert_eq!(enrol(join.digest, &new_worker(), at(100)).await, Enrolled::NoToken);
-    assert_eq!(enrol(admin.digest, &new_worker(), at(1)).await, Enrolled::NoToken);
-    assert_eq!(enrol(clock::random(), &new_worker(), at(1)).await, Enrolled::NoToken);
+    assert_eq!(enrol(join.digest, &third, at(100)).await, Enrolled::NoToken);
+    assert_eq!(enrol(admin.digest, &third, at(1)).await, Enrolled::NoToken);
+    assert_eq!(enrol(clock::random(), &third, at(1)).await, Enrolled::NoToken);
 
     let known = |new: &coordinator::store::NewWorker, enrolled_at| Worker {
         id: new.id,
