@@ -82,9 +82,15 @@ impl Roster {
         self.known().workers.get(&worker)?.seen.as_ref().map(|seen| seen.instance)
     }
 
-    /// Makes sure that a worker is known, or isn't there.
+    /// Makes sure that a worker is known, or isn't there: what was read before isn't enough.
     pub async fn look_for(&self, worker: WorkerId) {
-        if let Err(error) = self.read(READ_AGAIN).await {
+        let asked = clock::instant();
+        // Whoever asks soon after a reading waits for the next one, together with all who ask meanwhile.
+        let last = *self.read_at.lock().await;
+        if let Some(at) = last {
+            tokio::time::sleep((at + READ_AGAIN).saturating_duration_since(asked)).await;
+        }
+        if let Err(error) = self.read(clock::instant().duration_since(asked)).await {
             tracing::warn!(%worker, %error, "looking for a worker");
         }
     }
