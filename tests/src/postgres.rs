@@ -259,7 +259,8 @@ impl Database<'_> {
         let (options, query) = (self.postgres.options(&self.name, self.postgres.port), query.to_owned());
         blocking(async move {
             let mut connection = options.connect().await?;
-            let found = sqlx::query_scalar(AssertSqlSafe(format!("SELECT ({query})::bigint"))).fetch_one(&mut connection).await;
+            let found =
+                sqlx::query_scalar(AssertSqlSafe(format!("SELECT ({query})::bigint"))).fetch_one(&mut connection).await;
             connection.close().await?;
             found
         })

@@ -34,7 +34,10 @@ async fn living_coordinators_share_the_shards_and_take_nothing_from_each_other()
     assert_eq!(cluster.ttl, Some(LEASE_TTL));
     let mut both = [one.id, other.id];
     both.sort_unstable();
-    assert_eq!(cluster.members.iter().map(|(member, ended)| (member.id, *ended)).collect::<Vec<_>>(), both.map(|id| (id, false)));
+    assert_eq!(
+        cluster.members.iter().map(|(member, ended)| (member.id, *ended)).collect::<Vec<_>>(),
+        both.map(|id| (id, false))
+    );
     let address = cluster.members.iter().find(|(member, _)| member.id == one.id).map(|(member, _)| &member.address);
     assert_eq!(address, Some(&format!("http://{}:7070", one.id)));
 
@@ -42,11 +45,10 @@ async fn living_coordinators_share_the_shards_and_take_nothing_from_each_other()
     one.submit_plain(shard(1)).await;
     one.store.hand_over(one.id, other.id, &[shard(1)]).await.unwrap();
     let owned = other.store.take_over(other.id, &[shard(1), shard(2)]).await.unwrap();
-    assert_eq!(owned.iter().map(|owned| (owned.shard, owned.epoch, owned.last)).collect::<Vec<_>>(), [(
-        shard(1),
-        Epoch(2),
-        ShardSeq(2)
-    )]);
+    assert_eq!(
+        owned.iter().map(|owned| (owned.shard, owned.epoch, owned.last)).collect::<Vec<_>>(),
+        [(shard(1), Epoch(2), ShardSeq(2))]
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,11 +105,8 @@ async fn a_takeover_waits_for_a_statement_in_flight_and_knows_what_it_wrote() {
     // As the old one's statement does it, which has everything but its commit behind it.
     let mut session = database.session().await;
     let stray = new_job(shard(5), json!({}), at(0)).transition.job;
-    let writing = format!(
-        "BEGIN; SELECT id FROM coordinators WHERE id = '{}' FOR KEY SHARE; {}",
-        old.id,
-        event(&stray, 1)
-    );
+    let writing =
+        format!("BEGIN; SELECT id FROM coordinators WHERE id = '{}' FOR KEY SHARE; {}", old.id, event(&stray, 1));
     session.execute(AssertSqlSafe(writing)).await.unwrap();
     database.execute(&format!("UPDATE coordinators SET expires_at = now() WHERE id = '{}'", old.id)).unwrap();
     let (store, id, expired) = (Arc::clone(&new.store), new.id, old.id);
@@ -171,7 +170,10 @@ async fn a_commit_whose_lease_is_deleted_while_it_waits_writes_nothing() {
     let mut writer = Writer::of(&PostgresDatabase::from(&database)).await;
     let job = writer.submit_plain(shard(1)).await;
     let mut session = database.session().await;
-    session.execute(AssertSqlSafe(format!("BEGIN; DELETE FROM coordinators WHERE id = '{}'", writer.id))).await.unwrap();
+    session
+        .execute(AssertSqlSafe(format!("BEGIN; DELETE FROM coordinators WHERE id = '{}'", writer.id)))
+        .await
+        .unwrap();
     let new = new_job(shard(1), json!({"tags": ["rare"]}), at(0));
     let commit = committing(&writer, vec![changed(&job, cancel(), at(1)), Write::Submit(vec![new.clone()])]);
     database.until_waiting(1);
@@ -206,7 +208,8 @@ async fn batches_with_the_same_keys_in_opposite_order_do_not_wait_for_each_other
         let mut second = second.unwrap();
         second.reverse();
         for (one, other) in first.unwrap().iter().zip(&second) {
-            let is_new = |written: &Written| matches!(written, Written::Submitted(s) if matches!(s[..], [Submitted::New(_)]));
+            let is_new =
+                |written: &Written| matches!(written, Written::Submitted(s) if matches!(s[..], [Submitted::New(_)]));
             assert!(is_new(one) != is_new(other), "{one:?} and {other:?}");
         }
     }
@@ -249,9 +252,9 @@ async fn a_commit_whose_answer_is_lost_is_known_to_the_successor() {
     let lost = commit.await.unwrap();
     assert!(matches!(lost, Err(Error::Unknown(_))), "{lost:?}");
     let new = member();
-    let (store, old, successor) = (Arc::clone(&writer.store), writer.id, new.clone());
+    let (store, predecessor, successor) = (Arc::clone(&writer.store), writer.id, new.clone());
     // The first connection that it gets may be one that was cut.
-    let succession = tokio::spawn(async move { while store.succeed(old, &successor).await.is_err() {} });
+    let succession = tokio::spawn(async move { while store.succeed(predecessor, &successor).await.is_err() {} });
     eventually(DEADLINE, "it waits, or needn't any more", || {
         (succession.is_finished() || database.waiting() >= 2).then_some(())
     });
@@ -404,9 +407,9 @@ const DEADLINE: Duration = Duration::from_mins(1);
 /// A commit on its way.
 type Commit = JoinHandle<Result<Vec<Written>, Error>>;
 
-fn committing(writer: &Writer, writes: Vec<Write>) -> Commit {
-    let (store, id) = (Arc::clone(&writer.store), writer.id);
-    let batch = Arc::new(Batch { last: writer.last.clone(), writes });
+fn committing(owner: &Writer, writes: Vec<Write>) -> Commit {
+    let (store, id) = (Arc::clone(&owner.store), owner.id);
+    let batch = Arc::new(Batch { last: owner.last.clone(), writes });
     tokio::spawn(async move { store.commit(id, batch).await })
 }
 
