@@ -252,9 +252,9 @@ async fn a_commit_whose_answer_is_lost_is_known_to_the_successor() {
     let lost = commit.await.unwrap();
     assert!(matches!(lost, Err(Error::Unknown(_))), "{lost:?}");
     let new = member();
-    let (store, old, successor) = (Arc::clone(&writer.store), writer.id, new.clone());
+    let (store, predecessor, successor) = (Arc::clone(&writer.store), writer.id, new.clone());
     // The first connection that it gets may be one that was cut.
-    let succession = tokio::spawn(async move { while store.succeed(old, &successor).await.is_err() {} });
+    let succession = tokio::spawn(async move { while store.succeed(predecessor, &successor).await.is_err() {} });
     eventually(DEADLINE, "it waits, or needn't any more", || {
         (succession.is_finished() || database.waiting() >= 2).then_some(())
     });
@@ -407,9 +407,9 @@ const DEADLINE: Duration = Duration::from_mins(1);
 /// A commit on its way.
 type Commit = JoinHandle<Result<Vec<Written>, Error>>;
 
-fn committing(writer: &Writer, writes: Vec<Write>) -> Commit {
-    let (store, id) = (Arc::clone(&writer.store), writer.id);
-    let batch = Arc::new(Batch { last: writer.last.clone(), writes });
+fn committing(owner: &Writer, writes: Vec<Write>) -> Commit {
+    let (store, id) = (Arc::clone(&owner.store), owner.id);
+    let batch = Arc::new(Batch { last: owner.last.clone(), writes });
     tokio::spawn(async move { store.commit(id, batch).await })
 }
 
