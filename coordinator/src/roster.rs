@@ -114,7 +114,7 @@ impl Roster {
         self.known().workers.get(&worker)?.seen.as_ref().map(|seen| seen.instance)
     }
 
-    /// Makes sure that a worker is known, or isn't there.
+    /// Makes sure that a worker is known, or isn't there: what was read before isn't enough.
     pub async fn look_for(&self, worker: WorkerId) {
         if let Err(error) = self.read_again().await {
             tracing::warn!(%worker, %error, "looking for a worker");

@@ -368,6 +368,11 @@ impl Script {
             ReportKind::Decline { why } => self.seen().declines.push((job, why)),
             ReportKind::Progress { number, progress } => {
                 let mut seen = self.seen();
+                let told = seen.progress.iter().filter(|(of, ..)| *of == job).map(|(_, number, _)| *number).max();
+                if number > told.unwrap_or(0) + 1 {
+                    // The one before it isn't taken yet.
+                    return Some(Answer::TryAgain);
+                }
                 seen.order.push("progress");
                 seen.progress.push((job, number, progress));
             }

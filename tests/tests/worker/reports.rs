@@ -74,12 +74,12 @@ async fn what_an_owner_says_that_is_not_one_any_more_is_not_heeded() {
     staged.script.until("a heartbeat", |seen| (seen.beats.len() > beats + 1).then_some(())).await;
     staged.script.seen().stop.clear();
     std::fs::write(note, "").unwrap();
-    let told = |count| move |seen: &Seen| (seen.ends.len() >= count).then_some(());
-    staged.script.until("the end, told again", told(2)).await;
-    assert_eq!(staged.script.end(job).await.end, AttemptEnd::Succeeded);
+    let told = |seen: &Seen| seen.progress.iter().filter(|(of, number, _)| (*of, *number) == (job, 2)).count();
+    staged.script.until("the step's end, told again", |seen| (told(seen) >= 3).then_some(())).await;
     assert_eq!(spooled(&staged), 1);
 
     staged.script.seen().epoch = Epoch(6);
+    assert_eq!(staged.script.end(job).await.end, AttemptEnd::Succeeded);
     tests::scripted::until("an empty spool", || spooled(&staged) == 0).await;
 }
 
