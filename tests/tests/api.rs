@@ -388,7 +388,7 @@ fn a_log_is_shown_in_every_form_from_where_a_reader_left_it() {
 
 /// Runs the job by hand: one attempt that succeeds and writes three lines.
 async fn write_a_log(played: &Played, job: JobId) {
-    let hand = Hand::arrive(&played).await;
+    let hand = Hand::arrive(played).await;
     hand.must_get(job).await;
     let segment =
         |stream, text: &str| Segment { at: shared::clock::now(), step: Some(0), stream, text: text.to_owned() };
@@ -396,7 +396,7 @@ async fn write_a_log(played: &Played, job: JobId) {
     let chunk = Chunk { job, attempt: Attempt(1), number: 1, first_line: 1, segments };
     let log = LogSummary { chunks: 1, ..LogSummary::default() };
     let batch = wire::encode(&LogBatch { worker: hand.id, chunks: vec![chunk] });
-    played.bus.request(&Address::Log(job.shard(), hand.id), batch, DEADLINE).await.unwrap();
+    let _: LogReply = hand.ask(&Address::Log(job.shard(), hand.id), &batch).await;
     hand.say(job, Attempt(1), ReportKind::End { end: AttemptEnd::Succeeded, log }).await;
 }
 
