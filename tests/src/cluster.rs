@@ -159,7 +159,8 @@ impl Cluster {
 
     /// Waits until every shard has an owner that lives, and none of those who live is without.
     pub fn until_spread(&mut self) {
-        let living: usize = self.coordinators.iter_mut().map(|coordinator| usize::from(coordinator.server.runs())).sum();
+        let living: usize =
+            self.coordinators.iter_mut().map(|coordinator| usize::from(coordinator.server.runs())).sum();
         eventually(DEADLINE, "the shards are spread", || {
             let owners = self.postgres.rows(
                 "SELECT count(*)::text FROM shards s JOIN coordinators c ON c.id = s.owner \

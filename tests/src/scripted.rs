@@ -69,6 +69,8 @@ pub struct Seen {
     pub mode: WorkerMode,
     /// So many answers to heartbeats are lost.
     pub lose_beats: u32,
+    /// How many reports came before the one that they follow.
+    pub early: u32,
     /// So many reports are answered with "try again".
     pub try_again: u32,
     /// So many answers to ends are lost.
@@ -368,6 +370,12 @@ impl Script {
             ReportKind::Decline { why } => self.seen().declines.push((job, why)),
             ReportKind::Progress { number, progress } => {
                 let mut seen = self.seen();
+                let told = seen.progress.iter().filter(|(of, ..)| *of == job).map(|(_, number, _)| *number).max();
+                if number > told.unwrap_or(0) + 1 {
+                    // The one before it isn't taken yet.
+                    seen.early += 1;
+                    return Some(Answer::TryAgain);
+                }
                 seen.order.push("progress");
                 seen.progress.push((job, number, progress));
             }

@@ -48,7 +48,8 @@ pub async fn take(site: Arc<Site>, agent: Addr<Agent>) {
         let Ok(first) = site.slots.clone().acquire_owned().await else { return };
         let more = std::iter::from_fn(|| site.slots.clone().try_acquire_owned().ok());
         let free: Vec<OwnedSemaphorePermit> = std::iter::once(first).chain(more).collect();
-        let Some(tag_sets) = site.duty.tag_sets() else { continue };
+        // Both may have changed while a slot was waited for.
+        let Some(tag_sets) = site.duty.tag_sets().filter(|_| site.spool_takes()) else { continue };
         let taken = match site.reporter.courier.bus.take(&lanes(&tag_sets, round), free.len(), idle).await {
             Ok(taken) => taken,
             Err(error) => {
@@ -64,12 +65,12 @@ pub async fn take(site: Arc<Site>, agent: Addr<Agent>) {
             continue;
         }
         idle = IDLE_FIRST;
-        for (delivery, slot) in taken.into_iter().zip(free) {
+        let mut free = free.into_iter();
+        for delivery in taken {
             // What has changed meanwhile counts: another worker may have it at once.
-            if site.duty.tag_sets().is_none() {
-                delivery.back(Duration::ZERO);
-            } else {
-                tokio::spawn(claim(site.clone(), agent.clone(), delivery, slot));
+            match free.next().filter(|_| site.duty.tag_sets().is_some()) {
+                Some(slot) => drop(tokio::spawn(claim(site.clone(), agent.clone(), delivery, slot))),
+                None => delivery.back(Duration::ZERO),
             }
         }
     }
@@ -153,8 +154,7 @@ async fn start(
     }
     let cgroup = site.cgroups.as_ref().map(|parent| parent.join(format!("windlass-{job}-{attempt}")));
     let entry = Entry { job, attempt, cgroup, outcome: None };
-    let spooled = entry.clone();
-    if !site.spooled(move |spool| spool.put(&spooled)).await {
+    if !site.keep(entry.clone()).await {
         // Nothing more is taken until it can be written.
         return site.reporter.decline(job, attempt, "the worker's spool can't be written").await;
     }
@@ -162,7 +162,7 @@ async fn start(
     match agent.send(Start(granted)).await.unwrap_or(Err(NotStarted::NoAgent)) {
         Ok(()) | Err(NotStarted::Running) => {}
         Err(why) => {
-            site.spooled(move |spool| spool.remove(job, attempt)).await;
+            site.forget(job, attempt).await;
             site.reporter.decline(job, attempt, &why.to_string()).await;
         }
     }
