@@ -1,7 +1,7 @@
 //! The waist to the database, which is the only truth. Its verbs are the domain's; no SQL is written anywhere else.
 //!
-//! [`sqlite::SqliteStore`] is the embedded default, [`postgres::PostgresStore`] the cluster's. `tests/tests/conformance/store.rs` is what every implementation
-//! has to pass.
+//! [`sqlite::SqliteStore`] is the embedded default, [`postgres::PostgresStore`] the cluster's, and [`measured::Measured`] what
+//! measures either. `tests/tests/conformance/store.rs` is what every implementation has to pass.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use shared::log::{Chunk, Line};
 use shared::time::Time;
 use shared::wire::LogAnswer;
 
+pub mod measured;
 pub mod postgres;
 pub mod sqlite;
 

@@ -175,6 +175,25 @@ impl Nats {
         let _ = fs::remove_dir_all(self.store());
     }
 
+    /// What the server's `JetStream` answers to `verb`, as in `STREAM.DELETE.NAME`.
+    ///
+    /// # Panics
+    /// When it doesn't answer.
+    pub async fn ask(&self, verb: &str, body: Value) -> Value {
+        let client = self.client().await;
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        let answer = client.request(format!("$JS.API.{verb}"), body.into()).await.expect("an answer");
+        serde_json::from_slice(&answer.payload).expect("JSON")
+    }
+
+    /// A plain client, as anybody may have.
+    ///
+    /// # Panics
+    /// When the server doesn't run.
+    pub async fn client(&self) -> async_nats::Client {
+        async_nats::connect(self.url()).await.expect("a server")
+    }
+
     /// Where it keeps its streams.
     pub fn store(&self) -> PathBuf {
         self.place.path().join("store")

@@ -154,7 +154,7 @@ pub async fn here_or_there(
             Tried::Unknown | Tried::NotTaken => {}
         }
         if !again(&mut owners, until).await {
-            return Err(problem);
+            return Err(problem.given_up());
         }
     }
 }

@@ -11,7 +11,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -81,9 +81,9 @@ impl PostgresStore {
         Ok(Self { commits, leases, others, runtime: Handle::current(), known, retries })
     }
 
-    /// How many statements were repeated so far, because of something that another did at the same time.
-    pub fn retries(&self) -> u64 {
-        self.retries.load(Ordering::Relaxed)
+    /// Counts the statements that are repeated, because of what another did at the same time or on a dead connection.
+    pub fn retries(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.retries)
     }
 
     /// Carries out a verb that changes something.

@@ -1,4 +1,4 @@
-//! The bus of a cluster, on NATS: requests are core NATS, offers and events are JetStream streams.
+//! The bus of a cluster, on NATS: requests are core NATS, offers and events are `JetStream` streams.
 //!
 //! A connection that breaks is made again, without end; subscriptions survive it. While there is none, calls end at once
 //! as [`Error::Unreachable`], and a coordinator may start without one. Everything is published with an acknowledgement
@@ -7,9 +7,10 @@
 //! A worker makes nothing on the server. A coordinator makes and looks after both streams and the lanes' consumers
 //! ([`lookout`], [`consumers`]).
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::{ConnectOptions, HeaderMap, ServerAddr};
@@ -139,17 +140,25 @@ impl NatsBus {
         tasks.spawn(feed::send_hints(line.clone(), hints_to_send.1));
 
         let consumers = Arc::new(Consumers::new(options.settle_within));
-        let findings =
-            Findings { fit: watch::Sender::new(false), offers_lost: watch::Sender::new(0), look_now: Notify::new() };
+        let findings = Findings {
+            fit: watch::Sender::new(false),
+            offers_lost: watch::Sender::new(0),
+            broken: Mutex::new(BTreeSet::new()),
+            look_now: Notify::new(),
+        };
         let findings = Arc::new(findings);
         let care = (options.role == Role::Coordinator).then(|| consumers.clone());
+        if let Some(consumers) = &care {
+            let news = client.subscribe(subjects::CONSUMER_NEWS).await.map_err(|error| unusable(&error))?;
+            tasks.spawn(lookout::hear(news, consumers.clone(), findings.clone()));
+        }
         let mut lookout = Lookout::new(line.clone(), findings.clone(), care, options.event_age);
         if timeout(options.connect_within, line.connected()).await.is_ok() {
             line.settled().await;
             match lookout.begin().await {
                 Ok(()) => {}
                 Err(Fault::Refused(refusal)) => return Err(StartError::Refused(refusal.to_string())),
-                Err(Fault::Passing(error)) => tracing::warn!(%error, "looking at NATS"),
+                Err(fault @ (Fault::Gone(_) | Fault::Passing(_))) => tracing::warn!(%fault, "looking at NATS"),
             }
         } else {
             tracing::warn!(urls = %connection::shown(&options.urls), "there is no connection to NATS yet");
@@ -177,22 +186,26 @@ impl NatsBus {
         }
     }
 
-    /// What a fault of JetStream means to a caller. A stream that isn't there is looked for at once.
-    fn fault(&self, error: JetStreamError, bytes: usize) -> Error {
+    /// What a fault of `JetStream` means to a caller. A stream that isn't there is looked for at once.
+    fn fault(&self, error: JetStreamError, stream: &'static str, bytes: usize) -> Error {
         let missing = match &error {
             JetStreamError::Unanswered(unanswered) => *unanswered == Unanswered::NoResponder,
             JetStreamError::Refused(fault) => fault.is_no_stream() || fault.is_no_consumer(),
             JetStreamError::Garbled(_) => false,
         };
-        if missing {
+        let broken = matches!(&error, JetStreamError::Refused(fault) if fault.is_broken());
+        if broken {
+            self.inner.findings.broken.lock().unwrap_or_else(PoisonError::into_inner).insert(stream);
+        }
+        if missing || broken {
             self.inner.findings.look_now.notify_one();
         }
         match error {
             JetStreamError::Unanswered(Unanswered::TooLarge) => Error::TooLarge(bytes),
             JetStreamError::Refused(fault) if fault.is_too_large() => Error::TooLarge(bytes),
             JetStreamError::Refused(fault) if !missing => {
-                tracing::warn!(%fault, "a stream refuses a message");
-                Error::Busy("a stream")
+                tracing::warn!(%fault, stream, "a stream refuses a message");
+                Error::Busy(stream)
             }
             other => Error::Unreachable(other.to_string()),
         }
@@ -233,10 +246,10 @@ impl Bus for NatsBus {
     }
 
     async fn offer(&self, offer: &Offer) -> Result<Placed, Error> {
-        let line = self.usable()?;
+        let nats = self.usable()?;
         let lane = subjects::lane_of(offer);
-        self.inner.consumers.ensure(line, &lane).await.map_err(|trouble| match trouble {
-            Trouble::JetStream(error) => self.fault(error, 0),
+        self.inner.consumers.ensure(nats, &lane).await.map_err(|trouble| match trouble {
+            Trouble::JetStream(error) => self.fault(error, subjects::OFFERS, 0),
             Trouble::Mismatch(mismatch) => {
                 tracing::error!(%mismatch, "an offer can't be put out");
                 Error::Unreachable(mismatch.to_string())
@@ -244,17 +257,17 @@ impl Bus for NatsBus {
         })?;
         let body = wire::encode(offer);
         let bytes = body.len();
-        match jetstream::publish(line, subjects::offer(offer), None, body).await {
+        match jetstream::publish(nats, subjects::offer(offer), None, body).await {
             Ok(()) => Ok(Placed::New),
             Err(JetStreamError::Refused(fault)) if fault.is_still_there() => Ok(Placed::StillThere),
-            Err(error) => Err(self.fault(error, bytes)),
+            Err(error) => Err(self.fault(error, subjects::OFFERS, bytes)),
         }
     }
 
     async fn withdraw(&self, offer: &Offer) -> Result<(), Error> {
         let line = self.usable()?;
         let deleted = jetstream::delete(line, subjects::OFFERS, &subjects::offer(offer)).await;
-        deleted.map_err(|error| self.fault(error, 0))
+        deleted.map_err(|error| self.fault(error, subjects::OFFERS, 0))
     }
 
     async fn take(&self, lanes: &[Lane], most: usize, wait: Duration) -> Result<Vec<Delivery>, Error> {
@@ -273,7 +286,7 @@ impl Bus for NatsBus {
         let body = wire::encode(&CloudEvent::from(event));
         let bytes = body.len();
         let published = jetstream::publish(line, subjects::event(event), Some(headers), body).await;
-        published.map_err(|error| self.fault(error, bytes))
+        published.map_err(|error| self.fault(error, subjects::EVENTS, bytes))
     }
 
     async fn events(&self) -> Result<broadcast::Receiver<CloudEvent>, Error> {
@@ -314,5 +327,10 @@ fn addresses(urls: &str) -> Result<Vec<ServerAddr>, StartError> {
     let each = |url: &str| {
         url.parse().map_err(|error: std::io::Error| StartError::Address(connection::shown(url), error.to_string()))
     };
-    urls.split(',').map(str::trim).filter(|url| !url.is_empty()).map(each).collect()
+    let addresses: Vec<_> =
+        urls.split(',').map(str::trim).filter(|url| !url.is_empty()).map(each).collect::<Result<_, _>>()?;
+    if addresses.iter().all(|address: &ServerAddr| address.host().is_empty()) {
+        return Err(StartError::Address(urls.to_owned(), "it names no server".to_owned()));
+    }
+    Ok(addresses)
 }

@@ -86,9 +86,10 @@ pub(super) async fn pools(url: &Secret) -> Result<Pools, Error> {
 }
 
 fn options(url: &Secret) -> Result<PgConnectOptions, Error> {
+    let is_ours = ["postgres://", "postgresql://"].iter().any(|scheme| url.reveal().starts_with(scheme));
+    let options = is_ours.then(|| PgConnectOptions::from_str(url.reveal()).ok()).flatten();
     // What is wrong with it is not said: a part of the password could be in the sentence.
-    let options = PgConnectOptions::from_str(url.reveal());
-    let options = options.map_err(|_| Error::Corrupt("the database's URL isn't postgres://…".to_owned()))?;
+    let options = options.ok_or_else(|| Error::Corrupt("the database's URL isn't postgres://…".to_owned()))?;
     Ok(options.application_name("windlass").disable_statement_logging())
 }
 

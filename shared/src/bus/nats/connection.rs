@@ -79,7 +79,7 @@ impl Told {
                 }
             }
             Event::SlowConsumer(_) => {
-                tracing::warn!("messages from NATS are dropped: they come faster than they are read")
+                tracing::warn!("messages from NATS are dropped: they come faster than they are read");
             }
             Event::ServerError(error) => tracing::warn!(%error, "NATS refuses something"),
             Event::LameDuckMode | Event::Draining | Event::Closed => {}

@@ -3,6 +3,7 @@
 
 use std::collections::HashSet;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ const PAGES_MAX: usize = 100;
 pub struct Consumers {
     settle_within: Duration,
     known: Mutex<HashSet<LaneName>>,
+    /// Whether one of them was heard to be deleted.
+    doubted: AtomicBool,
     /// Held while one is made, so that a crowd of offers asks for it once.
     making: tokio::sync::Mutex<()>,
 }
@@ -35,11 +38,16 @@ pub enum Trouble {
 
 impl Consumers {
     pub fn new(settle_within: Duration) -> Self {
-        Self { settle_within, known: Mutex::default(), making: tokio::sync::Mutex::default() }
+        Self {
+            settle_within,
+            known: Mutex::default(),
+            doubted: AtomicBool::new(false),
+            making: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Makes the lane's consumer unless it is known to be there.
-    pub async fn ensure(&self, line: &Line, lane: &LaneName) -> Result<(), Trouble> {
+    pub async fn ensure(&self, nats: &Line, lane: &LaneName) -> Result<(), Trouble> {
         if self.known().contains(lane) {
             return Ok(());
         }
@@ -48,11 +56,11 @@ impl Consumers {
             return Ok(());
         }
         let plan = Plan::consumer(lane, self.settle_within);
-        let info = jetstream::api(line, &format!("CONSUMER.INFO.{OFFERS}.{}", lane.as_str()), &Value::Null).await;
+        let info = jetstream::api(nats, &format!("CONSUMER.INFO.{OFFERS}.{}", lane.as_str()), &Value::Null).await;
         let info = match info {
             Err(Error::Refused(fault)) if fault.is_no_consumer() => {
                 let (verb, body) = plan.creation();
-                jetstream::api(line, &verb, &body).await?
+                jetstream::api(nats, &verb, &body).await?
             }
             other => other?,
         };
@@ -62,9 +70,9 @@ impl Consumers {
     }
 
     /// Checks all that are there and takes them for known.
-    pub async fn find(&self, line: &Line) -> Result<(), Trouble> {
+    pub async fn find(&self, nats: &Line) -> Result<(), Trouble> {
         let mut found = HashSet::new();
-        for info in paged(line, "LIST").await? {
+        for info in paged(nats, "LIST").await? {
             let name = info.get("name").and_then(Value::as_str).unwrap_or_default();
             let config = info.get("config").unwrap_or(&Value::Null);
             let lane = LaneName::from_str(name).map_err(|()| Plan::stranger(name))?;
@@ -76,17 +84,29 @@ impl Consumers {
     }
 
     /// Makes those again that were there and aren't any more; says how many.
-    pub async fn mend(&self, line: &Line) -> Result<usize, Trouble> {
+    pub async fn mend(&self, nats: &Line) -> Result<usize, Trouble> {
+        self.doubted.store(false, Ordering::Relaxed);
         let before = self.known().clone();
-        let there = names(line).await?;
+        let there = names(nats).await?;
         let gone: Vec<_> = before.difference(&there).cloned().collect();
         for lane in &gone {
             self.known().remove(lane);
         }
         for lane in &gone {
-            self.ensure(line, lane).await?;
+            self.ensure(nats, lane).await?;
         }
         Ok(gone.len())
+    }
+
+    /// One was heard to be deleted.
+    pub fn doubt(&self) {
+        self.doubted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether one of the known ones may be gone, where the stream has `count`.
+    pub fn may_be_gone(&self, count: u64) -> bool {
+        let fewer = u64::try_from(self.known().len()).is_ok_and(|known| count < known);
+        self.doubted.load(Ordering::Relaxed) || fewer
     }
 
     /// Forgets all: their stream is gone, and they with it.
@@ -100,17 +120,17 @@ impl Consumers {
 }
 
 /// The lanes that have a consumer.
-pub async fn names(line: &Line) -> Result<HashSet<LaneName>, Error> {
-    let names = paged(line, "NAMES").await?;
+pub async fn names(nats: &Line) -> Result<HashSet<LaneName>, Error> {
+    let names = paged(nats, "NAMES").await?;
     Ok(names.iter().filter_map(|name| name.as_str()?.parse().ok()).collect())
 }
 
 /// All pages of a list of the stream's consumers.
-async fn paged(line: &Line, verb: &str) -> Result<Vec<Value>, Error> {
+async fn paged(nats: &Line, verb: &str) -> Result<Vec<Value>, Error> {
     let mut all = Vec::new();
     for _ in 0..PAGES_MAX {
         let offset = json!({ "offset": all.len() });
-        let mut page = jetstream::api(line, &format!("CONSUMER.{verb}.{OFFERS}"), &offset).await?;
+        let mut page = jetstream::api(nats, &format!("CONSUMER.{verb}.{OFFERS}"), &offset).await?;
         let total = page.get("total").and_then(Value::as_u64).unwrap_or(0);
         let Some(Value::Array(entries)) = page.get_mut("consumers").map(Value::take) else { break };
         let last = entries.is_empty();

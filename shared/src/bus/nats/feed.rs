@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use async_nats::Subscriber;
+use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::pull::{Ordered, OrderedConfig};
 use futures_util::StreamExt;
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc};
-use tokio::time::timeout;
+use tokio::time::MissedTickBehavior;
 
 use super::jetstream;
 use super::line::Line;
@@ -21,9 +22,10 @@ use crate::wire;
 pub const LAG_MAX: usize = 16 * 1024;
 /// The most hints that wait to be sent. One more is dropped: they may be lost.
 pub const HINTS_MAX: usize = 1024;
-/// When a feed that broke off is tried again, and when one looks whether anybody listens still.
+/// When a feed that broke off is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
-const ANYBODY_EVERY: Duration = Duration::from_secs(5);
+/// How often a feed looks whether its stream is still the same one, and whether anybody listens.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Sends hints until nobody gives any more.
 pub async fn send_hints(line: Line, mut hints: mpsc::Receiver<Hint>) {
@@ -44,59 +46,78 @@ pub async fn pass_hints(mut incoming: Subscriber, hints: broadcast::Sender<Hint>
     }
 }
 
-/// The events of a stream, in order, over any number of connections.
+/// The events of a stream, in order, over any number of connections, and of streams that take its place.
 pub struct Feed {
     line: Line,
-    stream: Ordered,
+    messages: Ordered,
+    /// When the stream was made, as the server writes it.
+    created: String,
     /// The stream's number of the last one that was passed on.
-    last: u64,
+    last: Option<u64>,
 }
 
 impl Feed {
     /// Those that are published from now on.
     pub async fn open(line: Line) -> Result<Self, Error> {
-        let stream = begin(&line, DeliverPolicy::New).await?;
-        Ok(Self { line, stream, last: 0 })
+        let messages = begin(&line, DeliverPolicy::New).await?;
+        let created =
+            created(&line).await.ok_or_else(|| Error::Unreachable("there is no stream of events".to_owned()))?;
+        Ok(Self { line, messages, created, last: None })
     }
 
     /// Passes events on as long as somebody listens.
     pub async fn run(mut self, events: broadcast::Sender<CloudEvent>) {
+        let mut look = tokio::time::interval(LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while events.receiver_count() > 0 {
-            match timeout(ANYBODY_EVERY, self.stream.next()).await {
-                Err(_) => {}
-                Ok(Some(Ok(message))) => {
-                    self.last = message.info().map_or(self.last, |info| info.stream_sequence);
-                    match wire::decode(&message.payload) {
-                        Ok(event) => drop(events.send(event)),
-                        Err(error) => tracing::warn!(%error, subject = %message.subject, "an event that isn't one"),
+            tokio::select! {
+                message = self.messages.next() => match message {
+                    Some(Ok(message)) => self.pass_on(&message, &events),
+                    Some(Err(error)) => {
+                        tracing::debug!(%error, "events broke off");
+                        self.go_on().await;
                     }
-                }
-                Ok(Some(Err(error))) => {
-                    tracing::debug!(%error, "events broke off");
-                    self.begin_again().await;
-                }
-                Ok(None) => self.begin_again().await,
+                    None => self.go_on().await,
+                },
+                _ = look.tick() => self.look().await,
             }
         }
     }
 
-    async fn begin_again(&mut self) {
+    fn pass_on(&mut self, message: &Message, events: &broadcast::Sender<CloudEvent>) {
+        self.last = message.info().map(|info| info.stream_sequence).ok().or(self.last);
+        match wire::decode(&message.payload) {
+            Ok(event) => drop(events.send(event)),
+            Err(error) => tracing::warn!(%error, subject = %message.subject, "an event that isn't one"),
+        }
+    }
+
+    /// Begins anew where the stream was made anew: it counts from 1 again, and the old place in it means nothing.
+    async fn look(&mut self) {
+        let Some(created) = created(&self.line).await.filter(|created| *created != self.created) else { return };
+        if let Ok(messages) = begin(&self.line, DeliverPolicy::All).await {
+            (self.messages, self.created, self.last) = (messages, created, None);
+        }
+    }
+
+    /// Begins again behind the last one that was passed on.
+    async fn go_on(&mut self) {
         tokio::time::sleep(AGAIN).await;
         self.line.connected().await;
-        let info = jetstream::api(&self.line, &format!("STREAM.INFO.{EVENTS}"), &Value::Null).await;
-        let last = info.ok().and_then(|info| info.pointer("/state/last_seq").and_then(Value::as_u64));
-        // A stream that was made anew counts from 1 again.
-        let policy = match last {
-            None => return,
-            Some(_) if self.last == 0 => DeliverPolicy::New,
-            Some(last) if last < self.last => DeliverPolicy::All,
-            Some(_) => DeliverPolicy::ByStartSequence { start_sequence: self.last + 1 },
+        let policy = match self.last {
+            None => DeliverPolicy::New,
+            Some(last) => DeliverPolicy::ByStartSequence { start_sequence: last + 1 },
         };
         match begin(&self.line, policy).await {
-            Ok(stream) => self.stream = stream,
+            Ok(messages) => self.messages = messages,
             Err(error) => tracing::debug!(%error, "events are tried again"),
         }
     }
+}
+
+async fn created(line: &Line) -> Option<String> {
+    let info = jetstream::api(line, &format!("STREAM.INFO.{EVENTS}"), &Value::Null).await.ok()?;
+    Some(info.get("created")?.as_str()?.to_owned())
 }
 
 async fn begin(line: &Line, deliver_policy: DeliverPolicy) -> Result<Ordered, Error> {

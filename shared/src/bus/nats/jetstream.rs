@@ -1,4 +1,4 @@
-//! JetStream's own words: questions to its API, and messages that a stream acknowledges. Both are plain requests with
+//! `JetStream`'s own words: questions to its API, and messages that a stream acknowledges. Both are plain requests with
 //! JSON in them, asked over our own inbox, so that an answer that never comes leaves nothing behind.
 
 use std::time::Duration;
@@ -10,14 +10,11 @@ use serde_json::{Value, json};
 
 use super::line::{Line, Unanswered};
 
-/// How long a stream may take to acknowledge a message. After that its fate is unknown and the caller repeats it.
-const ACK_WITHIN: Duration = Duration::from_secs(5);
-
 /// "Stream not found".
 const NO_STREAM: u64 = 10059;
 /// "Consumer not found".
 const NO_CONSUMER: u64 = 10014;
-/// "JetStream not enabled for account", "JetStream not enabled".
+/// "`JetStream` not enabled for account", "`JetStream` not enabled".
 const NO_JETSTREAM: [u64; 2] = [10039, 10076];
 /// "Message size exceeds maximum allowed".
 const MESSAGE_TOO_LARGE: u64 = 10054;
@@ -25,9 +22,11 @@ const MESSAGE_TOO_LARGE: u64 = 10054;
 const NO_MESSAGE: [u64; 2] = [10037, 10057];
 /// A stream's own limit refuses a message. Which limit it is only its text says.
 const STREAM_LIMIT: u64 = 10077;
+/// What a stream says whose files are gone, with that same number.
+const NO_FILE: &str = "no such file or directory";
 const SUBJECT_LIMIT: &str = "maximum messages per subject exceeded";
 
-/// What JetStream refuses, and why.
+/// What `JetStream` refuses, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, thiserror::Error)]
 #[error("{description} ({err_code})")]
 pub struct Fault {
@@ -53,7 +52,7 @@ impl Fault {
         NO_MESSAGE.contains(&self.err_code)
     }
 
-    /// Whether JetStream is off for us.
+    /// Whether `JetStream` is off for us.
     pub fn is_no_jetstream(&self) -> bool {
         NO_JETSTREAM.contains(&self.err_code)
     }
@@ -63,13 +62,18 @@ impl Fault {
         self.err_code == STREAM_LIMIT && self.description == SUBJECT_LIMIT
     }
 
+    /// Whether the stream's files are gone from under it, so that it takes nothing ever again.
+    pub fn is_broken(&self) -> bool {
+        self.err_code == STREAM_LIMIT && self.description.contains(NO_FILE)
+    }
+
     /// Whether no repetition will make the stream take the message.
     pub fn is_too_large(&self) -> bool {
         self.err_code == MESSAGE_TOO_LARGE
     }
 }
 
-/// Why JetStream didn't do it.
+/// Why `JetStream` didn't do it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     #[error(transparent)]
@@ -86,16 +90,16 @@ struct MaybeFault {
     error: Option<Fault>,
 }
 
-/// Asks JetStream's API, as in `STREAM.INFO.NAME`.
+/// Asks `JetStream`'s API, as in `STREAM.INFO.NAME`.
 pub async fn api(line: &Line, verb: &str, body: &Value) -> Result<Value, Error> {
     let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
-    let reply = line.ask_server(format!("$JS.API.{verb}"), body).await?;
+    let reply = line.ask_server(format!("$JS.API.{verb}"), None, body).await?;
     answer(&reply.payload)
 }
 
 /// Has a stream take a message; returns once it holds it.
 pub async fn publish(line: &Line, subject: String, headers: Option<HeaderMap>, body: Bytes) -> Result<(), Error> {
-    let reply = line.ask(subject, headers, body, ACK_WITHIN).await?;
+    let reply = line.ask_server(subject, headers, body).await?;
     let ack = answer(&reply.payload)?;
     match ack.get("stream") {
         Some(Value::String(_)) => Ok(()),
@@ -131,7 +135,7 @@ fn answer(payload: &[u8]) -> Result<Value, Error> {
     }
 }
 
-/// A time as JetStream writes it: nanoseconds.
+/// A time as `JetStream` writes it: nanoseconds.
 pub fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -155,6 +159,8 @@ mod tests {
         );
         let full = fault(br#"{"error":{"code":503,"err_code":10077,"description":"maximum messages exceeded"},"stream":"S","seq":0}"#);
         assert!(there.is_still_there() && !full.is_still_there());
+        let broken = fault(br#"{"error":{"code":503,"err_code":10077,"description":"error opening msg block file [\"/js/1.blk\"]: open /js/1.blk: no such file or directory"},"stream":"S","seq":0}"#);
+        assert!(broken.is_broken() && !broken.is_still_there() && !full.is_broken() && !there.is_broken());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use crate::bus::Link;
 
-/// How long the server may take to answer a question about itself.
+/// How long the server or a stream may take to answer. After that the fate of what was said is unknown.
 const SERVER_WITHIN: Duration = Duration::from_secs(5);
 /// How often who waits for a connection looks for one.
 pub const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -141,9 +141,30 @@ impl Line {
         if reply.status == Some(StatusCode::NO_RESPONDERS) { Err(Unanswered::NoResponder) } else { Ok(reply) }
     }
 
-    /// Asks the server about itself.
-    pub async fn ask_server(&self, subject: String, body: Bytes) -> Result<Message, Unanswered> {
-        self.ask(subject, None, body, SERVER_WITHIN).await
+    /// The same, of the server itself or a stream: what they have said when the connection breaks is lost with it, so
+    /// there is nothing to wait for any more.
+    pub async fn ask_server(
+        &self,
+        subject: String,
+        headers: Option<HeaderMap>,
+        body: Bytes,
+    ) -> Result<Message, Unanswered> {
+        let breaks = self.link().breaks;
+        tokio::select! {
+            reply = self.ask(subject, headers, body, SERVER_WITHIN) => reply,
+            () = self.broken(breaks) => Err(Unanswered::Down),
+        }
+    }
+
+    /// Waits until the connection has broken more than `breaks` times.
+    async fn broken(&self, breaks: u64) {
+        let mut turns = self.turns();
+        while self.link().breaks <= breaks {
+            // A change is told a moment before it is true.
+            if let Ok(Err(_)) = timeout(LOOK_EVERY, turns.changed()).await {
+                return;
+            }
+        }
     }
 
     /// Sends what nobody answers, or gives it up where that takes too long.

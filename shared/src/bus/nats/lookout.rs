@@ -1,17 +1,21 @@
 //! Looks at the server and its streams, at the start and every second: what is missing is made, what is otherwise than
 //! it has to be is said, and offers that were lost with their stream are counted, so that they are made again.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use async_nats::ServerInfo;
+use async_nats::{ServerInfo, Subscriber};
+use futures_util::StreamExt;
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 
 use super::consumers::{Consumers, Trouble};
 use super::jetstream::{self, Error};
-use super::line::{LOOK_EVERY, Line};
+use super::line::{LOOK_EVERY, Line, Unanswered};
 use super::streams::{Mismatch, Plan};
+use super::subjects::{self, ConsumerNews};
+use crate::clock;
 
 /// The first server with `discard_new_per_subject`, which keeps offers single.
 const SERVER_VERSION_MIN: [u64; 3] = [2, 9, 2];
@@ -21,6 +25,12 @@ const MAX_PAYLOAD_MIN: usize = 1024 * 1024;
 const CONSUMERS_EVERY: u64 = 10;
 /// Every so many looks that find the same fault, it is said again.
 const SAY_EVERY: u64 = 10;
+
+/// How long a stream has been gone before it is made again: a server of 2.9 that is asked for one of that name while it
+/// deletes the old one makes it, and then deletes the new one's files.
+const MAKE_AFTER: Duration = Duration::from_millis(900);
+/// The least time from a look that failed to the next one.
+const AFTER_FAULT: Duration = Duration::from_millis(100);
 
 /// Why this server can't carry the bus.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +53,9 @@ pub enum Fault {
     /// It stays so until somebody changes it.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// It is made again with a later look: see [`MAKE_AFTER`].
+    #[error("{0} is gone")]
+    Gone(String),
     /// It may be over with the next look.
     #[error("looking at the streams: {0}")]
     Passing(#[from] Error),
@@ -62,6 +75,8 @@ pub struct Findings {
     /// Whether the last look that saw anything found all in order.
     pub fit: watch::Sender<bool>,
     pub offers_lost: watch::Sender<u64>,
+    /// The streams that can't store anything any more.
+    pub broken: Mutex<BTreeSet<&'static str>>,
     /// Told when somebody has met a missing stream or consumer: the next look comes at once.
     pub look_now: Notify,
 }
@@ -81,6 +96,8 @@ struct Care {
     /// The offers' stream as it was at the last look.
     seen: Option<Seen>,
     looks: u64,
+    /// Since when streams are gone that were there.
+    gone: BTreeMap<&'static str, Instant>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -93,7 +110,8 @@ impl Lookout {
     /// One that looks after the streams where it is given their consumers.
     pub fn new(line: Line, findings: Arc<Findings>, consumers: Option<Arc<Consumers>>, event_age: Duration) -> Self {
         let (offers, events) = (Plan::offers(), Plan::events(event_age));
-        let care = consumers.map(|consumers| Care { consumers, offers, events, seen: None, looks: 0 });
+        let care =
+            consumers.map(|consumers| Care { consumers, offers, events, seen: None, looks: 0, gone: BTreeMap::new() });
         Self { line, findings, care }
     }
 
@@ -126,11 +144,14 @@ impl Lookout {
                     }
                     failed = 0;
                 }
+                // Its loss is told already, and what it comes back to is looked at then.
+                Err(Fault::Passing(Error::Unanswered(Unanswered::Down))) => {}
                 Err(fault) => {
                     if failed.is_multiple_of(SAY_EVERY) {
                         tracing::error!(%fault, "NATS isn't as it has to be");
                     }
                     failed += 1;
+                    tokio::time::sleep(AFTER_FAULT).await;
                 }
             }
         }
@@ -141,25 +162,29 @@ impl Lookout {
         let found = match check_server(&self.line.client.server_info()) {
             Err(refusal) => Err(refusal.into()),
             Ok(()) => match &mut self.care {
-                Some(care) => care.look(&self.line).await,
+                Some(care) => care.look(&self.line, &self.findings).await,
                 None => Ok(false),
             },
         };
         match &found {
             Ok(_) => self.findings.fit.send_replace(true),
             Err(Fault::Refused(_)) => self.findings.fit.send_replace(false),
-            // Nothing was seen, so nothing is known to have changed.
-            Err(Fault::Passing(_)) => true,
+            // Nothing was seen, or nothing that stays.
+            Err(Fault::Gone(_) | Fault::Passing(_)) => true,
         };
         found
     }
 }
 
 impl Care {
-    async fn look(&mut self, line: &Line) -> Result<bool, Fault> {
+    async fn look(&mut self, line: &Line, findings: &Findings) -> Result<bool, Fault> {
         self.looks += 1;
-        there(line, &self.events).await?;
-        let (info, made) = there(line, &self.offers).await?;
+        delete_broken(line, findings).await?;
+        let (events, offers) = (self.events.clone(), self.offers.clone());
+        // One that is gone doesn't keep the other from being made.
+        let events = self.there(line, &events).await;
+        let (info, made) = self.there(line, &offers).await?;
+        events?;
         let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
         let consumers = info.pointer("/state/consumer_count").and_then(Value::as_u64).unwrap_or(0);
         let now = Seen { created: text(info.get("created")), consumers };
@@ -170,7 +195,10 @@ impl Care {
         }
         if new || before.is_none() {
             self.consumers.find(line).await?;
-        } else if before.as_ref() != Some(&now) || self.looks.is_multiple_of(CONSUMERS_EVERY) {
+        } else if before.as_ref() != Some(&now)
+            || self.consumers.may_be_gone(consumers)
+            || self.looks.is_multiple_of(CONSUMERS_EVERY)
+        {
             let mended = self.consumers.mend(line).await?;
             if mended > 0 {
                 tracing::warn!(mended, "consumers of the offers' stream were gone and are made again");
@@ -179,26 +207,57 @@ impl Care {
         self.seen = Some(now);
         Ok(new)
     }
+
+    /// What the server tells of a stream, which is made where there is none; and whether it was.
+    async fn there(&mut self, line: &Line, plan: &Plan) -> Result<(Value, bool), Fault> {
+        let info = jetstream::api(line, &format!("STREAM.INFO.{}", plan.stream), &Value::Null).await;
+        let (info, made) = match info {
+            Err(Error::Refused(fault)) if fault.is_no_stream() => {
+                let gone = *self.gone.entry(plan.stream).or_insert_with(clock::instant);
+                // Before the first look that found all in order none was there for all that we know.
+                if self.seen.is_some() && gone.elapsed() < MAKE_AFTER {
+                    return Err(Fault::Gone(plan.what.clone()));
+                }
+                (make(line, plan).await?, true)
+            }
+            Err(Error::Refused(fault)) if fault.is_no_jetstream() => return Err(Refusal::NoJetStream.into()),
+            other => (other?, false),
+        };
+        self.gone.remove(plan.stream);
+        plan.check(info.get("config").unwrap_or(&Value::Null)).map_err(Refusal::from)?;
+        Ok((info, made))
+    }
 }
 
-/// What the server tells of a stream, which it makes where there is none; and whether it did.
-async fn there(line: &Line, plan: &Plan) -> Result<(Value, bool), Fault> {
-    let info = jetstream::api(line, &format!("STREAM.INFO.{}", plan.stream), &Value::Null).await;
-    let (info, made) = match info {
-        Err(Error::Refused(fault)) if fault.is_no_stream() => {
-            let (verb, body) = plan.creation();
-            let info = jetstream::api(line, &verb, &body).await.map_err(|error| match error {
-                Error::Refused(fault) => Refusal::NotMade { what: plan.what.clone(), why: fault.to_string() }.into(),
-                other => Fault::Passing(other),
-            })?;
-            tracing::info!("{} is made", plan.what);
-            (info, true)
+async fn make(line: &Line, plan: &Plan) -> Result<Value, Fault> {
+    let (verb, body) = plan.creation();
+    let info = jetstream::api(line, &verb, &body).await.map_err(|error| match error {
+        Error::Refused(fault) => Refusal::NotMade { what: plan.what.clone(), why: fault.to_string() }.into(),
+        other => Fault::Passing(other),
+    })?;
+    tracing::info!("{} is made", plan.what);
+    Ok(info)
+}
+
+/// Hears of deleted consumers, so that the next look comes at once and mends them.
+pub async fn hear(mut news: Subscriber, consumers: Arc<Consumers>, findings: Arc<Findings>) {
+    while let Some(message) = news.next().await {
+        if let Some(ConsumerNews::Gone(_)) = subjects::consumer_news(&message.subject) {
+            consumers.doubt();
+            findings.look_now.notify_one();
         }
-        Err(Error::Refused(fault)) if fault.is_no_jetstream() => return Err(Refusal::NoJetStream.into()),
-        other => (other?, false),
-    };
-    plan.check(info.get("config").unwrap_or(&Value::Null)).map_err(Refusal::from)?;
-    Ok((info, made))
+    }
+}
+
+/// Deletes the streams that can't store anything any more, so that they are made again. What they held can't be read
+/// either.
+async fn delete_broken(line: &Line, findings: &Findings) -> Result<(), Fault> {
+    let broken = std::mem::take(&mut *findings.broken.lock().unwrap_or_else(PoisonError::into_inner));
+    for stream in broken {
+        tracing::error!("the files of the stream {stream} are gone: it is deleted, and made again");
+        jetstream::api(line, &format!("STREAM.DELETE.{stream}"), &Value::Null).await?;
+    }
+    Ok(())
 }
 
 /// Refuses a server that can't carry the bus.

@@ -66,9 +66,9 @@ async fn subscribe(line: &Line, service: Service) -> Subscriber {
             None => line.client.subscribe(subject.clone()).await,
         };
         match subscribed {
-            Ok(subscriber) => {
+            Ok(incoming) => {
                 line.settled().await;
-                return subscriber;
+                return incoming;
             }
             Err(error) => {
                 tracing::warn!(%error, ?service, "subscribing to requests");

@@ -87,7 +87,7 @@ async fn next<T: Clone>(receiver: &mut Receiver<T>) -> T {
     timeout(SOON, receiver.recv()).await.expect("something to hear").expect("nothing is missed")
 }
 
-fn job() -> JobId {
+pub fn job() -> JobId {
     JobId::mint(Shard::new(1).expect("a shard"), Time::from_micros(0), clock::random())
 }
 
@@ -96,7 +96,7 @@ fn heard_as(job: JobId, seq: u64) -> CloudEvent {
     CloudEvent::from(&event(job, seq))
 }
 
-fn event(job: JobId, seq: u64) -> Event {
+pub fn event(job: JobId, seq: u64) -> Event {
     let kind = EventKind::Started {};
     Event { job, seq: Seq(seq), at: Time::from_micros(0), attempt: Attempt(1), actor: Actor::Coordinator, kind }
 }
