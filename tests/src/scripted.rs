@@ -25,7 +25,7 @@ use shared::wire::{
     LogReply, Report, ReportKind, Reports, Welcome, Word, WorkerMode,
 };
 use tempfile::TempDir;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use worker::{Config, Worker};
 
 use crate::played::DEADLINE;
@@ -69,6 +69,7 @@ pub struct Seen {
     pub mode: WorkerMode,
     /// So many answers to heartbeats are lost.
     pub lose_beats: u32,
+    unanswered: Vec<oneshot::Sender<Bytes>>,
     /// How many reports came before the one that they follow.
     pub early: u32,
     /// So many reports are answered with "try again".
@@ -188,8 +189,11 @@ impl Script {
     }
 
     async fn reply(self, Request { to, body, reply }: Request) {
-        if let Some(answer) = self.answer(to, &body).await {
-            let _ = reply.send(answer);
+        match self.answer(to, &body).await {
+            Some(answer) => drop(reply.send(answer)),
+            // Whoever asks waits as long as it does for an answer that is lost on its way.
+            None if matches!(to, Address::Heartbeat(..)) => self.seen().unanswered.push(reply),
+            None => {}
         }
         self.changes.send_modify(|changes| *changes += 1);
     }
