@@ -100,10 +100,10 @@ mod tests {
 
     #[test]
     fn a_path_becomes_absolute_and_a_url_stays() {
-        let here = std::fs::canonicalize(".").unwrap().to_str().unwrap().to_owned();
-        assert_eq!(Repo::find("."), Ok(Repo::Local(here.clone())));
-        assert_eq!(Repo::find(&format!("file://{here}")), Ok(Repo::Local(here.clone())));
-        assert_eq!(Repo::find(&format!("file://localhost{here}")), Ok(Repo::Local(here)));
+        let root = std::fs::canonicalize("..").unwrap().to_str().unwrap().to_owned();
+        assert_eq!(Repo::find(".."), Ok(Repo::Local(root.clone())));
+        assert_eq!(Repo::find(&format!("file://{root}")), Ok(Repo::Local(root.clone())));
+        assert_eq!(Repo::find(&format!("file://localhost{root}")), Ok(Repo::Local(root)));
         for url in ["https://host/app.git", "git@host:org/app.git", "ssh://host/app.git"] {
             assert_eq!(Repo::find(url), Ok(Repo::Remote(url.to_owned())));
         }
