@@ -135,7 +135,10 @@ mod tests {
         let top = dir.path().canonicalize().unwrap();
         let inside = top.join("src");
         std::fs::create_dir(&inside).unwrap();
-        assert_eq!(Repo::find(inside.to_str().unwrap()).map(|repo| repo.url().to_owned()), Ok(inside.display().to_string()));
+        assert_eq!(
+            Repo::find(inside.to_str().unwrap()).map(|repo| repo.url().to_owned()),
+            Ok(inside.display().to_string())
+        );
         assert!(Command::new("git").args(["init", "-q"]).arg(&top).status().unwrap().success());
         let refused = Repo::find(inside.to_str().unwrap()).unwrap_err();
         assert!(refused.ends_with(&format!("name that one, {}", top.display())), "{refused}");

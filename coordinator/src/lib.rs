@@ -9,9 +9,9 @@ use std::sync::atomic::AtomicBool;
 use actix::Actor;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
-use shared::bus::{Bus, Error as BusError};
+use shared::bus::Bus;
 use shared::clock;
 use shared::id::CoordinatorId;
 
@@ -66,8 +66,6 @@ pub struct Config {
 pub enum StartError {
     #[error("taking part in the cluster")]
     Store(#[from] StoreError),
-    #[error("serving the workers")]
-    Bus(#[from] BusError),
     #[error("starting the actors' threads")]
     Threads(#[from] std::io::Error),
     #[error("starting the actors")]
@@ -138,7 +136,7 @@ impl Coordinator {
             vault: Arc::clone(&vault),
             runtime: runtime.clone(),
         };
-        let intake = Arc::new(Intake::start(parts).await?);
+        let intake = Arc::new(Intake::new(parts));
         let (gain, gained) = mpsc::channel(offers::GAINS_MAX);
         let parts = shards::Parts {
             store: Arc::clone(&store),
@@ -157,6 +155,7 @@ impl Coordinator {
         let parts =
             offers::Parts { store: Arc::clone(&store), bus: Arc::clone(&bus), holdings: Arc::clone(&holdings), gained };
         let beside = vec![runtime.spawn(offers::keep_offering(parts)), runtime.spawn(Arc::clone(&roster).keep_fresh())];
+        let beside_all: Vec<AbortHandle> = beside.iter().map(JoinHandle::abort_handle).collect();
         let stopping = AtomicBool::new(false);
         let parts = service::Parts {
             store: Arc::clone(&store),
@@ -168,6 +167,7 @@ impl Coordinator {
             timekeeper,
             holdings,
             roster,
+            beside: beside_all,
             stopping,
         };
         Ok(Self { service: Service::new(parts), store, arbiters, commits, intake, shards, beside })
@@ -188,6 +188,7 @@ impl Coordinator {
         }
         self.shards.stop().await;
         self.intake.stop().await;
+        self.commits.refuse_waiting().await;
         self.commits.drain().await;
         self.store.close().await;
         self.arbiters.stop().await;

@@ -18,6 +18,8 @@ use crate::store::{Error, Store, Token, Worker};
 
 /// How often everything is read.
 const READ_EVERY: Duration = Duration::from_secs(1);
+/// How long a reading may take.
+const READ_WITHIN: Duration = Duration::from_secs(3);
 /// How soon after a reading an unknown speaker brings the next one.
 const READ_AGAIN: Duration = Duration::from_millis(100);
 
@@ -40,6 +42,8 @@ struct Reading {
 struct Known {
     workers: HashMap<WorkerId, Worker>,
     tokens: HashMap<[u8; 32], Token>,
+    /// When it was read; none before the first reading.
+    began: Option<Instant>,
 }
 
 impl Roster {
@@ -79,7 +83,9 @@ impl Roster {
         let asked = clock::instant();
         let mut last = self.last.lock().await;
         if let Some(reading) = &*last {
-            if reading.began >= asked {
+            // While the store fails, whoever asks hears so at once, and doesn't wait for a reading of its own.
+            let failed = reading.outcome.is_err() && asked.duration_since(reading.began) < READ_EVERY;
+            if reading.began >= asked || failed {
                 return reading.outcome.clone();
             }
             tokio::time::sleep_until((reading.began + READ_AGAIN).into()).await;
@@ -89,8 +95,12 @@ impl Roster {
 
     async fn read_now(&self, last: &mut Option<Reading>) -> Result<(), Error> {
         let began = clock::instant();
-        let outcome = self.known_now().await.map(|known| {
-            *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
+        let reading = tokio::time::timeout(READ_WITHIN, self.known_now());
+        let read =
+            reading.await.unwrap_or_else(|_| Err(Error::Unavailable("reading the roster took too long".to_owned())));
+        let outcome = read.map(|known| {
+            let known = Arc::new(Known { began: Some(began), ..known });
+            *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
         });
         *last = Some(Reading { began, outcome: outcome.clone() });
         outcome
@@ -101,6 +111,7 @@ impl Roster {
         Ok(Known {
             workers: workers.into_iter().map(|worker| (worker.id, worker)).collect(),
             tokens: tokens.into_iter().map(|token| (token.digest, token)).collect(),
+            began: None,
         })
     }
 
@@ -109,9 +120,10 @@ impl Roster {
         self.known().workers.get(&worker).map(|worker| worker.key.clone())
     }
 
-    /// The instance that the worker had announced at the last reading.
-    pub fn instance(&self, worker: WorkerId) -> Option<Instance> {
-        self.known().workers.get(&worker)?.seen.as_ref().map(|seen| seen.instance)
+    /// The instance that the worker had announced at the last reading, and when that reading began.
+    pub fn instance(&self, worker: WorkerId) -> Option<(Instance, Instant)> {
+        let known = self.known();
+        Some((known.workers.get(&worker)?.seen.as_ref()?.instance, known.began?))
     }
 
     /// Makes sure that a worker is known, or isn't there: what was read before isn't enough.

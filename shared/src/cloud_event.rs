@@ -1,4 +1,4 @@
-//! An event as subscribers get it: a CloudEvent 1.0 in its JSON form (<https://github.com/cloudevents/spec>).
+//! An event as subscribers get it: a `CloudEvent` 1.0 in its JSON form (<https://github.com/cloudevents/spec>).
 //!
 //! It is delivered at least once, and a job's events in order: a subscriber skips what isn't higher than the `seq` that
 //! it has seen of the job.

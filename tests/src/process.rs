@@ -48,20 +48,31 @@ pub fn bound(mut command: Command) -> Owned {
     unsafe {
         command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from));
     }
-    let (answer, started) = sync_channel(1);
-    // The kernel tells the child when the thread that started it ends: a test's thread ends before its process does.
-    static STARTER: OnceLock<SyncSender<(Command, SyncSender<io::Result<Child>>)>> = OnceLock::new();
-    let starter = STARTER.get_or_init(|| {
-        let (orders, ordered) = sync_channel::<(Command, SyncSender<io::Result<Child>>)>(1);
-        thread::spawn(move || {
-            for (mut command, answer) in ordered {
-                let _ = answer.send(command.spawn());
-            }
-        });
-        orders
+    let (answer, spawned) = sync_channel(1);
+    let order = Order { command, answer };
+    STARTER.get_or_init(starter).send(order).expect("the thread that starts processes");
+    Owned(spawned.recv().expect("an answer").expect("the program starts"))
+}
+
+/// A process to be started.
+struct Order {
+    command: Command,
+    answer: SyncSender<io::Result<Child>>,
+}
+
+/// Takes orders to start processes. The kernel tells such a process when the thread that started it ends, and a test's
+/// thread ends before its process does: so one thread starts them all, and never ends.
+static STARTER: OnceLock<SyncSender<Order>> = OnceLock::new();
+
+fn starter() -> SyncSender<Order> {
+    let (orders, ordered) = sync_channel::<Order>(1);
+    thread::spawn(move || {
+        for Order { mut command, answer } in ordered {
+            // Whoever ordered it may have panicked since.
+            let _ = answer.send(command.spawn());
+        }
     });
-    starter.send((command, answer)).expect("the thread that starts processes");
-    Owned(started.recv().expect("an answer").expect("the program starts"))
+    orders
 }
 
 /// The environment entry that a mark is.

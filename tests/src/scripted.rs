@@ -25,7 +25,7 @@ use shared::wire::{
     LogReply, Report, ReportKind, Reports, Welcome, Word, WorkerMode,
 };
 use tempfile::TempDir;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use worker::{Config, Worker};
 
 use crate::played::DEADLINE;
@@ -69,6 +69,9 @@ pub struct Seen {
     pub mode: WorkerMode,
     /// So many answers to heartbeats are lost.
     pub lose_beats: u32,
+    unanswered: Vec<oneshot::Sender<Bytes>>,
+    /// How many reports came before the one that they follow.
+    pub early: u32,
     /// So many reports are answered with "try again".
     pub try_again: u32,
     /// So many answers to ends are lost.
@@ -186,8 +189,11 @@ impl Script {
     }
 
     async fn reply(self, Request { to, body, reply }: Request) {
-        if let Some(answer) = self.answer(to, &body).await {
-            let _ = reply.send(answer);
+        match self.answer(to, &body).await {
+            Some(answer) => drop(reply.send(answer)),
+            // Whoever asks waits as long as it does for an answer that is lost on its way.
+            None if matches!(to, Address::Heartbeat(..)) => self.seen().unanswered.push(reply),
+            None => {}
         }
         self.changes.send_modify(|changes| *changes += 1);
     }
@@ -371,6 +377,7 @@ impl Script {
                 let told = seen.progress.iter().filter(|(of, ..)| *of == job).map(|(_, number, _)| *number).max();
                 if number > told.unwrap_or(0) + 1 {
                     // The one before it isn't taken yet.
+                    seen.early += 1;
                     return Some(Answer::TryAgain);
                 }
                 seen.order.push("progress");

@@ -18,8 +18,8 @@ use shared::time::Time;
 use shared::wire::{Hello, LogAnswer, Welcome, WorkerMode};
 
 use super::{
-    Batch, Cluster, Enrolled, Error, Filter, Member, NewWorker, OwnedShard, Ownership, Roster, Store, Token, Worker,
-    Written,
+    Batch, Cluster, Enrolled, Error, Filter, LiveJobs, Member, NewWorker, OwnedShard, Ownership, Roster, Store, Token,
+    Worker, Written,
 };
 
 /// From how long on a transaction is slow.
@@ -204,7 +204,7 @@ verbs! {
         job(id: JobId) -> Option<Job>;
         jobs(filter: &Filter, before: Option<JobId>, limit: u32) -> Vec<Job>;
         open_jobs(filter: &Filter, after: Option<JobId>, limit: u32) -> Vec<JobId>;
-        live_jobs(shards: &[Shard]) [shards.len()] -> Vec<Job>;
+        live_jobs(shards: &[Shard], after: Option<JobId>, limit: u32) [shards.len()] -> LiveJobs;
         offers(shards: &[Shard], before: Time, after: Option<JobId>, limit: u32) [shards.len()] -> Vec<Offer>;
         due(shards: &[Shard], before: Time, limit: u32) [shards.len()] -> Vec<(JobId, Time)>;
         events(job: JobId, after: Seq, limit: u32) -> Vec<Event>;

@@ -10,7 +10,7 @@ use actix::Addr;
 use shared::bus::Delivery;
 use shared::clock;
 use shared::id::ClaimId;
-use shared::job::{AttemptEnd, Failure};
+use shared::job::{AttemptEnd, Failure, Rejection};
 use shared::log::LogSummary;
 use shared::seal::OneTimeKey;
 use shared::spec::{OnLostContact, Priority};
@@ -105,6 +105,8 @@ async fn claim(site: Arc<Site>, agent: Addr<Agent>, delivery: Delivery, slot: Ow
         ReportKind::Claim { claim: ClaimId(clock::random_uuid()), wait: Period::ZERO, recipient: key.recipient() };
     let grant = match site.reporter.by(Report { job, attempt, what }, until).await {
         Some(Answer::Granted(grant)) => grant,
+        // Nothing was applied, and the job waits as before.
+        Some(Answer::Refused { why: Rejection::Late }) => return delivery.back(OFFER_AGAIN),
         Some(Answer::Refused { .. } | Answer::Unknown) => return delivery.done(),
         Some(Answer::Taken | Answer::TryAgain) | None => {
             delivery.back(OFFER_AGAIN);

@@ -24,7 +24,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 const FIRST_AGAIN: Duration = Duration::from_millis(250);
 /// How long a first hello goes unanswered before that is said, and then said again.
 const COMPLAIN_AFTER: Duration = Duration::from_secs(10);
-/// How soon a heartbeat that wasn't answered is said again: the lease goes on meanwhile.
+/// How soon a heartbeat that wasn't answered is said again, for the lease goes on meanwhile; and no heartbeat follows
+/// another sooner.
 const HEARTBEAT_AGAIN: Duration = Duration::from_secs(1);
 
 /// Says hello, and does as the answer says; whether there was one.
@@ -97,8 +98,9 @@ pub async fn heartbeats(site: Arc<Site>, agent: Addr<Agent>) {
                 HEARTBEAT_AGAIN
             }
         };
+        sleep(again.min(HEARTBEAT_AGAIN)).await;
         // Either way it is time.
-        let _ = timeout(again, site.beat.notified()).await;
+        let _ = timeout(again.saturating_sub(HEARTBEAT_AGAIN), site.beat.notified()).await;
     }
 }
 

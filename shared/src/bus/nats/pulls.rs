@@ -148,14 +148,14 @@ impl Pulls {
         if tokens.len() > TOKENS_MAX {
             tokens.clear();
         }
-        let name = |lane: &Lane| match tokens.get(&lane.tags) {
-            Some(token) => LaneName::new(token, lane.priority),
-            None => {
-                let token = subjects::tag_set(&lane.tags);
-                let name = LaneName::new(&token, lane.priority);
-                tokens.insert(lane.tags.clone(), token);
-                name
+        let name = |lane: &Lane| {
+            if let Some(token) = tokens.get(&lane.tags) {
+                return LaneName::new(token, lane.priority);
             }
+            let token = subjects::tag_set(&lane.tags);
+            let name = LaneName::new(&token, lane.priority);
+            tokens.insert(lane.tags.clone(), token);
+            name
         };
         lanes.iter().map(name).collect()
     }
@@ -200,7 +200,9 @@ impl<'a> Seat<'a> {
         let ranks: HashMap<&LaneName, usize> = lanes.iter().zip(0..).collect();
         arrived.sort_by_key(|(lane, _)| ranks.get(lane).copied());
         let rest = arrived.split_off(most.min(arrived.len()));
-        rest.into_iter().for_each(|(_, message)| give_back(&self.pulls.line, message));
+        for (_, message) in rest {
+            give_back(&self.pulls.line, message);
+        }
         arrived.into_iter().filter_map(|(_, message)| self.pulls.deliver(message)).collect()
     }
 }

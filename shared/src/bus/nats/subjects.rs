@@ -81,7 +81,9 @@ pub fn tag_set(tags: &[String]) -> String {
         digest.update(tag);
         digest.update(b"\n");
     }
-    digest.finalize().iter().take(TAG_SET_BYTES).map(|byte| format!("{byte:02x}")).collect()
+    let shown =
+        digest.finalize().into_iter().take(TAG_SET_BYTES).fold(0, |sum: u128, byte| sum << 8 | u128::from(byte));
+    format!("{shown:032x}")
 }
 
 /// Where requests to `address` go.

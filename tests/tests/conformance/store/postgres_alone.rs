@@ -2,14 +2,17 @@
 //! statement, and what a lost answer means. Sessions past the store stand for other coordinators' statements.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use coordinator::store::postgres::PostgresStore;
 use coordinator::store::{Batch, Error, LEASE_TTL, Store, Submitted, Write, Written};
 use serde_json::json;
-use shared::id::{Epoch, JobId, Shard, ShardSeq};
+use shared::id::{Attempt, Epoch, JobId, Shard, ShardSeq};
 use shared::job::Job;
+use shared::log::{Chunk, Segment, Stream};
 use shared::secret::Secret;
+use shared::wire::LogAnswer;
 use sqlx::postgres::PgConnection;
 use sqlx::{AssertSqlSafe, Executor};
 use tests::postgres::{Database, Durability, Postgres};
@@ -18,7 +21,7 @@ use tests::wait::eventually;
 use tokio::task::JoinHandle;
 
 use super::postgres::PostgresDatabase;
-use super::writer::{Writer, all_shards, at, cancel, changed, keyed_job, member, new_job, shard};
+use super::writer::{Writer, all_shards, at, cancel, changed, keyed_job, member, new_job, shard, worker};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn living_coordinators_share_the_shards_and_take_nothing_from_each_other() {
@@ -129,12 +132,13 @@ async fn a_commit_in_flight_holds_its_lease_and_keeps_no_renewal_waiting() {
     let job = writer.submit_plain(shard(1)).await;
     let (mut session, commit) = held_up(&database, &writer, &job).await;
 
-    let lease = format!("SELECT id FROM coordinators WHERE id = '{}' FOR UPDATE NOWAIT", writer.id);
-    let refused = database.execute(&lease);
+    let lease = format!("SELECT id FROM coordinators WHERE id = '{}'", writer.id);
+    eventually(DEADLINE, "the lease is locked against a burial", || {
+        database.execute(&format!("{lease} FOR UPDATE NOWAIT")).is_err().then_some(())
+    });
+    database.execute(&format!("{lease} FOR NO KEY UPDATE NOWAIT")).expect("what a renewal locks is free");
     writer.store.renew(writer.id).await.unwrap();
-    assert!(!commit.is_finished());
 
-    assert!(refused.is_err_and(|why| why.contains("could not obtain lock")));
     session.execute("COMMIT").await.unwrap();
     assert!(matches!(commit.await.unwrap().unwrap()[..], [Written::Changed { first: ShardSeq(3), .. }]));
 }
@@ -142,7 +146,9 @@ async fn a_commit_in_flight_holds_its_lease_and_keeps_no_renewal_waiting() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renewal_needs_no_connection_that_others_could_take() {
     let database = Postgres::shared().database();
-    let mut writer = Writer::of(&PostgresDatabase::from(&database)).await;
+    let store = PostgresStore::connect(&Secret::new(database.url())).await.unwrap();
+    let retries = store.retries();
+    let mut writer = Writer::over(&PostgresDatabase::from(&database), Arc::new(store)).await;
     let job = writer.submit_plain(shard(1)).await;
     let mut session = database.session().await;
     session.execute("BEGIN; LOCK TABLE jobs IN ACCESS EXCLUSIVE MODE").await.unwrap();
@@ -155,7 +161,7 @@ async fn a_renewal_needs_no_connection_that_others_could_take() {
 
     writer.store.renew(writer.id).await.unwrap();
 
-    assert!(reads.iter().any(|read| !read.is_finished()));
+    assert_eq!(retries.load(Ordering::Relaxed), 0, "none of them has given its connection up");
     session.execute("ROLLBACK").await.unwrap();
     for read in reads {
         let read = read.await.unwrap();
@@ -174,7 +180,7 @@ async fn a_commit_whose_lease_is_deleted_while_it_waits_writes_nothing() {
         .execute(AssertSqlSafe(format!("BEGIN; DELETE FROM coordinators WHERE id = '{}'", writer.id)))
         .await
         .unwrap();
-    let new = new_job(shard(1), json!({"tags": ["rare"]}), at(0));
+    let new = new_job(shard(1), json!({}), at(0));
     let commit = committing(&writer, vec![changed(&job, cancel(), at(1)), Write::Submit(vec![new.clone()])]);
     database.until_waiting(1);
 
@@ -186,35 +192,54 @@ async fn a_commit_whose_lease_is_deleted_while_it_waits_writes_nothing() {
     assert_eq!(writer.numbers(shard(1)).await, [1, 2]);
 }
 
+/// A third party holds the key in the middle until both have come to it, each with all the keys that it noted before.
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_with_the_same_keys_in_opposite_order_do_not_wait_for_each_other() {
-    let database = Postgres::shared().database();
+    let postgres = Postgres::start(Durability::NoFsync);
+    let database = postgres.database();
+    // Found out before a lock is given up.
+    database.execute(&format!("ALTER DATABASE {} SET deadlock_timeout = '50ms'", database.name())).unwrap();
     let writer = Writer::of(&PostgresDatabase::from(&database)).await;
-    let (one, other) = (open(&database).await, open(&database).await);
-    for round in 0..20 {
-        let submissions = |number: u16, reversed: bool| {
-            let mut new: Vec<_> =
-                (0..40).map(|key| keyed_job(shard(number), &format!("{round}-{key}"), 1, at(0))).collect();
-            if reversed {
-                new.reverse();
-            }
-            let last = [(shard(number), ShardSeq(0))].into();
-            Arc::new(Batch { last, writes: new.into_iter().map(|new| Write::Submit(vec![new])).collect() })
-        };
-        let (first, second) = (submissions(2 * round, false), submissions(2 * round + 1, true));
+    let other = open(&database).await;
+    let mut session = database.session().await;
+    let middle = "BEGIN; INSERT INTO idempotency_keys VALUES ('me', 'm', sha256(''), gen_random_uuid(), now())";
+    session.execute(middle).await.unwrap();
+    let submissions = |number: u16, keys: [&str; 3]| {
+        let new = keys.map(|key| Write::Submit(vec![keyed_job(shard(number), key, 1, at(0))]));
+        Arc::new(Batch { last: [(shard(number), ShardSeq(0))].into(), writes: new.to_vec() })
+    };
+    let commit = |store: Arc<dyn Store>, id, batch| tokio::spawn(async move { store.commit(id, batch).await });
+    let first = commit(Arc::clone(&writer.store), writer.id, submissions(1, ["a", "m", "z"]));
+    let second = commit(other, writer.id, submissions(2, ["z", "m", "a"]));
+    database.until_waiting(2);
 
-        let (first, second) = tokio::join!(one.commit(writer.id, first), other.commit(writer.id, second));
+    session.execute("ROLLBACK").await.unwrap();
 
-        let mut second = second.unwrap();
-        second.reverse();
-        for (one, other) in first.unwrap().iter().zip(&second) {
-            let is_new =
-                |written: &Written| matches!(written, Written::Submitted(s) if matches!(s[..], [Submitted::New(_)]));
-            assert!(is_new(one) != is_new(other), "{one:?} and {other:?}");
-        }
+    let (first, mut second) = (first.await.unwrap().unwrap(), second.await.unwrap().unwrap());
+    second.reverse();
+    for (one, other) in first.iter().zip(&second) {
+        let is_new =
+            |written: &Written| matches!(written, Written::Submitted(s) if matches!(s[..], [Submitted::New(_)]));
+        assert!(is_new(one) != is_new(other), "{one:?} and {other:?}");
     }
-    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
-    assert_eq!(database.number(deadlocks), 0);
+    assert!(!postgres.log().contains("deadlock detected"), "{}", postgres.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_of_a_shard_that_another_owns_is_refused() {
+    let database = Postgres::shared().database();
+    let mut writer = Writer::of(&PostgresDatabase::from(&database)).await;
+    let (job, holder) = (writer.submit_plain(shard(1)).await, worker());
+    writer.grant(&job, holder).await;
+    let segment = Segment { at: at(2), step: Some(0), stream: Stream::Stdout, text: "a\n".to_owned() };
+    let chunk = Chunk { job: job.id, attempt: Attempt(1), number: 1, first_line: 1, segments: vec![segment] };
+    let other = Writer::beside(open(&database).await).await;
+    let append = async |by: &Writer| by.store.append_log(by.id, holder, &[chunk.clone()], at(2)).await.unwrap();
+
+    assert_eq!(append(&other).await, [LogAnswer::Refused]);
+    writer.store.hand_over(writer.id, other.id, &[shard(1)]).await.unwrap();
+    assert_eq!(append(&writer).await, [LogAnswer::Refused]);
+    assert_eq!(append(&other).await, [LogAnswer::Stored]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -252,9 +277,9 @@ async fn a_commit_whose_answer_is_lost_is_known_to_the_successor() {
     let lost = commit.await.unwrap();
     assert!(matches!(lost, Err(Error::Unknown(_))), "{lost:?}");
     let new = member();
-    let (store, old, successor) = (Arc::clone(&writer.store), writer.id, new.clone());
+    let (store, predecessor, successor) = (Arc::clone(&writer.store), writer.id, new.clone());
     // The first connection that it gets may be one that was cut.
-    let succession = tokio::spawn(async move { while store.succeed(old, &successor).await.is_err() {} });
+    let succession = tokio::spawn(async move { while store.succeed(predecessor, &successor).await.is_err() {} });
     eventually(DEADLINE, "it waits, or needn't any more", || {
         (succession.is_finished() || database.waiting() >= 2).then_some(())
     });
@@ -407,9 +432,9 @@ const DEADLINE: Duration = Duration::from_mins(1);
 /// A commit on its way.
 type Commit = JoinHandle<Result<Vec<Written>, Error>>;
 
-fn committing(writer: &Writer, writes: Vec<Write>) -> Commit {
-    let (store, id) = (Arc::clone(&writer.store), writer.id);
-    let batch = Arc::new(Batch { last: writer.last.clone(), writes });
+fn committing(owner: &Writer, writes: Vec<Write>) -> Commit {
+    let (store, id) = (Arc::clone(&owner.store), owner.id);
+    let batch = Arc::new(Batch { last: owner.last.clone(), writes });
     tokio::spawn(async move { store.commit(id, batch).await })
 }
 

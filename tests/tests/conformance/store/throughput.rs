@@ -20,9 +20,9 @@ async fn lives_per_second_in_batches() {
     for batch in [1, 256, 512] {
         let database = postgres.database();
         let mut writer = Writer::of(&PostgresDatabase::from(&database)).await;
-        let rounds = if batch == 1 { 200 } else { 40 };
+        let rounds: u32 = if batch == 1 { 200 } else { 40 };
         let mut spent = [Duration::ZERO; 3];
-        for round in 0..rounds {
+        for round in 0..i64::from(rounds) {
             let new: Vec<_> =
                 (0..batch).map(|n| new_job(shard(n % 256), json!({"labels": {"team": "core"}}), at(round))).collect();
             let jobs: Vec<Job> = new.iter().map(|new| new.transition.job.clone()).collect();
@@ -39,8 +39,8 @@ async fn lives_per_second_in_batches() {
             let ends = granted.iter().map(|job| changed(job, end(job), at(round + 1))).collect();
             spent[2] += timed(&mut writer, ends).await;
         }
-        let lives = f64::from(batch) * rounds as f64;
-        let [submitted, claimed, ended] = spent.map(|spent| spent.as_secs_f64() * 1000.0 / rounds as f64);
+        let lives = f64::from(batch) * f64::from(rounds);
+        let [submitted, claimed, ended] = spent.map(|spent| spent.as_secs_f64() * 1000.0 / f64::from(rounds));
         println!(
             "batches of {batch}: {:.0} lives/s, {:.0} transitions/s; a batch takes {submitted:.1} ms to submit, \
              {claimed:.1} ms to claim, {ended:.1} ms to end; HOT {}%",
@@ -53,8 +53,8 @@ async fn lives_per_second_in_batches() {
     }
 }
 
-async fn timed(writer: &mut Writer, writes: Vec<Write>) -> Duration {
+async fn timed(owner: &mut Writer, writes: Vec<Write>) -> Duration {
     let begun = clock::instant();
-    writer.commit(writes).await.expect("a commit");
+    owner.commit(writes).await.expect("a commit");
     begun.elapsed()
 }

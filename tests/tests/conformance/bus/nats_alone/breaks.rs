@@ -59,9 +59,9 @@ pub async fn a_restart_of_the_server_ends_no_subscription_and_no_wait(version: V
 
     for (round, crash) in [(1, false), (2, true)] {
         if crash {
-            server.kill()
+            server.kill();
         } else {
-            server.stop()
+            server.stop();
         }
         until(SOON, "the break is noticed", || (!bus.link().up && !worker_bus.link().up).then_some(())).await;
         server.start_again();
@@ -161,9 +161,9 @@ pub async fn no_event_is_lost_or_overtaken_over_a_break(version: Version) {
         let some = stored(&server).await + 50;
         timeout(SOON, async { while stored(&server).await < some {} }).await.expect("they are published");
         if crash {
-            server.kill()
+            server.kill();
         } else {
-            server.stop()
+            server.stop();
         }
         server.start_again();
     }
@@ -202,7 +202,7 @@ pub async fn subscribers_hear_on_after_a_break_and_a_deleted_stream(version: Ver
     let publish = async |seq: u64| {
         let publishing = async {
             while bus.publish(&event(job, seq)).await.is_err() {
-                tokio::task::yield_now().await
+                tokio::task::yield_now().await;
             }
         };
         timeout(SOON, publishing).await.expect("published");

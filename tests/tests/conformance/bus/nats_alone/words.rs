@@ -33,7 +33,7 @@ pub async fn an_event_is_what_a_plain_subscriber_expects(version: Version) {
     let message = timeout(SOON, subscriber.next()).await.expect("an event").expect("a server");
     assert_eq!(message.subject.as_str(), format!("windlass.event.{}.started", event.job));
     let headers = message.headers.expect("headers");
-    assert_eq!(headers.get("content-type").map(|value| value.as_str()), Some("application/cloudevents+json"));
+    assert_eq!(headers.get("content-type").map(async_nats::HeaderValue::as_str), Some("application/cloudevents+json"));
     assert_eq!(serde_json::from_slice::<CloudEvent>(&message.payload).unwrap(), CloudEvent::from(&event));
 }
 
