@@ -4,8 +4,8 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::mpsc;
 use std::sync::Arc;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -140,9 +140,7 @@ fn hangs_up(stream: &mut TcpStream) {
 }
 
 fn is_no_owner(stream: &mut TcpStream) {
-    stream
-        .write_all(b"HTTP/1.1 503 x\r\nwindlass-not-ours: 1\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n")
-        .unwrap();
+    stream.write_all(b"HTTP/1.1 503 x\r\nwindlass-not-ours: 1\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n").unwrap();
 }
 
 #[test]
@@ -158,7 +156,8 @@ fn what_another_coordinator_has_to_do_is_passed_on_as_it_came_and_its_answer_com
     assert!(asked.contains(&format!("authorization: bearer {TOKEN}\r\n")), "{asked}");
 
     let key = ("Idempotency-Key", "k1");
-    let answer = cluster.client.send("POST", "/api/v1/jobs", &[JSON, key, ("Accept", "application/json")], JOB.as_bytes());
+    let answer =
+        cluster.client.send("POST", "/api/v1/jobs", &[JSON, key, ("Accept", "application/json")], JOB.as_bytes());
     assert_eq!(answer.status, 202);
     let asked = cluster.asked.try_recv().expect("the other one was asked");
     assert!(asked.starts_with("post /api/v1/jobs http/1.1\r\n") && asked.ends_with(JOB), "{asked}");

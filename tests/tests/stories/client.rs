@@ -231,7 +231,8 @@ fn workers_and_tokens_are_managed_from_the_command_line() {
     let made = windlass(&["token", "join", "--name", "ci", "--expires", "1h"]);
     assert_eq!((made.code, made.out().lines().count()), (Some(0), 1), "{}", made.said());
     assert!(made.out().starts_with("wlj_") && made.said().contains("workers can enrol with it until"));
-    let made: Value = serde_json::from_str(&windlass(&["token", "join", "--output", "json"]).out()).expect("a document");
+    let made: Value =
+        serde_json::from_str(&windlass(&["token", "join", "--output", "json"]).out()).expect("a document");
     assert!(made["token"].as_str().is_some_and(|token| token.starts_with("wlj_")), "{made}");
 }
 

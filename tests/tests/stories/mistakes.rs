@@ -31,7 +31,12 @@ fn a_mistake_is_told_in_one_line_that_names_what_it_came_by() {
         (&["coordinator"], &[], 2, "WINDLASS_DATABASE_URL: is not set"),
         (&["coordinator"], &[("WINDLASS_DATABASE_URL", "sqlite:///x")], 2, "windlass dev"),
         (&["coordinator"], &[("WINDLASS_DATABASE_URL", "postgres://h/d")], 2, "WINDLASS_MASTER_KEYS: is not set"),
-        (&["dev"], &[("WINDLASS_DATABASE_URL", "postgres://h/d"), ("WINDLASS_DATA_DIR", "/nonexistent/d")], 2, "windlass coordinator"),
+        (
+            &["dev"],
+            &[("WINDLASS_DATABASE_URL", "postgres://h/d"), ("WINDLASS_DATA_DIR", "/nonexistent/d")],
+            2,
+            "windlass coordinator",
+        ),
         (&["migrate"], &[], 2, "WINDLASS_DATABASE_URL: is not set"),
     ];
     for (arguments, variables, code, words) in cases {
