@@ -11,6 +11,9 @@ use tests::repo::Repo;
 use tests::wait::eventually;
 use tests::windlass::{Finished, Place, Running, windlass};
 
+/// Settings of a command.
+type Variables = &'static [(&'static str, &'static str)];
+
 fn ended(command: Command) -> Finished {
     Running::start(command).finish()
 }
@@ -23,7 +26,7 @@ fn with(arguments: &[&str]) -> Command {
 
 #[test]
 fn a_mistake_is_told_in_one_line_that_names_what_it_came_by() {
-    let cases: [(&[&str], &[(&str, &str)], i32, &str); 9] = [
+    let cases: [(&[&str], Variables, i32, &str); 9] = [
         (&["job", "list", "--url", "foo"], &[], 2, "--url: foo is not a URL"),
         (&["job", "list"], &[("WINDLASS_URL", "foo")], 2, "WINDLASS_URL: foo is not a URL"),
         (&["job", "list"], &[("WINDLASS_TOKEN", "two words")], 2, "WINDLASS_TOKEN: holds no token"),
