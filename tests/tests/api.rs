@@ -394,7 +394,7 @@ fn a_log_is_shown_in_every_form_from_where_a_reader_left_it() {
 
 /// Runs the job by hand: one attempt that succeeds and writes three lines.
 async fn write_a_log(played: &Played, job: JobId) {
-    let hand = Hand::arrive(&played).await;
+    let hand = Hand::arrive(played).await;
     hand.must_get(job).await;
     let segment =
         |stream, text: &str| Segment { at: shared::clock::now(), step: Some(0), stream, text: text.to_owned() };

@@ -26,7 +26,7 @@ const WAIT_MAX: Duration = Duration::from_secs(1);
 /// How the following ended.
 pub enum End {
     /// With the job's last event.
-    Told { event: Event, timeline: Timeline },
+    Told { event: Box<Event>, timeline: Timeline },
     /// The job's time passed long ago, and no end of it could be committed.
     Overdue,
     /// Whoever interrupts us doesn't want to wait for the job's end.
@@ -76,7 +76,7 @@ pub async fn to_the_end(
                 timeline.add(&event);
                 match event.kind {
                     EventKind::Succeeded {} | EventKind::Failed { .. } | EventKind::Canceled { .. } => {
-                        return Ok(End::Told { event, timeline });
+                        return Ok(End::Told { event: Box::new(event), timeline });
                     }
                     EventKind::Assigned { .. } => overdue = Some(Instant::now() + within + OVERDUE_AFTER),
                     EventKind::Queued { .. } | EventKind::Scheduled { .. } | EventKind::Blocked { .. } => overdue = None,

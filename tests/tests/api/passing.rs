@@ -36,16 +36,16 @@ const RENEW_EVERY: Duration = Duration::from_millis(500);
 /// What the other coordinator does with a request.
 type Answer = fn(&mut TcpStream);
 
+/// Headers of a request.
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 /// A coordinator that owns nothing, and the other one.
 struct Cluster {
     client: Client,
     /// What the other one was asked.
     asked: mpsc::Receiver<String>,
-    _api: ApiServer,
-    _coordinator: Coordinator,
-    _other: JoinHandle<()>,
-    _database: Database<'static>,
-    _runtime: Runtime,
+    /// What goes on while this is there, those that others need last.
+    _parts: (ApiServer, Coordinator, JoinHandle<()>, Database<'static>, Runtime),
 }
 
 impl Cluster {
@@ -63,8 +63,7 @@ impl Cluster {
         let tokens = Tokens::one("dev", &Secret::new(TOKEN.to_owned()));
         let api = serve(TcpListener::bind("127.0.0.1:0").unwrap(), coordinator.service(), tokens).unwrap();
         let client = Client::new(&format!("http://{}", api.address()), TOKEN);
-        let (_api, _coordinator, _other, _database, _runtime) = (api, coordinator, other, database, runtime);
-        Self { client, asked, _api, _coordinator, _other, _database, _runtime }
+        Self { client, asked, _parts: (api, coordinator, other, database, runtime) }
     }
 
     /// Sends a request; returns the answer's status, how long it took, and how often the other one was asked.
@@ -190,7 +189,7 @@ fn without_an_answer_a_command_is_tried_for_a_second_and_refused_for_now() {
 fn a_submission_is_sent_again_only_under_a_key_or_where_it_was_not_taken() {
     let keyed = [JSON, ("Idempotency-Key", "k1")];
     let batch = r#"{"jobs": [{"steps": [{"run": "ls"}], "idempotency_key": "a"}]}"#;
-    let cases: [(Answer, &[(&str, &str)], &str, bool); 5] = [
+    let cases: [(Answer, Headers, &str, bool); 5] = [
         (hangs_up, &[JSON], JOB, false),
         (hangs_up, &keyed, JOB, true),
         (hangs_up, &[JSON], batch, true),

@@ -129,7 +129,7 @@ fn ends() -> Vec<AttemptEnd> {
 }
 
 /// Every kind of event, with and without what may be left out.
-fn kinds() -> Vec<EventKind> {
+pub fn kinds() -> Vec<EventKind> {
     let job = job_id();
     let instance = Instance(uuid::Uuid::from_u128(3));
     let attempt = shared::id::Attempt(1);
