@@ -13,7 +13,7 @@ use shared::bus::local::LocalBus;
 use shared::bus::{Address, Bus, Request, Service};
 use shared::clock;
 use shared::id::{Attempt, Epoch, Fence, Instance, JobId, Shard, WorkerId};
-use shared::job::{AttemptEnd, Offer, Progress, StopOrder};
+use shared::job::{AttemptEnd, Offer, Progress, Rejection, StopOrder};
 use shared::log::{Chunk, LogSummary, Stream};
 use shared::proof::ProofKey;
 use shared::seal;
@@ -80,6 +80,8 @@ pub struct Seen {
     pub lose_logs: u32,
     /// So many answers to claims are lost.
     pub lose_claims: u32,
+    /// So many claims count as come too late.
+    pub late_claims: u32,
     /// A stop is sent before the answer to a claim.
     pub stop_before_grant: bool,
     /// What every answer to a heartbeat tells to stop.
@@ -361,6 +363,9 @@ impl Script {
                     seen.grants += 1;
                     if lost(&mut seen.lose_claims) {
                         return None;
+                    }
+                    if lost(&mut seen.late_claims) {
+                        return Some(Answer::Refused { why: Rejection::Late });
                     }
                     let submission = seen.jobs.get(&job).expect("only what was offered is claimed");
                     (seen.stop_before_grant, grant(job, attempt, Fence(seen.grants), submission, &recipient))

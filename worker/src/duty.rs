@@ -1,8 +1,11 @@
 //! What a worker is to do about offers: which tag sets it may take, and whether it takes anything at all. People pause it,
 //! a drain ends it.
 
+use std::time::Duration;
+
 use shared::wire::{Welcome, WorkerMode};
 use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 
 /// One worker's duty, as the last welcome and its own process have said it.
 pub struct Duty {
@@ -46,6 +49,16 @@ impl Duty {
     pub fn drain(&self) {
         self.now.send_modify(|now| now.draining = true);
         self.hello.notify_one();
+    }
+
+    /// Has a hello said at once. What is returned waits for the next welcome, at most `within`.
+    pub fn hello_soon(&self, within: Duration) -> impl Future<Output = ()> + Send + use<> {
+        let mut now = self.now.subscribe();
+        self.hello.notify_one();
+        async move {
+            // Without a welcome in time, the next one brings what there is to hear.
+            let _ = timeout(within, now.changed()).await;
+        }
     }
 
     /// Whether it takes nothing new for good.

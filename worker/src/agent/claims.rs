@@ -107,6 +107,8 @@ async fn claim(site: Arc<Site>, agent: Addr<Agent>, delivery: Delivery, slot: Ow
         Some(Answer::Granted(grant)) => grant,
         // Nothing was applied, and the job waits as before.
         Some(Answer::Refused { why: Rejection::Late }) => return delivery.back(OFFER_AGAIN),
+        // Dropped unapplied: the job is still queued.
+        Some(Answer::Refused { why: Rejection::Late }) => return delivery.back(OFFER_AGAIN),
         Some(Answer::Refused { .. } | Answer::Unknown) => return delivery.done(),
         Some(Answer::Taken | Answer::TryAgain) | None => {
             delivery.back(OFFER_AGAIN);

@@ -28,6 +28,9 @@ const COMPLAIN_AFTER: Duration = Duration::from_secs(10);
 /// another sooner.
 const HEARTBEAT_AGAIN: Duration = Duration::from_secs(1);
 
+/// How long whoever asks for a hello waits for its answer.
+const SAID_WITHIN: Duration = Duration::from_millis(1500);
+
 /// Says hello, and does as the answer says; whether there was one.
 pub async fn hello(site: &Site) -> bool {
     let _greeting = site.greeting.lock().await;
@@ -119,7 +122,15 @@ pub async fn orders(site: Arc<Site>, agent: Addr<Agent>, mut requests: Requests)
                     continue;
                 }
             },
-            Ok(Control::SayHello {}) => site.duty.hello.notify_one(),
+            Ok(Control::SayHello {}) => {
+                // Whoever asks wants to know when this worker has heard what there is to hear.
+                let welcomed = site.duty.hello_soon(SAID_WITHIN);
+                tokio::spawn(async move {
+                    welcomed.await;
+                    let _ = request.reply.send(wire::encode(&Heard {}));
+                });
+                continue;
+            }
             Err(error) => {
                 tracing::warn!(%error, "an order is not understood");
                 continue;
