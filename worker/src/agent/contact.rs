@@ -34,6 +34,7 @@ const SAID_WITHIN: Duration = Duration::from_millis(1500);
 /// Says hello, and does as the answer says; whether there was one.
 pub async fn hello(site: &Site) -> bool {
     let _greeting = site.greeting.lock().await;
+    let number = site.duty.begin_hello();
     let courier = &site.reporter.courier;
     let hello = Hello {
         worker: courier.worker,
@@ -47,6 +48,7 @@ pub async fn hello(site: &Site) -> bool {
     match courier.ask::<Welcome>(&Address::Hello(courier.worker), &hello, ANSWER_WITHIN).await {
         Ok(welcome) => {
             site.duty.welcomed(welcome);
+            site.duty.end_hello(number);
             true
         }
         Err(error) => {
