@@ -29,8 +29,8 @@ use shared::proof::ProofKey;
 use shared::seal::{self, Sealed};
 use shared::secret::{Secret, Secrets};
 use shared::wire::{
-    self, Answer, Answers, Enrol, Enrolment, Grant, Heartbeat, HeartbeatReply, Hello, LogBatch, LogReply, REPORTS_MAX,
-    Report, ReportKind, Reports, Word,
+    self, Answer, Answers, Enrol, Enrolment, Grant, Heartbeat, HeartbeatReply, Hello, LogBatch, LogReply,
+    MESSAGE_BYTES_MAX, REPORTS_MAX, Report, ReportKind, Reports, Word,
 };
 
 use crate::fault;
@@ -41,6 +41,10 @@ use crate::store::{Enrolled, NewWorker, Store};
 use crate::supervisor::{Error as JobError, Taken};
 use crate::vault::{self, Vault};
 
+/// The most bytes of a word about answers without the grants in it: 256 small answers.
+const ENVELOPE_BYTES_MAX: usize = 32 * 1024;
+/// The most bytes that an answer has around a grant.
+const ANSWER_BYTES_MAX: usize = 64;
 /// The most bytes of a worker's name.
 const WORKER_NAME_BYTES_MAX: usize = 255;
 /// Bytes of randomness in a worker's secret.
@@ -243,7 +247,7 @@ fn begin(parts: &Arc<Parts>, to: Address, body: &Bytes) -> Option<BoxFuture<'sta
                 let answers = answers.await;
                 let grants = answers.iter().any(|answer| matches!(answer, Answer::Granted(_)));
                 let lost = fault::is_lost("intake.report_reply") || grants && fault::is_lost("intake.grant_reply");
-                if lost { None } else { word(&parts, shard, epoch, Answers { answers }) }
+                if lost { None } else { word(&parts, shard, epoch, Answers { answers: fitting(answers) }) }
             }))
         }
         (Address::Heartbeat(shard, worker), Some(epoch)) => Some(Box::pin(async move {
@@ -278,6 +282,24 @@ fn opened(parts: &Parts, to: Address, body: &Bytes) -> Option<(Bytes, Option<Epo
         tracing::warn!(%worker, ?to, "a message is not from the worker that it names");
     }
     Some((opened?, epoch))
+}
+
+/// As many of the answers as fit into one message; the others are asked for again, and a repeat gets the same grant.
+fn fitting(answers: Vec<Answer>) -> Vec<Answer> {
+    let mut room = MESSAGE_BYTES_MAX - ENVELOPE_BYTES_MAX;
+    let fit = |answer: Answer| match &answer {
+        Answer::Granted(grant) => match room.checked_sub(wire::encode(grant).len() + ANSWER_BYTES_MAX) {
+            Some(left) => {
+                room = left;
+                answer
+            }
+            None => Answer::TryAgain,
+        },
+        // Each of the others is small, and there are few.
+        Answer::Taken | Answer::Refused { .. } | Answer::Unknown | Answer::TryAgain => answer,
+    };
+    // A grant alone always fits: a job's specification is half as long at most.
+    if answers.len() == 1 { answers } else { answers.into_iter().map(fit).collect() }
 }
 
 /// What is said for a shard, as long as it is owned at the epoch at which it was asked.
