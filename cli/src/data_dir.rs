@@ -5,7 +5,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -14,6 +14,10 @@ use coordinator::vault::MasterKeys;
 use shared::clock;
 use shared::secret::Secret;
 
+use crate::terminal::say;
+
+/// What is said of a holder that hasn't written who it is.
+const NO_HOLDER: &str = "unknown";
 /// Only its owner may enter.
 const DIR_MODE: u32 = 0o700;
 /// Only its owner may read.
@@ -41,6 +45,9 @@ impl DataDir {
             .with_context(|| format!("making the data directory {}", path.display()))?;
         let path = std::fs::canonicalize(path).with_context(|| format!("finding {}", path.display()))?;
         let lock = hold(&path.join("lock"), &path, "name another directory with --data-dir")?;
+        if let Some(open) = openness(&path) {
+            say(&format!("{} {open}: whoever that is can read its tokens and run jobs as you", path.display()));
+        }
         Ok(Self { path, _lock: lock, database_lock: None })
     }
 
@@ -134,6 +141,12 @@ impl DataDir {
     }
 }
 
+/// Whether whoever held that data directory is gone. One that was made just now and isn't held yet has no holder's note.
+pub fn is_orphaned(dir: &Path) -> bool {
+    let Ok(mut file) = File::open(dir.join("lock")) else { return false };
+    holder(&mut file) != NO_HOLDER && file.try_lock().is_ok()
+}
+
 /// Where `windlass dev` keeps its token.
 pub fn token_file(dir: &Path) -> PathBuf {
     dir.join("token")
@@ -142,6 +155,17 @@ pub fn token_file(dir: &Path) -> PathBuf {
 /// Where `windlass dev` notes its address while it serves.
 pub fn url_file(dir: &Path) -> PathBuf {
     dir.join("url")
+}
+
+/// Why a data directory isn't ours alone, if it isn't.
+fn openness(path: &Path) -> Option<String> {
+    let found = std::fs::metadata(path).ok()?;
+    let owner = found.uid();
+    if owner != nix::unistd::geteuid().as_raw() {
+        return Some(format!("belongs to another user ({owner})"));
+    }
+    let mode = found.mode() & 0o777;
+    (mode & 0o022 != 0).then(|| format!("can be written by others (mode {mode:03o})"))
 }
 
 /// Takes hold of `what` through the file `lock`; `remedy` is for whoever finds it taken.
@@ -175,7 +199,7 @@ fn holder(file: &mut File) -> String {
     // It may not have written it yet.
     let _ = file.read_to_string(&mut text);
     let pid = text.trim();
-    if pid.is_empty() { "unknown".to_owned() } else { pid.to_owned() }
+    if pid.is_empty() { NO_HOLDER.to_owned() } else { pid.to_owned() }
 }
 
 #[cfg(test)]
@@ -183,7 +207,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
 
-    use super::DataDir;
+    use super::{DataDir, openness};
 
     fn mode(path: &Path) -> u32 {
         std::fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -199,6 +223,19 @@ mod tests {
         assert!(refused.contains(&format!("another windlass (pid {})", std::process::id())), "{refused}");
         drop(held);
         DataDir::hold(&path).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_to_is_told_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let with = |mode| {
+            std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            openness(dir.path())
+        };
+        assert_eq!(with(0o700), None);
+        assert_eq!(with(0o755), None);
+        assert_eq!(with(0o777).as_deref(), Some("can be written by others (mode 777)"));
+        assert!(with(0o720).is_some());
     }
 
     #[test]

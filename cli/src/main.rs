@@ -4,7 +4,7 @@
 //! `windlass keeper` is no command for people: the worker starts it as the parent of a job's processes. It comes before
 //! everything else here, because a keeper must begin without threads, a runtime or log lines.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -44,7 +44,10 @@ fn main() -> ExitCode {
 
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return ExitCode::from(args::explain(&error, usage)),
+        Err(error) => {
+            let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+            return ExitCode::from(args::explain(&error, &words, usage));
+        }
     };
     let done = match cli.command {
         Command::Run(args) => run::run(args),

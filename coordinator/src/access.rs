@@ -1,6 +1,5 @@
 //! What the service does about those who take part: the tokens of its callers, and the workers.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
@@ -91,14 +90,11 @@ impl Service {
     pub async fn set_mode(&self, id: WorkerId, mode: WorkerMode) -> Result<Worker, Error> {
         let set = self.parts.store.set_mode(self.parts.holdings.id(), id, mode).await?;
         let worker = set.ok_or(Error::NotFound)?;
-        let bus = Arc::clone(&self.parts.bus);
-        // Whoever asked doesn't wait for a worker that may not be there.
-        tokio::spawn(async move {
-            let order = wire::encode(&Control::SayHello {});
-            if let Err(error) = bus.request(&Address::Control(id), order, ORDER_WITHIN).await {
-                tracing::info!(worker = %id, %error, "a worker did not hear its order; its next hello brings it");
-            }
-        });
+        // A worker that answers has heeded it by then: whoever pauses one knows that it takes nothing more.
+        let order = wire::encode(&Control::SayHello {});
+        if let Err(error) = self.parts.bus.request(&Address::Control(id), order, ORDER_WITHIN).await {
+            tracing::info!(worker = %id, %error, "a worker did not hear its order; its next hello brings it");
+        }
         Ok(worker)
     }
 }

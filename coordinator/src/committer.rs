@@ -197,11 +197,7 @@ impl Committer {
     }
 
     fn flush(&mut self, ctx: &mut Context<Self>) {
-        if self.busy {
-            return;
-        }
-        self.refuse_foreign();
-        if self.waiting.is_empty() {
+        if self.busy || self.waiting.is_empty() {
             return;
         }
         self.busy = true;
@@ -234,15 +230,16 @@ impl Committer {
 
     /// Tells the writers of shards that aren't ours that nothing was done.
     fn refuse_foreign(&mut self) {
-        let ours = |commit: &Commit| commit.write.jobs().iter().all(|job| self.last.contains_key(&job.id.shard()));
-        if self.waiting.iter().all(ours) {
-            return;
-        }
-        let (ours, foreign): (VecDeque<Commit>, VecDeque<Commit>) = self.waiting.drain(..).partition(ours);
+        let waiting = std::mem::take(&mut self.waiting);
+        let (ours, foreign): (VecDeque<_>, VecDeque<_>) = waiting.into_iter().partition(|commit| self.is_ours(commit));
         self.waiting = ours;
         for commit in foreign {
             let _ = commit.reply.send(Err(Error::Elsewhere));
         }
+    }
+
+    fn is_ours(&self, commit: &Commit) -> bool {
+        commit.write.jobs().iter().all(|job| self.last.contains_key(&job.id.shard()))
     }
 
     /// The batch is over, or the trouble: whoever waited for that goes on, then the next batch begins.
@@ -302,7 +299,7 @@ impl Committer {
             .collect();
         // A shard that was released meanwhile stays so.
         if let (Some((last, _)), Some(known)) = (numbered.last(), self.last.get_mut(&shard)) {
-            *known = *last;
+            *known = (*known).max(*last);
         }
         if self.parts.publisher.try_send(Publish { shard, events: numbered }).is_err() {
             self.missed.insert(shard);
@@ -451,7 +448,11 @@ impl Handler<Commit> for Committer {
 
     fn handle(&mut self, commit: Commit, ctx: &mut Context<Self>) {
         fault::point("committer.hear");
-        self.waiting.push_back(commit);
-        self.flush(ctx);
+        if self.is_ours(&commit) {
+            self.waiting.push_back(commit);
+            self.flush(ctx);
+        } else {
+            let _ = commit.reply.send(Err(Error::Elsewhere));
+        }
     }
 }

@@ -6,14 +6,16 @@
 //! the database says by then. Reading takes no lock that others wait for.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Instant;
 
 use tokio::sync::watch;
 
 use shared::clock;
 use shared::id::{CoordinatorId, Epoch, Shard};
 use shared::time::Time;
+
+use crate::store::Cluster;
 
 /// A lease that doesn't end: the embedded store's, whose lock on the data directory is the lease.
 const FOREVER: u64 = u64::MAX;
@@ -35,6 +37,8 @@ pub struct Holdings {
     told: AtomicI64,
     base: Instant,
     id: watch::Sender<CoordinatorId>,
+    /// Held while the id or its lease changes.
+    renaming: Mutex<()>,
     owners: watch::Sender<Arc<Owners>>,
 }
 
@@ -69,6 +73,7 @@ impl Holdings {
             told: AtomicI64::new(0),
             base,
             id: watch::Sender::new(id),
+            renaming: Mutex::new(()),
             owners: watch::Sender::default(),
         }
     }
@@ -153,11 +158,18 @@ impl Holdings {
         self.list();
     }
 
-    /// The lease was renewed: the request for it was sent at `sent`, the answer came at `heard` and said that it was `now`
-    /// by the database's clock. It lapses `ttl` after it was sent, or never.
-    pub(crate) fn renewed(&self, sent: Instant, heard: Instant, now: Time, ttl: Option<Duration>) {
-        if !self.is_alive() {
-            self.lapses.fetch_add(1, Ordering::AcqRel);
+    /// The lease of `id` was renewed: the request for it was sent at `sent`, the answer came at `heard` and tells the time
+    /// by the database's clock. It lapses its TTL after it was sent, or never. One of an id that isn't ours any more
+    /// changes nothing.
+    pub(crate) fn renewed(&self, id: CoordinatorId, sent: Instant, heard: Instant, cluster: &Cluster) {
+        let _renaming = self.renaming.lock().unwrap_or_else(PoisonError::into_inner);
+        if id != self.id() {
+            return;
+        }
+        let Cluster { now, ttl, .. } = cluster;
+        if !self.is_alive() && self.lapses.fetch_add(1, Ordering::AcqRel) == 0 {
+            // What was told before the first renewal was our own clock's.
+            self.told.store(i64::MIN, Ordering::Release);
         }
         self.ends.store(ttl.map_or(FOREVER, |ttl| self.at(sent + ttl)), Ordering::Release);
         // The database looked at its clock somewhere between the two; the middle errs the least.
@@ -167,6 +179,7 @@ impl Holdings {
 
     /// The coordinator writes under that id from now on. Its lease begins with the next renewal.
     pub(crate) fn rename(&self, id: CoordinatorId) {
+        let _renaming = self.renaming.lock().unwrap_or_else(PoisonError::into_inner);
         self.lapse();
         self.id.send_replace(id);
     }
@@ -211,12 +224,19 @@ impl Holdings {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const TTL: Duration = Duration::from_secs(3);
 
     fn holdings() -> Holdings {
         Holdings::new(CoordinatorId(clock::random_uuid()))
+    }
+
+    fn renew(holdings: &Holdings, sent: Instant, micros: i64, ttl: Option<Duration>) {
+        let cluster = Cluster { now: Time::from_micros(micros), ttl, members: Vec::new(), shards: Vec::new() };
+        holdings.renewed(holdings.id(), sent, sent, &cluster);
     }
 
     fn shard(number: u16) -> Shard {
@@ -229,13 +249,13 @@ mod tests {
         holdings.gain(&[(shard(7), Epoch(3))]);
         assert_eq!(holdings.epoch(shard(7)), None, "before the first renewal");
         let now = clock::instant();
-        holdings.renewed(now, now, Time::from_micros(1), Some(TTL));
+        renew(&holdings, now, 1, Some(TTL));
         assert_eq!(holdings.epoch(shard(7)), Some(Epoch(3)));
         assert_eq!(holdings.epoch(shard(8)), None);
         // The answer came in time, but it was asked for too long ago.
         let holdings = self::holdings();
         holdings.gain(&[(shard(7), Epoch(3))]);
-        holdings.renewed(holdings.base, holdings.base, Time::from_micros(1), Some(Duration::ZERO));
+        renew(&holdings, holdings.base, 1, Some(Duration::ZERO));
         assert_eq!(holdings.epoch(shard(7)), None);
         assert_eq!(&*holdings.shards(), [shard(7)]);
     }
@@ -243,12 +263,12 @@ mod tests {
     #[test]
     fn the_clock_is_the_databases_and_never_goes_back() {
         let holdings = holdings();
+        assert!(holdings.now() > Time::from_micros(6_000_000), "our own, before the database has told its own");
         let now = clock::instant();
-        holdings.renewed(now, now, Time::from_micros(5_000_000), None);
-        holdings.told.store(0, Ordering::Release);
+        renew(&holdings, now, 5_000_000, None);
         let told = holdings.now();
         assert!((5_000_000..6_000_000).contains(&told.micros()), "{told:?}");
-        holdings.renewed(now, now, Time::from_micros(1_000_000), None);
+        renew(&holdings, now, 1_000_000, None);
         assert!(holdings.now() >= told);
     }
 
@@ -256,7 +276,7 @@ mod tests {
     fn a_command_goes_to_the_owner_and_nowhere_without_one() {
         let holdings = holdings();
         let now = clock::instant();
-        holdings.renewed(now, now, Time::from_micros(0), None);
+        renew(&holdings, now, 0, None);
         assert_eq!(holdings.route(shard(1)), Route::Nowhere);
         let address: Arc<str> = "http://10.0.0.2:7070".into();
         let addresses = vec![None, Some(Arc::clone(&address))];

@@ -2,18 +2,21 @@
 //!
 //! Decoding and wording are here; deciding is the job's. Log chunks pass the jobs by and go straight to the store.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, join_all};
+use futures_util::stream;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,8 +29,8 @@ use shared::proof::ProofKey;
 use shared::seal::{self, Sealed};
 use shared::secret::{Secret, Secrets};
 use shared::wire::{
-    self, Answer, Answers, Enrol, Enrolment, Grant, Heartbeat, HeartbeatReply, Hello, LogBatch, LogReply, REPORTS_MAX,
-    Report, ReportKind, Reports, Word,
+    self, Answer, Answers, Enrol, Enrolment, Grant, Heartbeat, HeartbeatReply, Hello, LogBatch, LogReply,
+    MESSAGE_BYTES_MAX, REPORTS_MAX, Report, ReportKind, Reports, Word,
 };
 
 use crate::fault;
@@ -36,14 +39,22 @@ use crate::registry::Jobs;
 use crate::roster::Roster;
 use crate::store::{Enrolled, NewWorker, Store};
 use crate::supervisor::{Error as JobError, Taken};
-use crate::vault::Vault;
+use crate::vault::{self, Vault};
 
+/// The most bytes of a word about answers without the grants in it: 256 small answers.
+const ENVELOPE_BYTES_MAX: usize = 32 * 1024;
+/// The most bytes that an answer has around a grant.
+const ANSWER_BYTES_MAX: usize = 64;
 /// The most bytes of a worker's name.
 const WORKER_NAME_BYTES_MAX: usize = 255;
 /// Bytes of randomness in a worker's secret.
 const IDENTITY_BYTES: usize = 32;
 /// The most requests that are worked on at once; more wait in their service's queue.
 const REQUESTS_MAX: usize = 1024;
+/// The most batches of log that are worked on at once; of more the worker says each again.
+const LOGS_MAX: usize = 256;
+/// How many services are begun at once.
+const SERVED_AT_ONCE: usize = 32;
 
 /// What the intake works with.
 pub struct Parts {
@@ -59,7 +70,7 @@ pub struct Parts {
 /// The running intake.
 pub struct Intake {
     parts: Arc<Parts>,
-    permits: Arc<Semaphore>,
+    permits: Permits,
     /// What is served now.
     serving: Mutex<HashMap<Service, Serving>>,
 }
@@ -68,33 +79,66 @@ pub struct Intake {
 struct Serving {
     stop: CancellationToken,
     answers: TaskTracker,
+    task: JoinHandle<()>,
+}
+
+/// What bounds the requests that are worked on.
+#[derive(Clone)]
+struct Permits {
+    others: Arc<Semaphore>,
+    logs: Arc<Semaphore>,
+}
+
+impl Permits {
+    /// Waits for room to work on a request; none where it is dropped for want of it. A heartbeat is answered from memory
+    /// and needs none: nothing else may hold it up. Logs are many and have time, so they don't queue before others.
+    async fn room(&self, to: Address) -> Option<Option<OwnedSemaphorePermit>> {
+        match to {
+            Address::Heartbeat(..) => Some(None),
+            Address::Log(..) => Arc::clone(&self.logs).try_acquire_owned().ok().map(Some),
+            Address::Report(..) | Address::Hello(_) | Address::Enrol | Address::Control(_) => {
+                Arc::clone(&self.others).acquire_owned().await.ok().map(Some)
+            }
+        }
+    }
 }
 
 impl Intake {
-    /// Serves what is said to any coordinator: hellos and enrolments.
-    pub async fn start(parts: Parts) -> Result<Self, BusError> {
-        let permits = Arc::new(Semaphore::new(REQUESTS_MAX));
-        let intake = Self { parts: Arc::new(parts), permits, serving: Mutex::default() };
-        for service in [Service::Hello, Service::Enrol] {
-            intake.serve(service).await?;
-        }
-        Ok(intake)
+    /// An intake that serves nobody yet.
+    pub fn new(parts: Parts) -> Self {
+        let permits =
+            Permits { others: Arc::new(Semaphore::new(REQUESTS_MAX)), logs: Arc::new(Semaphore::new(LOGS_MAX)) };
+        Self { parts: Arc::new(parts), permits, serving: Mutex::default() }
     }
 
-    /// Serves these shards and no others. What can't be served now is tried again with the next call.
+    /// Serves these shards and no others, and what is said to any coordinator: hellos and enrolments. What can't be served
+    /// now is tried again with the next call, and so is what has ended by a defect.
     pub async fn serve_shards(&self, shards: &[Shard]) {
-        let wanted = |service: &Service| match service {
-            Service::Shard(shard) => shards.contains(shard),
-            Service::Hello | Service::Enrol | Service::Worker(_) => true,
+        let common = [Service::Hello, Service::Enrol];
+        let wanted: HashSet<Service> = shards.iter().map(|shard| Service::Shard(*shard)).chain(common).collect();
+        self.end(|service| !wanted.contains(service));
+        let missing: Vec<Service> = {
+            let mut serving = self.serving();
+            serving.retain(|service, serving| {
+                let ended = serving.task.is_finished();
+                if ended {
+                    tracing::error!(?service, "a service ended by a defect; it is served again");
+                }
+                !ended
+            });
+            wanted.into_iter().filter(|service| !serving.contains_key(service)).collect()
         };
-        self.end(|service| !wanted(service));
-        for shard in shards {
-            let service = Service::Shard(*shard);
-            let served = self.serving().contains_key(&service);
-            if !served && let Err(error) = self.serve(service).await {
-                tracing::warn!(%shard, %error, "a shard's workers can't be served; it is tried again");
+        let serve = async |service| {
+            if let Err(error) = self.serve(service).await {
+                tracing::warn!(?service, %error, "what workers say can't be heard; it is tried again");
             }
-        }
+        };
+        stream::iter(missing).for_each_concurrent(SERVED_AT_ONCE, serve).await;
+    }
+
+    /// Serves nobody, until it is told otherwise.
+    pub fn fall_silent(&self) {
+        self.end(|_| true);
     }
 
     /// Serves these shards no more and waits, at most `within`, for the answers that are under way.
@@ -112,11 +156,14 @@ impl Intake {
 
     async fn serve(&self, service: Service) -> Result<(), BusError> {
         let requests = self.parts.bus.serve(service).await?;
-        let serving = Serving { stop: CancellationToken::new(), answers: TaskTracker::new() };
-        let permits = Arc::clone(&self.permits);
-        let serve = serve(Arc::clone(&self.parts), requests, permits, serving.answers.clone());
-        let stop = serving.stop.clone();
-        self.parts.runtime.spawn(async move { stop.run_until_cancelled_owned(serve).await });
+        let (stop, answers) = (CancellationToken::new(), TaskTracker::new());
+        let serve = serve(Arc::clone(&self.parts), requests, self.permits.clone(), answers.clone());
+        let stopped = stop.clone();
+        let task = self.parts.runtime.spawn(async move {
+            // Cancelled or at its end: either way it is over.
+            let _ = stopped.run_until_cancelled_owned(serve).await;
+        });
+        let serving = Serving { stop, answers, task };
         self.serving().insert(service, serving);
         Ok(())
     }
@@ -137,9 +184,12 @@ impl Intake {
     }
 }
 
-async fn serve(parts: Arc<Parts>, mut requests: Requests, permits: Arc<Semaphore>, answers: TaskTracker) {
+async fn serve(parts: Arc<Parts>, mut requests: Requests, permits: Permits, answers: TaskTracker) {
     while let Some(request) = requests.recv().await {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+        let Some(permit) = permits.room(request.to).await else {
+            tracing::debug!(to = ?request.to, "a request was dropped for want of room; it is said again");
+            continue;
+        };
         // Reports take their places in the mailboxes here, in the order in which they came; only the answers are
         // awaited apart.
         let answer = answer(&parts, request);
@@ -197,7 +247,7 @@ fn begin(parts: &Arc<Parts>, to: Address, body: &Bytes) -> Option<BoxFuture<'sta
                 let answers = answers.await;
                 let grants = answers.iter().any(|answer| matches!(answer, Answer::Granted(_)));
                 let lost = fault::is_lost("intake.report_reply") || grants && fault::is_lost("intake.grant_reply");
-                if lost { None } else { word(&parts, shard, epoch, Answers { answers }) }
+                if lost { None } else { word(&parts, shard, epoch, Answers { answers: fitting(answers) }) }
             }))
         }
         (Address::Heartbeat(shard, worker), Some(epoch)) => Some(Box::pin(async move {
@@ -232,6 +282,24 @@ fn opened(parts: &Parts, to: Address, body: &Bytes) -> Option<(Bytes, Option<Epo
         tracing::warn!(%worker, ?to, "a message is not from the worker that it names");
     }
     Some((opened?, epoch))
+}
+
+/// As many of the answers as fit into one message; the others are asked for again, and a repeat gets the same grant.
+fn fitting(answers: Vec<Answer>) -> Vec<Answer> {
+    let mut room = MESSAGE_BYTES_MAX - ENVELOPE_BYTES_MAX;
+    let fit = |answer: Answer| match &answer {
+        Answer::Granted(grant) => match room.checked_sub(wire::encode(grant).len() + ANSWER_BYTES_MAX) {
+            Some(left) => {
+                room = left;
+                answer
+            }
+            None => Answer::TryAgain,
+        },
+        // Each of the others is small, and there are few.
+        Answer::Taken | Answer::Refused { .. } | Answer::Unknown | Answer::TryAgain => answer,
+    };
+    // A grant alone always fits: a job's specification is half as long at most.
+    if answers.len() == 1 { answers } else { answers.into_iter().map(fit).collect() }
 }
 
 /// What is said for a shard, as long as it is owned at the epoch at which it was asked.
@@ -322,6 +390,11 @@ async fn sealed_secrets(parts: &Parts, job: &Job, recipient: &str) -> Result<Opt
     })?;
     match parts.vault.seal(job.id, &stored.unwrap_or_default(), recipient) {
         Ok(sealed) => Ok(Some(sealed)),
+        Err(error @ vault::Error::KeyMissing(_)) => {
+            // A replica that was given it, or this one once it is, can hand them out.
+            tracing::error!(job = %job.id, %error, "a job's secrets can't be handed out here");
+            Err(Answer::TryAgain)
+        }
         Err(error) => {
             // No repeat will open them: the attempt ends here, with the reason on the timeline.
             tracing::error!(job = %job.id, %error, "a job's secrets can't be handed out");

@@ -6,12 +6,12 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use actix::Actor;
+use actix::{Actor, Addr, ArbiterHandle};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use shared::bus::{Bus, Error as BusError};
+use shared::bus::Bus;
 use shared::clock;
 use shared::id::CoordinatorId;
 
@@ -66,8 +66,6 @@ pub struct Config {
 pub enum StartError {
     #[error("taking part in the cluster")]
     Store(#[from] StoreError),
-    #[error("serving the workers")]
-    Bus(#[from] BusError),
     #[error("starting the actors' threads")]
     Threads(#[from] std::io::Error),
     #[error("starting the actors")]
@@ -91,55 +89,23 @@ impl Coordinator {
     /// run on the caller's runtime, which must have several threads; the actors bring their own.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let Config { store, bus, keys, address } = config;
-        let runtime = Handle::current();
         let member = Member { id: CoordinatorId(clock::random_uuid()), address: address.clone(), format: FORMAT };
         store.join(&member).await?;
         let holdings = Arc::new(Holdings::new(member.id));
         let roster = Arc::new(Roster::new(Arc::clone(&store), Arc::clone(&holdings)));
+        let ground = Ground { store, bus, runtime: Handle::current(), holdings, roster };
 
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(REGISTRIES_MAX);
         // The last arbiter is the committer's, the publisher's and the timekeeper's.
         let arbiters = Arbiters::start("coordinator", threads + 1).await?;
         let (common, registries) = arbiters.handles().split_last().ok_or(StartError::Actors)?;
-        let parts = publisher::Parts {
-            store: Arc::clone(&store),
-            bus: Arc::clone(&bus),
-            runtime: runtime.clone(),
-            holdings: Arc::clone(&holdings),
-        };
-        let publisher = Publisher::start_in_arbiter(common, move |_| Publisher::new(parts));
-        let parts =
-            timekeeper::Parts { store: Arc::clone(&store), runtime: runtime.clone(), holdings: Arc::clone(&holdings) };
-        let timekeeper = Timekeeper::start_in_arbiter(common, move |_| Timekeeper::new(parts));
-        let parts = committer::Parts {
-            store: Arc::clone(&store),
-            bus: Arc::clone(&bus),
-            runtime: runtime.clone(),
-            publisher: publisher.clone(),
-            timekeeper: timekeeper.clone(),
-            holdings: Arc::clone(&holdings),
-        };
-        let (told, started) = oneshot::channel();
-        common.spawn_fn(move || drop(told.send(Committer::start_with(parts))));
-        let commits = started.await.map_err(|_| StartError::Actors)?;
-
-        let parts =
-            supervisor::Parts { store: Arc::clone(&store), commits: commits.clone(), holdings: Arc::clone(&holdings) };
-        let surroundings = registry::Surroundings { bus: Arc::clone(&bus), roster: Arc::clone(&roster) };
-        let jobs = Jobs::start(registries, &parts, &surroundings);
+        let (publisher, timekeeper, commits) = ground.start_actors(common).await?;
+        let jobs = ground.start_jobs(registries, &commits);
         timekeeper.do_send(timekeeper::Begin(jobs.clone()));
         let vault = Arc::new(Vault::new(keys));
-        let parts = intake::Parts {
-            store: Arc::clone(&store),
-            bus: Arc::clone(&bus),
-            jobs: jobs.clone(),
-            holdings: Arc::clone(&holdings),
-            roster: Arc::clone(&roster),
-            vault: Arc::clone(&vault),
-            runtime: runtime.clone(),
-        };
-        let intake = Arc::new(Intake::start(parts).await?);
+        let intake = Arc::new(ground.intake(&jobs, &vault));
         let (gain, gained) = mpsc::channel(offers::GAINS_MAX);
+        let Ground { store, bus, runtime, holdings, roster } = ground;
         let parts = shards::Parts {
             store: Arc::clone(&store),
             bus: Arc::clone(&bus),
@@ -154,10 +120,9 @@ impl Coordinator {
             format: FORMAT,
         };
         let shards = Shards::start(parts, &runtime).await?;
-        let parts =
-            offers::Parts { store: Arc::clone(&store), bus: Arc::clone(&bus), holdings: Arc::clone(&holdings), gained };
+        let (offered, bus_offered) = (Arc::clone(&store), Arc::clone(&bus));
+        let parts = offers::Parts { store: offered, bus: bus_offered, holdings: Arc::clone(&holdings), gained };
         let beside = vec![runtime.spawn(offers::keep_offering(parts)), runtime.spawn(Arc::clone(&roster).keep_fresh())];
-        let stopping = AtomicBool::new(false);
         let parts = service::Parts {
             store: Arc::clone(&store),
             bus,
@@ -168,7 +133,8 @@ impl Coordinator {
             timekeeper,
             holdings,
             roster,
-            stopping,
+            beside: beside.iter().map(JoinHandle::abort_handle).collect(),
+            stopping: AtomicBool::new(false),
         };
         Ok(Self { service: Service::new(parts), store, arbiters, commits, intake, shards, beside })
     }
@@ -188,8 +154,71 @@ impl Coordinator {
         }
         self.shards.stop().await;
         self.intake.stop().await;
+        self.commits.refuse_waiting().await;
         self.commits.drain().await;
         self.store.close().await;
         self.arbiters.stop().await;
+    }
+}
+
+/// What all parts stand on.
+struct Ground {
+    store: Arc<dyn Store>,
+    bus: Arc<dyn Bus>,
+    runtime: Handle,
+    holdings: Arc<Holdings>,
+    roster: Arc<Roster>,
+}
+
+impl Ground {
+    /// The actors that there is one of.
+    async fn start_actors(
+        &self,
+        arbiter: &ArbiterHandle,
+    ) -> Result<(Addr<Publisher>, Addr<Timekeeper>, Commits), StartError> {
+        let Self { store, bus, runtime, holdings, .. } = self;
+        let parts = publisher::Parts {
+            store: Arc::clone(store),
+            bus: Arc::clone(bus),
+            runtime: runtime.clone(),
+            holdings: Arc::clone(holdings),
+        };
+        let publisher = Publisher::start_in_arbiter(arbiter, move |_| Publisher::new(parts));
+        let parts =
+            timekeeper::Parts { store: Arc::clone(store), runtime: runtime.clone(), holdings: Arc::clone(holdings) };
+        let timekeeper = Timekeeper::start_in_arbiter(arbiter, move |_| Timekeeper::new(parts));
+        let parts = committer::Parts {
+            store: Arc::clone(store),
+            bus: Arc::clone(bus),
+            runtime: runtime.clone(),
+            publisher: publisher.clone(),
+            timekeeper: timekeeper.clone(),
+            holdings: Arc::clone(holdings),
+        };
+        let (told, started) = oneshot::channel();
+        arbiter.spawn_fn(move || drop(told.send(Committer::start_with(parts))));
+        let commits = started.await.map_err(|_| StartError::Actors)?;
+        Ok((publisher, timekeeper, commits))
+    }
+
+    fn start_jobs(&self, arbiters: &[ArbiterHandle], commits: &Commits) -> Jobs {
+        let Self { store, bus, holdings, roster, .. } = self;
+        let (store, holdings) = (Arc::clone(store), Arc::clone(holdings));
+        let parts = supervisor::Parts { store, commits: commits.clone(), holdings };
+        let surroundings = registry::Surroundings { bus: Arc::clone(bus), roster: Arc::clone(roster) };
+        Jobs::start(arbiters, &parts, &surroundings)
+    }
+
+    fn intake(&self, jobs: &Jobs, vault: &Arc<Vault>) -> Intake {
+        let Self { store, bus, runtime, holdings, roster } = self;
+        Intake::new(intake::Parts {
+            store: Arc::clone(store),
+            bus: Arc::clone(bus),
+            jobs: jobs.clone(),
+            holdings: Arc::clone(holdings),
+            roster: Arc::clone(roster),
+            vault: Arc::clone(vault),
+            runtime: runtime.clone(),
+        })
     }
 }

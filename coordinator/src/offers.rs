@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use shared::bus::Bus;
 use shared::id::Shard;
@@ -25,6 +25,8 @@ const ROUND_EVERY: Duration = Duration::from_mins(1);
 const QUEUED_LONG: Period = Period::from_secs(60);
 /// How soon a round that failed is gone again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// How often a round is tried.
+const TRIES_MAX: u32 = 5;
 /// The most takeovers that wait for their round: of more the slow round takes care.
 pub const GAINS_MAX: usize = 64;
 
@@ -37,17 +39,29 @@ pub struct Parts {
     pub gained: mpsc::Receiver<Vec<Shard>>,
 }
 
-/// Goes round after round until it is dropped.
+/// Goes round after round until it is dropped: at once for shards that were gained and when all offers were lost, and
+/// slowly beside that.
 pub async fn keep_offering(parts: Parts) {
     let Parts { store, bus, holdings, mut gained } = parts;
     let mut lost = bus.offers_lost();
-    loop {
-        let round = next(&mut gained, &mut lost, &holdings).await;
-        while let Err(error) = offer_all(&*store, &*bus, &round).await {
-            tracing::warn!(%error, "making lost offers again");
-            tokio::time::sleep(AGAIN_AFTER).await;
+    let urgent = async {
+        loop {
+            let shards = tokio::select! {
+                Some(shards) = gained.recv() => shards,
+                Ok(()) = lost.changed() => holdings.shards().to_vec(),
+                else => return,
+            };
+            go_round(&*store, &*bus, &Round { shards, before: holdings.now() }).await;
         }
-    }
+    };
+    let slow = async {
+        loop {
+            tokio::time::sleep(ROUND_EVERY).await;
+            let round = Round { shards: holdings.shards().to_vec(), before: holdings.now().minus(QUEUED_LONG) };
+            go_round(&*store, &*bus, &round).await;
+        }
+    };
+    tokio::join!(urgent, slow);
 }
 
 /// Offers of these shards are to be made again, of jobs that are queued since before that time.
@@ -56,13 +70,14 @@ struct Round {
     before: Time,
 }
 
-/// Waits for the next reason to go round.
-async fn next(gained: &mut mpsc::Receiver<Vec<Shard>>, lost: &mut watch::Receiver<u64>, holdings: &Holdings) -> Round {
-    let all = || holdings.shards().to_vec();
-    tokio::select! {
-        Some(shards) = gained.recv() => Round { shards, before: holdings.now() },
-        Ok(()) = lost.changed() => Round { shards: all(), before: holdings.now() },
-        () = tokio::time::sleep(ROUND_EVERY) => Round { shards: all(), before: holdings.now().minus(QUEUED_LONG) },
+/// Makes a round's offers, with a few tries; what can't be made is left to the next slow round.
+async fn go_round(store: &dyn Store, bus: &dyn Bus, round: &Round) {
+    for _ in 0..TRIES_MAX {
+        match offer_all(store, bus, round).await {
+            Ok(()) => return,
+            Err(error) => tracing::warn!(%error, "making lost offers again"),
+        }
+        tokio::time::sleep(AGAIN_AFTER).await;
     }
 }
 

@@ -31,6 +31,8 @@ const WRITE_EVERY: Duration = Duration::from_secs(1);
 /// Between two tries to publish, doubled each time up to the second figure.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How often an offer is tried before it is left to the slow round.
+const OFFER_TRIES_MAX: u32 = 5;
 /// From a window that was lost to reading it from the store.
 const READ_AGAIN_AFTER: Duration = Duration::from_millis(250);
 /// How long a worker may take to say that it has heard an order; heartbeats repeat it.
@@ -52,6 +54,8 @@ pub struct Publisher {
     parts: Parts,
     stops: Arc<Semaphore>,
     shards: HashMap<Shard, ShardLog>,
+    /// How often shards were gained.
+    gains: u64,
     /// Whether cursors are being written.
     writing: bool,
 }
@@ -61,6 +65,8 @@ pub struct Publisher {
 struct ShardLog {
     /// At which the shard is owned.
     epoch: Epoch,
+    /// Which of the times that the shard was gained this is.
+    gain: u64,
     published: ShardSeq,
     /// What of it the store knows.
     written: ShardSeq,
@@ -74,9 +80,9 @@ struct ShardLog {
 }
 
 impl ShardLog {
-    fn new(owned: &OwnedShard) -> Self {
+    fn new(owned: &OwnedShard, gain: u64) -> Self {
         let OwnedShard { published, last, epoch, .. } = *owned;
-        Self { epoch, published, written: published, taken: published, committed: last, ..Self::default() }
+        Self { epoch, gain, published, written: published, taken: published, committed: last, ..Self::default() }
     }
 
     /// Takes up what follows on; anything else is left to the store.
@@ -100,7 +106,7 @@ impl Publisher {
     /// A publisher without shards.
     pub fn new(parts: Parts) -> Self {
         let stops = Arc::new(Semaphore::new(STOPS_MAX));
-        Self { parts, stops, shards: HashMap::new(), writing: false }
+        Self { parts, stops, shards: HashMap::new(), gains: 0, writing: false }
     }
 
     fn pump(&mut self, shard: Shard, ctx: &mut Context<Self>) {
@@ -110,7 +116,7 @@ impl Publisher {
         }
         log.busy = true;
         let window: Vec<_> = log.waiting.drain(..log.waiting.len().min(WINDOW_EVENTS_MAX as usize)).collect();
-        let (after, epoch) = (log.published, log.epoch);
+        let (after, epoch, gain) = (log.published, log.epoch, log.gain);
         let voice = Voice { parts: self.parts.clone(), stops: Arc::clone(&self.stops), shard, epoch };
         let published = self.parts.runtime.spawn(async move {
             let window = if window.is_empty() { read(&voice.parts, shard, after).await? } else { window };
@@ -119,12 +125,12 @@ impl Publisher {
             last.ok_or_else(|| StoreError::Corrupt(format!("shard {shard} has no event after {after}")))
         });
         ctx.spawn(published.into_actor(self).map(move |result, actor, ctx| {
-            // A shard that was lost and came back meanwhile has begun anew, under another epoch.
-            let Some(log) = actor.shards.get_mut(&shard).filter(|log| log.epoch == epoch) else { return };
+            // A shard that was gained again meanwhile has begun anew.
+            let Some(log) = actor.shards.get_mut(&shard).filter(|log| log.gain == gain) else { return };
             log.busy = false;
             match result {
                 Ok(Ok(last)) => {
-                    log.published = last;
+                    log.published = log.published.max(last);
                     log.taken = log.taken.max(last);
                     actor.pump(shard, ctx);
                 }
@@ -205,7 +211,7 @@ impl Voice {
     /// Sends a message until the bus has it; one that the bus will never take is logged and passed over. While the lease
     /// has lapsed nothing is said.
     async fn send(&self, message: Outgoing) -> Result<(), StoreError> {
-        let mut wait = RETRY_FIRST;
+        let (mut wait, mut tries) = (RETRY_FIRST, 0);
         loop {
             if !self.parts.holdings.owns(self.shard, self.epoch) {
                 return Err(StoreError::Fenced);
@@ -217,8 +223,14 @@ impl Voice {
                         tracing::error!(%error, ?message, "a message can't be sent");
                         return Ok(());
                     }
+                    // The event before it went out, so it is this lane that is in trouble: it mustn't hold up all others.
+                    Err(error) if matches!(message, Outgoing::Offer(_)) && tries == OFFER_TRIES_MAX => {
+                        tracing::warn!(%error, ?message, "an offer can't be made now; the slow round makes it again");
+                        return Ok(());
+                    }
                     Err(error) => tracing::warn!(%error, "publishing"),
                 }
+                tries += 1;
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(RETRY_MAX);
@@ -282,7 +294,8 @@ impl Handler<Gain> for Publisher {
     type Result = ();
 
     fn handle(&mut self, Gain(owned): Gain, _: &mut Context<Self>) {
-        self.shards.extend(owned.iter().map(|owned| (owned.shard, ShardLog::new(owned))));
+        self.gains += 1;
+        self.shards.extend(owned.iter().map(|owned| (owned.shard, ShardLog::new(owned, self.gains))));
     }
 }
 

@@ -285,6 +285,12 @@ impl Handler<Tell> for Registry {
 
     fn handle(&mut self, tell: Tell, ctx: &mut Context<Self>) {
         fault::point("registry.hear");
+        // It may have been released since the command was sent: then a supervisor would hold what isn't ours.
+        if self.parts.holdings.epoch(tell.job.shard()).is_none() {
+            // Whoever asked may have gone away.
+            let _ = tell.reply.send(Err(Error::Elsewhere));
+            return;
+        }
         self.give(tell, ctx);
     }
 }
@@ -301,6 +307,8 @@ impl Handler<Adopt> for Registry {
 
     fn handle(&mut self, Adopt { job }: Adopt, ctx: &mut Context<Self>) {
         let held = leases::Held::of(&job);
+        // Its lease begins anew, also where one is left from when the shard was ours before.
+        self.leases.set(job.id, None, clock::instant());
         self.leases.set(job.id, held, clock::instant());
         self.entry(job.id, Held::Job(job), ctx);
     }
@@ -363,7 +371,7 @@ impl Handler<Beat> for Registry {
 
     fn handle(&mut self, beat: Beat, _: &mut Context<Self>) -> Self::Result {
         let Beat { worker, instance, attempts } = beat;
-        let answer = self.leases.heard(worker, instance, &attempts, clock::instant(), clock::now());
+        let answer = self.leases.heard(worker, instance, &attempts, clock::instant(), self.parts.holdings.now());
         actix::MessageResult(answer)
     }
 }
@@ -381,7 +389,8 @@ impl Handler<Announced> for Registry {
 
     fn handle(&mut self, announced: Announced, ctx: &mut Context<Self>) {
         let Announced { worker, instance } = announced;
-        let left = self.leases.left_behind(|held| (held == worker).then_some(instance));
+        let now = clock::instant();
+        let left = self.leases.left_behind(|held| (held == worker).then_some((instance, now)));
         self.lose(left, "the worker was started anew", ctx);
     }
 }

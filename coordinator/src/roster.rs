@@ -1,7 +1,7 @@
 //! The workers and tokens as they were last read: whoever speaks is known from memory, without a read on the way.
 //!
-//! They are read every second, and at once, though not more often than [`READ_AGAIN`], when somebody speaks who isn't
-//! known yet.
+//! They are read every second, and when somebody speaks who isn't known yet, though not more often than [`READ_AGAIN`]:
+//! all who ask meanwhile wait for the same reading, and hear the same when it fails.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -18,6 +18,8 @@ use crate::store::{Error, Store, Token, Worker};
 
 /// How often everything is read.
 const READ_EVERY: Duration = Duration::from_secs(1);
+/// How long a reading may take.
+const READ_WITHIN: Duration = Duration::from_secs(3);
 /// How soon after a reading an unknown speaker brings the next one.
 const READ_AGAIN: Duration = Duration::from_millis(100);
 
@@ -26,20 +28,28 @@ pub struct Roster {
     store: Arc<dyn Store>,
     holdings: Arc<Holdings>,
     known: RwLock<Arc<Known>>,
-    /// When the last reading began; held while one is under way.
-    read_at: Mutex<Option<Instant>>,
+    /// The last reading; held while one is under way.
+    last: Mutex<Option<Reading>>,
+}
+
+/// A reading that is over.
+struct Reading {
+    began: Instant,
+    outcome: Result<(), Error>,
 }
 
 #[derive(Default)]
 struct Known {
     workers: HashMap<WorkerId, Worker>,
     tokens: HashMap<[u8; 32], Token>,
+    /// When it was read; none before the first reading.
+    began: Option<Instant>,
 }
 
 impl Roster {
     /// A roster that knows nobody yet.
     pub fn new(store: Arc<dyn Store>, holdings: Arc<Holdings>) -> Self {
-        Self { store, holdings, known: RwLock::default(), read_at: Mutex::default() }
+        Self { store, holdings, known: RwLock::default(), last: Mutex::default() }
     }
 
     /// Reads everything every second, until it is dropped.
@@ -57,19 +67,52 @@ impl Roster {
     /// # Errors
     /// The store's.
     pub async fn read(&self, fresh: Duration) -> Result<(), Error> {
-        let mut read_at = self.read_at.lock().await;
+        let mut last = self.last.lock().await;
         let now = clock::instant();
-        if read_at.is_some_and(|at| now.duration_since(at) < fresh) {
-            return Ok(());
+        match &*last {
+            Some(Reading { began, outcome: Ok(()) }) if now.duration_since(*began) < fresh => Ok(()),
+            _ => self.read_now(&mut last).await,
         }
+    }
+
+    /// Makes sure that everything was read since this was called.
+    ///
+    /// # Errors
+    /// The store's.
+    async fn read_again(&self) -> Result<(), Error> {
+        let asked = clock::instant();
+        let mut last = self.last.lock().await;
+        if let Some(reading) = &*last {
+            // While the store fails, whoever asks hears so at once, and doesn't wait for a reading of its own.
+            let failed = reading.outcome.is_err() && asked.duration_since(reading.began) < READ_EVERY;
+            if reading.began >= asked || failed {
+                return reading.outcome.clone();
+            }
+            tokio::time::sleep_until((reading.began + READ_AGAIN).into()).await;
+        }
+        self.read_now(&mut last).await
+    }
+
+    async fn read_now(&self, last: &mut Option<Reading>) -> Result<(), Error> {
+        let began = clock::instant();
+        let reading = tokio::time::timeout(READ_WITHIN, self.known_now());
+        let read =
+            reading.await.unwrap_or_else(|_| Err(Error::Unavailable("reading the roster took too long".to_owned())));
+        let outcome = read.map(|known| {
+            let known = Arc::new(Known { began: Some(began), ..known });
+            *self.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+        });
+        *last = Some(Reading { began, outcome: outcome.clone() });
+        outcome
+    }
+
+    async fn known_now(&self) -> Result<Known, Error> {
         let (workers, tokens) = (self.store.workers().await?, self.store.tokens(self.holdings.now()).await?);
-        let known = Known {
+        Ok(Known {
             workers: workers.into_iter().map(|worker| (worker.id, worker)).collect(),
             tokens: tokens.into_iter().map(|token| (token.digest, token)).collect(),
-        };
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
-        *read_at = Some(now);
-        Ok(())
+            began: None,
+        })
     }
 
     /// What the worker's messages are proved by, if it was known at the last reading.
@@ -77,14 +120,15 @@ impl Roster {
         self.known().workers.get(&worker).map(|worker| worker.key.clone())
     }
 
-    /// The instance that the worker had announced at the last reading.
-    pub fn instance(&self, worker: WorkerId) -> Option<Instance> {
-        self.known().workers.get(&worker)?.seen.as_ref().map(|seen| seen.instance)
+    /// The instance that the worker had announced at the last reading, and when that reading began.
+    pub fn instance(&self, worker: WorkerId) -> Option<(Instance, Instant)> {
+        let known = self.known();
+        Some((known.workers.get(&worker)?.seen.as_ref()?.instance, known.began?))
     }
 
-    /// Makes sure that a worker is known, or isn't there.
+    /// Makes sure that a worker is known, or isn't there: what was read before isn't enough.
     pub async fn look_for(&self, worker: WorkerId) {
-        if let Err(error) = self.read(READ_AGAIN).await {
+        if let Err(error) = self.read_again().await {
             tracing::warn!(%worker, %error, "looking for a worker");
         }
     }
@@ -97,7 +141,7 @@ impl Roster {
         if let Some(token) = self.live_token(digest) {
             return Ok(Some(token));
         }
-        self.read(READ_AGAIN).await?;
+        self.read_again().await?;
         Ok(self.live_token(digest))
     }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 use actix::Addr;
 use futures_util::{StreamExt, stream};
 use tokio::sync::broadcast;
+use tokio::task::AbortHandle;
 
 use shared::bus::{Bus, Hint};
 use shared::clock;
@@ -117,6 +118,8 @@ pub(crate) struct Parts {
     pub timekeeper: Addr<Timekeeper>,
     pub holdings: Arc<Holdings>,
     pub roster: Arc<Roster>,
+    /// What goes on beside, without an end.
+    pub beside: Vec<AbortHandle>,
     pub stopping: AtomicBool,
 }
 
@@ -254,7 +257,8 @@ impl Service {
         if !self.parts.holdings.is_alive() {
             return Err(Error::Unavailable { retry_after: RETRY_AFTER });
         }
-        if !(jobs.are_reachable() && publisher.connected() && timekeeper.connected()) {
+        let beside = self.parts.beside.iter().all(|task| !task.is_finished());
+        if !(beside && jobs.are_reachable() && publisher.connected() && timekeeper.connected()) {
             tracing::error!("an actor died: the process must be started again");
             return Err(Error::Unavailable { retry_after: RETRY_AFTER });
         }

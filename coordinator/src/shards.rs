@@ -20,12 +20,13 @@ use std::time::{Duration, Instant};
 
 use actix::Addr;
 use tokio::runtime::Handle;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use shared::bus::{Bus, Hint};
 use shared::clock;
 use shared::id::{CoordinatorId, Shard};
+use shared::job::Job;
 
 use crate::committer::{Commits, Trouble};
 use crate::fault;
@@ -37,21 +38,25 @@ use crate::store::{Cluster, Error, LEASE_TTL, Member, OwnedShard, Store};
 use crate::timekeeper::{ReadAgain, Timekeeper};
 
 mod plan;
+mod renewal;
 
 use plan::{Plan, plan};
+use renewal::Renewal;
 
-/// How often the lease is renewed and the cluster is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long a renewal may take before it counts as failed: below the TTL.
-const RENEW_WITHIN: Duration = Duration::from_secs(2);
 /// Between two tries to take the shards over from ourselves.
 const RECOVERY_RETRY: Duration = Duration::from_millis(250);
 /// How long commands under way may take, and then the publication of what they committed, when a shard is given away.
 const GIVE_WITHIN: Duration = Duration::from_secs(1);
 const GIVE_LOOK_EVERY: Duration = Duration::from_millis(5);
+/// How long leaving the cluster may take.
+const LEAVE_WITHIN: Duration = Duration::from_secs(2);
 /// How long our own renewals must have succeeded before others are buried: after an outage of the store all have lapsed,
 /// and each gets the time to come back.
 const STEADY: Duration = LEASE_TTL;
+/// How many shards are entered together: what one of them holds can't keep the others out.
+const ENTERED_MAX: usize = 64;
+/// The most live jobs that one reading brings.
+const LIVE_MAX: u32 = 500;
 
 /// What shards are kept with.
 pub struct Parts {
@@ -78,20 +83,33 @@ pub struct Shards {
 }
 
 impl Shards {
-    /// Looks at the cluster once, where this coordinator has just joined, and then every second.
+    /// Looks at the cluster once, where this coordinator has just joined, and from then on after every renewal.
     pub async fn start(parts: Parts, runtime: &Handle) -> Result<Self, Error> {
-        let now = clock::instant();
-        let mut keeper = Keeper { parts, steady_since: None, lapsed: false, successor: None };
-        keeper.look(now).await?;
+        let (store, holdings) = (Arc::clone(&parts.store), Arc::clone(&parts.holdings));
+        let soon = Arc::new(Notify::new());
+        let mut keeper = Keeper {
+            parts,
+            soon: Arc::clone(&soon),
+            steady_since: None,
+            last_sent: None,
+            lapses: 0,
+            changed_at: clock::instant(),
+            silent: true,
+            successor: None,
+        };
+        let first = renewal::renew(&*store, &holdings).await;
+        keeper.look(&first).await?;
+        let (told, renewals) = watch::channel(None);
+        let renewing = runtime.spawn(renewal::keep_renewing(store, Arc::clone(&holdings), told, soon));
         let (stop, stopped) = oneshot::channel();
-        let holdings = Arc::clone(&keeper.parts.holdings);
-        let kept = runtime.spawn(keeper.keep(stopped));
+        let kept = runtime.spawn(keeper.keep(renewals, stopped));
         let task = runtime.spawn(async move {
             if let Err(error) = kept.await {
-                // Nothing is said any more, and `/readyz` tells: the process must be started again.
                 tracing::error!(%error, "the keeper of the shards died");
-                holdings.lapse();
             }
+            // Nothing is said any more, and `/readyz` tells: after a defect the process must be started again.
+            renewing.abort();
+            holdings.lapse();
         });
         Ok(Self { stop, task })
     }
@@ -107,25 +125,37 @@ impl Shards {
 
 struct Keeper {
     parts: Parts,
+    /// Asks for a renewal before its time.
+    soon: Arc<Notify>,
     /// Since when every renewal has succeeded.
     steady_since: Option<Instant>,
-    /// Whether the lease has lapsed, so that nothing is said.
-    lapsed: bool,
+    /// When the last one that succeeded was sent.
+    last_sent: Option<Instant>,
+    /// How often the lease had lapsed at the last look.
+    lapses: u64,
+    /// When shards last changed hands here: a renewal that was sent before says nothing of that.
+    changed_at: Instant,
+    /// Whether nobody is served, because the lease has lapsed.
+    silent: bool,
     /// Under which name a recovery that isn't over takes the shards over.
     successor: Option<Member>,
 }
 
 impl Keeper {
-    async fn keep(mut self, mut stopped: oneshot::Receiver<()>) {
+    async fn keep(mut self, mut renewals: watch::Receiver<Option<Renewal>>, mut stopped: oneshot::Receiver<()>) {
         let mut hints = self.parts.bus.hints();
         let mut trouble = self.parts.commits.trouble();
-        let mut wait = LOOK_EVERY;
+        let mut retry = false;
         loop {
             tokio::select! {
                 _ = &mut stopped => break,
-                () = tokio::time::sleep(wait) => {}
-                () = shards_hinted(&mut hints) => {}
+                () = tokio::time::sleep(RECOVERY_RETRY), if retry => {}
+                Ok(()) = renewals.changed() => {}
                 Ok(()) = trouble.changed() => {}
+                () = shards_hinted(&mut hints) => {
+                    self.soon.notify_one();
+                    continue;
+                }
             }
             let found = *trouble.borrow_and_update();
             let looked = match found {
@@ -133,55 +163,78 @@ impl Keeper {
                 // Of an id that we don't have any more: what was in flight under it is settled.
                 Some(Trouble::Unknown(id) | Trouble::Fenced(id)) if id != self.parts.holdings.id() => {
                     self.parts.commits.resume().await;
-                    Ok(LOOK_EVERY)
+                    Ok(())
                 }
-                Some(_) | None => self.look(clock::instant()).await,
+                Some(_) => {
+                    self.soon.notify_one();
+                    self.look_at(&mut renewals).await
+                }
+                None => self.look_at(&mut renewals).await,
             };
-            wait = looked.unwrap_or_else(|error| {
+            retry = looked.is_err();
+            if let Err(error) = looked {
                 tracing::warn!(%error, "looking after the shards");
-                RECOVERY_RETRY
-            });
+            }
         }
         self.leave().await;
     }
 
-    /// Renews the lease and brings what is held here to what the store says, then carries out our part of the plan.
-    /// Returns how soon to look again.
-    async fn look(&mut self, sent: Instant) -> Result<Duration, Error> {
+    async fn look_at(&mut self, renewals: &mut watch::Receiver<Option<Renewal>>) -> Result<(), Error> {
+        let renewal = renewals.borrow_and_update().clone();
+        match renewal {
+            Some(renewal) => self.look(&renewal).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Brings what is held here to what the store says, then carries out our part of the plan.
+    async fn look(&mut self, renewal: &Renewal) -> Result<(), Error> {
         let id = self.parts.holdings.id();
-        let renewal = tokio::time::timeout(RENEW_WITHIN, self.parts.store.renew(id));
-        let renewed = renewal.await.unwrap_or_else(|_| Err(Error::Unavailable("the renewal took too long".to_owned())));
-        let cluster = match renewed {
-            Ok(cluster) => cluster,
-            Err(Error::Fenced) => return self.join_anew().await.map(|()| Duration::ZERO),
+        if renewal.id != id {
+            return Ok(());
+        }
+        let cluster = match &renewal.result {
+            Ok(cluster) => Arc::clone(cluster),
+            Err(Error::Fenced) => return self.join_anew().await,
             Err(error) => {
-                self.steady_since = None;
                 self.fall_silent().await;
-                return Err(error);
+                return Err(error.clone());
             }
         };
-        self.renewed(sent, &cluster);
+        if renewal.sent < self.changed_at {
+            // It was asked for before our last change, and may not know of that.
+            self.soon.notify_one();
+            return Ok(());
+        }
+        self.renewed(renewal.sent, &cluster);
         let ours = owned_by(&cluster, id);
         let held = self.parts.holdings.shards();
         self.drop_shards(held.iter().filter(|shard| !ours.contains(shard)).copied().collect()).await;
         let missing: Vec<Shard> = ours.iter().filter(|shard| !held.contains(shard)).copied().collect();
         let Plan { bury, take, give } = plan(&cluster, id);
-        self.enter([missing, take].concat()).await?;
+        let entered = self.enter([missing, take].concat()).await;
+        self.silent = false;
         self.parts.intake.serve_shards(&self.parts.holdings.shards()).await;
+        self.bury(&bury).await?;
         for (to, shards) in give {
             self.give(to, shards).await?;
         }
-        // What the dead had is dealt at once.
-        Ok(if self.bury(&bury).await? { Duration::ZERO } else { LOOK_EVERY })
+        entered
     }
 
+    /// Takes note of a renewal that succeeded.
     fn renewed(&mut self, sent: Instant, cluster: &Cluster) {
         let holdings = &self.parts.holdings;
-        let heard = clock::instant();
-        holdings.renewed(sent, heard, cluster.now, cluster.ttl);
-        self.steady_since.get_or_insert(heard);
-        if std::mem::take(&mut self.lapsed) {
-            tracing::info!("the lease runs again");
+        let stood_still = self.last_sent.is_some_and(|last| sent.saturating_duration_since(last) > LEASE_TTL);
+        self.last_sent = Some(sent);
+        if stood_still {
+            self.steady_since = None;
+        }
+        self.steady_since.get_or_insert(sent);
+        if std::mem::replace(&mut self.lapses, holdings.lapses()) != holdings.lapses() {
+            tracing::info!("the lease runs");
+            // What came due while it didn't was refused.
+            self.parts.timekeeper.do_send(ReadAgain);
         }
         let address = |owner: Option<CoordinatorId>| {
             let living = cluster.members.iter().find(|(member, ended)| Some(member.id) == owner && !ended);
@@ -191,31 +244,58 @@ impl Keeper {
         holdings.look(Owners { addresses: cluster.shards.iter().map(|(_, owner, _)| address(*owner)).collect() });
     }
 
-    /// Says nothing more once the lease has lapsed by our own clock.
+    /// The store doesn't answer: once the lease has lapsed by our own clock, nothing more is said, and whoever waits for
+    /// a commit hears that none comes.
     async fn fall_silent(&mut self) {
-        if !self.lapsed && !self.parts.holdings.is_alive() {
+        self.steady_since = None;
+        self.parts.commits.refuse_waiting().await;
+        if !self.silent && !self.parts.holdings.is_alive() {
             tracing::warn!("the lease could not be renewed in time: nothing is said until it is");
-            self.lapsed = true;
-            self.parts.intake.serve_shards(&[]).await;
+            self.silent = true;
+            self.parts.intake.fall_silent();
         }
     }
 
-    /// Takes what nobody owns of these shards, reads what we own of them, and tells every part.
-    async fn enter(&self, shards: Vec<Shard>) -> Result<(), Error> {
-        if shards.is_empty() {
-            return Ok(());
+    /// Takes what nobody owns of these shards, reads what we own of them, and tells every part. What fails for some is
+    /// tried again with the next look, and keeps the others out of nothing.
+    async fn enter(&mut self, shards: Vec<Shard>) -> Result<(), Error> {
+        let mut entered = Ok(());
+        for shards in shards.chunks(ENTERED_MAX) {
+            if let Err(error) = self.enter_some(shards).await {
+                tracing::warn!(%error, first = ?shards.first(), "entering shards");
+                entered = Err(error);
+            }
         }
+        entered
+    }
+
+    async fn enter_some(&mut self, shards: &[Shard]) -> Result<(), Error> {
         let Parts { store, holdings, commits, publisher, jobs, .. } = &self.parts;
-        let owned = store.take_over(holdings.id(), &shards).await?;
+        let owned = store.take_over(holdings.id(), shards).await?;
         fault::point("shards.taken");
         let shards: Vec<Shard> = owned.iter().map(|owned| owned.shard).collect();
-        let live = store.live_jobs(&shards).await?;
+        let live = self.live_jobs(&shards).await?;
         tracing::info!(shards = shards.len(), live = live.len(), "shards are ours");
-        commits.gain(&owned).await;
+        // Before anything can be committed, so that no event is missed.
         publisher.do_send(publisher::Gain(owned.clone()));
+        commits.gain(&owned).await;
         jobs.adopt(live);
         self.open(&owned);
+        self.changed_at = clock::instant();
         Ok(())
+    }
+
+    /// Every job of these shards with a live attempt.
+    async fn live_jobs(&self, shards: &[Shard]) -> Result<Vec<Job>, Error> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.parts.store.live_jobs(shards, after, LIVE_MAX).await?;
+            all.extend(page.jobs);
+            after = page.next;
+            if after.is_none() {
+                return Ok(all);
+            }
+        }
     }
 
     /// From now on commands for these shards are taken, and what isn't published of them is.
@@ -245,12 +325,16 @@ impl Keeper {
     }
 
     /// Ends what we do for these shards: what is under way ends first, and what is committed is published.
-    async fn let_go(&self, shards: &[Shard]) {
+    async fn let_go(&self, shards: &[Shard]) -> Result<(), Error> {
         let Parts { holdings, commits, publisher, jobs, intake, .. } = &self.parts;
         intake.release(shards, GIVE_WITHIN).await;
         holdings.close(shards);
         jobs.release(shards, GIVE_WITHIN).await;
         commits.release(shards).await;
+        if commits.trouble().borrow().is_some() {
+            // The last batch may still land: the shards can't be anybody's before that is settled.
+            return Err(Error::Unknown("a commit's answer was lost while shards were given away".to_owned()));
+        }
         let drain: Arc<[Shard]> = shards.into();
         let published = async {
             while publisher.send(publisher::Drain(Arc::clone(&drain))).await.is_ok_and(|left| left > 0) {
@@ -262,50 +346,59 @@ impl Keeper {
         }
         holdings.lose(shards);
         publisher.do_send(publisher::Lose(shards.to_vec()));
+        Ok(())
     }
 
     /// Hands shards over to another coordinator.
-    async fn give(&self, to: CoordinatorId, shards: Vec<Shard>) -> Result<(), Error> {
+    async fn give(&mut self, to: CoordinatorId, shards: Vec<Shard>) -> Result<(), Error> {
         tracing::info!(shards = shards.len(), %to, "handing shards over");
-        self.let_go(&shards).await;
+        self.let_go(&shards).await?;
+        self.changed_at = clock::instant();
         fault::point("shards.let_go");
         self.parts.store.hand_over(self.parts.holdings.id(), to, &shards).await?;
+        self.changed_at = clock::instant();
         self.parts.bus.hint(Hint::Shards);
         Ok(())
     }
 
-    /// Buries coordinators whose lease has ended, once our own has run for long enough; whether it did.
-    async fn bury(&self, expired: &[CoordinatorId]) -> Result<bool, Error> {
+    /// Buries coordinators whose lease has ended, once our own has run for long enough.
+    async fn bury(&mut self, expired: &[CoordinatorId]) -> Result<(), Error> {
         let steady = self.steady_since.is_some_and(|since| clock::instant().duration_since(since) >= STEADY);
         if expired.is_empty() || !steady {
-            return Ok(false);
+            return Ok(());
         }
         tracing::warn!(?expired, "coordinators have died: their shards are taken over");
         self.parts.store.bury(self.parts.holdings.id(), expired).await?;
         fault::point("shards.buried");
+        self.changed_at = clock::instant();
+        // What they had is dealt at once.
+        self.soon.notify_one();
         self.parts.bus.hint(Hint::Shards);
-        Ok(true)
+        Ok(())
     }
 
     /// Our row is gone: another has taken our shards over, or will. We begin anew under another id, without any.
     async fn join_anew(&mut self) -> Result<(), Error> {
         tracing::warn!("this coordinator was taken for dead; it goes on under a new id with the shards that it gets");
         self.steady_since = None;
-        self.lapsed = true;
-        let Parts { store, holdings, commits, .. } = &self.parts;
+        self.silent = true;
+        let Parts { store, holdings, commits, bus, intake, .. } = &self.parts;
         self.drop_shards(holdings.shards().to_vec()).await;
+        intake.fall_silent();
         let member = self.member();
         store.join(&member).await?;
         holdings.rename(member.id);
         commits.resume().await;
-        self.parts.bus.hint(Hint::Shards);
+        bus.hint(Hint::Shards);
+        self.changed_at = clock::instant();
+        self.soon.notify_one();
         Ok(())
     }
 
     /// Takes the shards over from ourselves under a new id: that waits for the lost batch or fences it, and only then are
     /// the numbers and the live attempts read. What the lost batch may have committed was announced to nobody: the
     /// publisher, the timekeeper and the registries are told before the next batch begins.
-    async fn recover(&mut self) -> Result<Duration, Error> {
+    async fn recover(&mut self) -> Result<(), Error> {
         // A try that fails halfway is gone on with under the same id.
         let fresh = self.member();
         let member = self.successor.get_or_insert(fresh).clone();
@@ -316,12 +409,11 @@ impl Keeper {
                 self.join_anew().await?;
             }
             Err(error) => {
-                self.parts.commits.refuse_waiting().await;
                 self.fall_silent().await;
                 return Err(error);
             }
         }
-        Ok(LOOK_EVERY)
+        Ok(())
     }
 
     async fn succeed(&mut self, member: &Member) -> Result<(), Error> {
@@ -332,20 +424,26 @@ impl Keeper {
         store.succeed(holdings.id(), member).await?;
         let sent = clock::instant();
         let cluster = store.renew(member.id).await?;
+        let heard = clock::instant();
         let ours = owned_by(&cluster, member.id);
         let owned = store.take_over(member.id, &ours).await?;
         let shards: Vec<Shard> = owned.iter().map(|owned| owned.shard).collect();
-        let live = store.live_jobs(&shards).await?;
+        let live = self.live_jobs(&shards).await?;
         tracing::info!(coordinator = %member.id, shards = shards.len(), "took the shards over after a lost answer");
         let held = holdings.shards();
         holdings.rename(member.id);
         self.drop_shards(held.iter().filter(|shard| !shards.contains(shard)).copied().collect()).await;
+        // What was read meanwhile may be from before the lost batch landed.
+        jobs.release(&shards, Duration::ZERO).await;
         publisher.do_send(publisher::Gain(owned.clone()));
+        commits.gain(&owned).await;
         jobs.adopt(live);
         self.open(&owned);
-        commits.gain(&owned).await;
         commits.resume().await;
+        holdings.renewed(member.id, sent, heard, &cluster);
+        self.changed_at = clock::instant();
         self.renewed(sent, &cluster);
+        self.silent = false;
         self.parts.intake.serve_shards(&shards).await;
         Ok(())
     }
@@ -353,8 +451,11 @@ impl Keeper {
     /// Gives everything away, to whoever takes it, and takes our row out of the cluster.
     async fn leave(&self) {
         let Parts { store, holdings, bus, .. } = &self.parts;
-        self.let_go(&holdings.shards()).await;
-        match tokio::time::timeout(RENEW_WITHIN, store.leave(holdings.id())).await {
+        if let Err(error) = self.let_go(&holdings.shards()).await {
+            // Deleting our row settles what that leaves open.
+            tracing::warn!(%error, "giving the shards away");
+        }
+        match tokio::time::timeout(LEAVE_WITHIN, store.leave(holdings.id())).await {
             Ok(Ok(())) => bus.hint(Hint::Shards),
             Ok(Err(error)) => tracing::warn!(%error, "leaving the cluster: the lease ends by itself"),
             Err(_) => tracing::warn!("leaving the cluster takes too long: the lease ends by itself"),

@@ -1,7 +1,7 @@
 //! The waist to the database, which is the only truth. Its verbs are the domain's; no SQL is written anywhere else.
 //!
-//! [`sqlite::SqliteStore`] is the embedded default, [`postgres::PostgresStore`] the cluster's. `tests/tests/conformance/store.rs` is what every implementation
-//! has to pass.
+//! [`sqlite::SqliteStore`] is the embedded default, [`postgres::PostgresStore`] the cluster's, and [`measured::Measured`] what
+//! measures either. `tests/tests/conformance/store.rs` is what every implementation has to pass.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use shared::log::{Chunk, Line};
 use shared::time::Time;
 use shared::wire::LogAnswer;
 
+pub mod measured;
 pub mod postgres;
 pub mod sqlite;
 
@@ -57,8 +58,9 @@ pub trait Store: Ownership + Roster + Send + Sync + 'static {
     /// The ids of the jobs that aren't terminal and that `filter` lets through, in order, after `after`; at most `limit`.
     async fn open_jobs(&self, filter: &Filter, after: Option<JobId>, limit: u32) -> Result<Vec<JobId>, Error>;
 
-    /// Every job of `shards` with a live attempt.
-    async fn live_jobs(&self, shards: &[Shard]) -> Result<Vec<Job>, Error>;
+    /// The jobs of `shards` with a live attempt, in order, after `after`; at most `limit`. One that can't be read is logged
+    /// and left out: it mustn't keep its neighbours from being owned.
+    async fn live_jobs(&self, shards: &[Shard], after: Option<JobId>, limit: u32) -> Result<LiveJobs, Error>;
 
     /// The offers of jobs of `shards` that are queued since before `before`, in the order of the jobs' ids, after `after`;
     /// at most `limit`.
@@ -94,6 +96,14 @@ pub trait Store: Ownership + Roster + Send + Sync + 'static {
 
     /// Finishes what is under way and closes the database.
     async fn close(&self);
+}
+
+/// Jobs with a live attempt, and where to go on.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LiveJobs {
+    pub jobs: Vec<Job>,
+    /// After which job the next page begins; none where this is the last.
+    pub next: Option<JobId>,
 }
 
 /// What is committed together.
@@ -175,6 +185,11 @@ pub struct Filter {
     pub repository: Option<String>,
     /// A label's key and, where it matters, its value.
     pub label: Option<(String, Option<String>)>,
+}
+
+/// What a row holds, if it can be read; where not, that is said.
+fn readable<T>(row: Result<T, Error>) -> Option<T> {
+    row.inspect_err(|error| tracing::error!(%error, "a row can't be read and is passed over")).ok()
 }
 
 /// Why the store didn't do it.

@@ -65,6 +65,8 @@ pub trait Bus: Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
     pub up: bool,
+    /// Whether what is there can carry everything: where it can't, offers and events have to wait for somebody to mend it.
+    pub fit: bool,
     /// How often it was lost so far: a count that has grown between two looks tells of a break that is over.
     pub breaks: u64,
 }

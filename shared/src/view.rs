@@ -95,10 +95,6 @@ impl From<&Event> for EventView {
             _ => Map::new(),
         };
         more.remove("kind");
-        // The event's own time is that of its commit; a cancel's is that of the wish.
-        if let Some(at) = more.remove("at") {
-            more.insert("requested_at".to_owned(), at);
-        }
         Self {
             seq: event.seq.0,
             at: event.at,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -32,8 +32,31 @@ const TOKEN: &str = "a-bootstrap-token-of-the-tests";
 /// How long a load may take to come to its end, while parts of the cluster die and come back.
 pub const LOAD_WITHIN: Duration = Duration::from_mins(5);
 
-/// Clusters take their turns: two of them on one machine would measure each other.
-static TURN: Mutex<()> = Mutex::new(());
+/// The most clusters at a time: they wait for leases most of their time, and a third would be in the way of two.
+const CLUSTERS_MAX: u32 = 2;
+
+/// How many clusters there are.
+static CLUSTERS: Mutex<u32> = Mutex::new(0);
+static FEWER_CLUSTERS: Condvar = Condvar::new();
+
+/// The right to have a cluster.
+struct Turn;
+
+impl Turn {
+    fn take() -> Self {
+        let count = CLUSTERS.lock().unwrap_or_else(PoisonError::into_inner);
+        let busy = |count: &mut u32| *count >= CLUSTERS_MAX;
+        *FEWER_CLUSTERS.wait_while(count, busy).unwrap_or_else(PoisonError::into_inner) += 1;
+        Self
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *CLUSTERS.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        FEWER_CLUSTERS.notify_one();
+    }
+}
 
 /// A running cluster.
 pub struct Cluster {
@@ -43,7 +66,7 @@ pub struct Cluster {
     pub postgres: Database,
     keys: String,
     place: TempDir,
-    _turn: MutexGuard<'static, ()>,
+    _turn: Turn,
 }
 
 /// A Postgres server of the cluster's own, and its database.
@@ -85,7 +108,7 @@ impl Cluster {
 
     /// Postgres and NATS, and nobody on them yet.
     pub fn bare() -> Self {
-        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = Turn::take();
         let nats = Nats::start(Version::Installed).expect("a NATS server is installed");
         let keys = format!("test:{}", STANDARD.encode(clock::random::<32>()));
         Self {

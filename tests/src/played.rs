@@ -149,6 +149,7 @@ impl Hand {
     }
 
     /// The same worker, started anew; it hasn't said hello yet.
+    #[must_use]
     pub fn reborn(&self, played: &Played) -> Self {
         let (bus, instance) = (Arc::clone(&played.bus), Instance(clock::random_uuid()));
         Self { bus, instance, start: self.start + 1, ..self.clone() }

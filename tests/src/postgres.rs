@@ -105,12 +105,12 @@ impl Postgres {
 
     /// How that database is reached.
     pub fn url(&self, database: &str) -> String {
-        format!("postgres://{USER}:{}@127.0.0.1:{}/{database}", self.password, self.port)
+        format!("postgres://{USER}:{}@{}/{database}", self.password, self.address())
     }
 
-    /// The port that it listens on, at 127.0.0.1.
-    pub fn port(&self) -> u16 {
-        self.port
+    /// Where it listens, like `127.0.0.1:5432`.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// The process number of the running server.
@@ -227,9 +227,9 @@ impl Database<'_> {
         self.postgres.url(&self.name)
     }
 
-    /// The same, by way of another port of this machine.
-    pub fn url_by(&self, port: u16) -> String {
-        self.url().replace(&format!(":{}/", self.postgres.port), &format!(":{port}/"))
+    /// The same, by way of another address, like `127.0.0.1:40123`.
+    pub fn url_by(&self, address: &str) -> String {
+        self.url().replace(&self.postgres.address(), address)
     }
 
     pub fn name(&self) -> &str {
@@ -252,6 +252,33 @@ impl Database<'_> {
     /// What the server says.
     pub fn execute(&self, statements: &str) -> Result<(), String> {
         self.postgres.execute(&self.name, statements)
+    }
+
+    /// The number that a query finds.
+    pub fn number(&self, query: &str) -> i64 {
+        let (options, query) = (self.postgres.options(&self.name, self.postgres.port), query.to_owned());
+        blocking(async move {
+            let mut connection = options.connect().await?;
+            let found =
+                sqlx::query_scalar(AssertSqlSafe(format!("SELECT ({query})::bigint"))).fetch_one(&mut connection).await;
+            connection.close().await?;
+            found
+        })
+        .unwrap_or_else(|error: sqlx::Error| panic!("{error}"))
+    }
+
+    /// How many statements of the store wait for a lock.
+    pub fn waiting(&self) -> i64 {
+        self.number(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+             AND application_name = 'windlass' AND wait_event_type = 'Lock'",
+        )
+    }
+
+    /// Waits until so many do.
+    pub fn until_waiting(&self, statements: i64) {
+        let what = format!("{statements} statements wait for locks");
+        eventually(DEADLINE, &what, || (self.waiting() >= statements).then_some(()));
     }
 }
 

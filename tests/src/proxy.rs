@@ -69,7 +69,7 @@ fn pass(client: TcpStream, to: &str, state: &Mutex<State>) {
 }
 
 fn copy(mut from: TcpStream, mut to: TcpStream) {
-    let mut piece = [0; 64 * 1024];
+    let mut piece = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut piece) {
         if to.write_all(&piece[..count]).is_err() {
             break;

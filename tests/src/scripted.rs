@@ -13,7 +13,7 @@ use shared::bus::local::LocalBus;
 use shared::bus::{Address, Bus, Request, Service};
 use shared::clock;
 use shared::id::{Attempt, Epoch, Fence, Instance, JobId, Shard, WorkerId};
-use shared::job::{AttemptEnd, Offer, Progress, StopOrder};
+use shared::job::{AttemptEnd, Offer, Progress, Rejection, StopOrder};
 use shared::log::{Chunk, LogSummary, Stream};
 use shared::proof::ProofKey;
 use shared::seal;
@@ -25,7 +25,7 @@ use shared::wire::{
     LogReply, Report, ReportKind, Reports, Welcome, Word, WorkerMode,
 };
 use tempfile::TempDir;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, oneshot, watch};
 use worker::{Config, Worker};
 
 use crate::played::DEADLINE;
@@ -69,6 +69,9 @@ pub struct Seen {
     pub mode: WorkerMode,
     /// So many answers to heartbeats are lost.
     pub lose_beats: u32,
+    unanswered: Vec<oneshot::Sender<Bytes>>,
+    /// How many reports came before the one that they follow.
+    pub early: u32,
     /// So many reports are answered with "try again".
     pub try_again: u32,
     /// So many answers to ends are lost.
@@ -77,6 +80,8 @@ pub struct Seen {
     pub lose_logs: u32,
     /// So many answers to claims are lost.
     pub lose_claims: u32,
+    /// So many claims count as come too late.
+    pub late_claims: u32,
     /// A stop is sent before the answer to a claim.
     pub stop_before_grant: bool,
     /// What every answer to a heartbeat tells to stop.
@@ -186,8 +191,11 @@ impl Script {
     }
 
     async fn reply(self, Request { to, body, reply }: Request) {
-        if let Some(answer) = self.answer(to, &body).await {
-            let _ = reply.send(answer);
+        match self.answer(to, &body).await {
+            Some(answer) => drop(reply.send(answer)),
+            // Whoever asks waits as long as it does for an answer that is lost on its way.
+            None if matches!(to, Address::Heartbeat(..)) => self.seen().unanswered.push(reply),
+            None => {}
         }
         self.changes.send_modify(|changes| *changes += 1);
     }
@@ -356,6 +364,9 @@ impl Script {
                     if lost(&mut seen.lose_claims) {
                         return None;
                     }
+                    if lost(&mut seen.late_claims) {
+                        return Some(Answer::Refused { why: Rejection::Late });
+                    }
                     let submission = seen.jobs.get(&job).expect("only what was offered is claimed");
                     (seen.stop_before_grant, grant(job, attempt, Fence(seen.grants), submission, &recipient))
                 };
@@ -368,6 +379,12 @@ impl Script {
             ReportKind::Decline { why } => self.seen().declines.push((job, why)),
             ReportKind::Progress { number, progress } => {
                 let mut seen = self.seen();
+                let told = seen.progress.iter().filter(|(of, ..)| *of == job).map(|(_, number, _)| *number).max();
+                if number > told.unwrap_or(0) + 1 {
+                    // The one before it isn't taken yet.
+                    seen.early += 1;
+                    return Some(Answer::TryAgain);
+                }
                 seen.order.push("progress");
                 seen.progress.push((job, number, progress));
             }

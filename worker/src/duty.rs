@@ -1,14 +1,21 @@
 //! What a worker is to do about offers: which tag sets it may take, and whether it takes anything at all. People pause it,
 //! a drain ends it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
 use shared::wire::{Welcome, WorkerMode};
 use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
 
 /// One worker's duty, as the last welcome and its own process have said it.
 pub struct Duty {
     now: watch::Sender<Standing>,
     /// Somebody wants a hello to be said at once.
     pub hello: Notify,
+    /// How many hellos have begun, and the number of the last that was answered.
+    begun: AtomicU64,
+    answered: watch::Sender<u64>,
 }
 
 #[derive(Default)]
@@ -22,7 +29,12 @@ struct Standing {
 impl Duty {
     /// That of a worker which nobody has welcomed: it may take nothing yet.
     pub fn new() -> Self {
-        Self { now: watch::Sender::default(), hello: Notify::new() }
+        Self {
+            now: watch::Sender::default(),
+            hello: Notify::new(),
+            begun: AtomicU64::new(0),
+            answered: watch::Sender::new(0),
+        }
     }
 
     /// Does as a coordinator says.
@@ -46,6 +58,28 @@ impl Duty {
     pub fn drain(&self) {
         self.now.send_modify(|now| now.draining = true);
         self.hello.notify_one();
+    }
+
+    /// A hello is about to be said: its number.
+    pub fn begin_hello(&self) -> u64 {
+        self.begun.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// The hello of that number was answered, and the answer is heeded.
+    pub fn end_hello(&self, number: u64) {
+        self.answered.send_replace(number);
+    }
+
+    /// Has a hello said at once. What is returned waits, at most `within`, until one is answered that wasn't under way
+    /// already: that one may have been answered before what there is to hear.
+    pub fn hello_soon(&self, within: Duration) -> impl Future<Output = ()> + Send + use<> {
+        let mut answered = self.answered.subscribe();
+        let under_way = self.begun.load(Ordering::Acquire);
+        self.hello.notify_one();
+        async move {
+            // Without an answer in time, a later hello brings what there is to hear.
+            let _ = timeout(within, answered.wait_for(|number| *number > under_way)).await;
+        }
     }
 
     /// Whether it takes nothing new for good.

@@ -27,7 +27,7 @@ use courier::Courier;
 use duty::Duty;
 pub use output::Tap;
 use report::Reporter;
-use site::Site;
+use site::{LOGS_MAX, Site};
 use startup::{Enrolled, Prepared};
 
 mod agent;
@@ -211,6 +211,7 @@ pub async fn start(config: Config, bus: Arc<dyn Bus>) -> Result<Worker, Error> {
         greeting: tokio::sync::Mutex::default(),
         beat: Notify::new(),
         slots: Arc::new(Semaphore::new(usize::try_from(slots).unwrap_or(1))),
+        logs: Arc::new(Semaphore::new(usize::try_from(LOGS_MAX).unwrap_or(1))),
         running,
         spool_takes: watch::Sender::new(true),
     });

@@ -126,17 +126,25 @@ async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders) {
     let summary = log.finish();
     tracing::info!(%job, %attempt, %end, "attempt ends");
     let outcome = Outcome { end: end.clone(), log: summary.clone() };
-    site.spooled(move |spool| spool.put(&Entry { outcome: Some(outcome), ..entry })).await;
+    let entry = Entry { outcome: Some(outcome), ..entry };
+    let kept = site.keep(entry.clone()).await;
     let removing = tokio::task::spawn_blocking(move || directories.remove());
     if timeout(LOG_WITHIN, &mut sending).await.is_err() {
-        tokio::spawn(send_the_rest(job, sending));
+        let logs = site.logs.clone().acquire_owned().await;
+        tokio::spawn(send_the_rest(job, sending, logs.ok()));
     }
     if let Err(error) = telling.await {
         tracing::error!(%job, %error, "telling of an attempt's progress");
     }
     let report = Report { job, attempt, what: ReportKind::End { end, log: summary } };
-    site.reporter.until_answered(vec![report]).await;
-    site.spooled(move |spool| spool.remove(job, attempt)).await;
+    let told = site.reporter.until_answered(vec![report]);
+    tokio::pin!(told);
+    tokio::select! {
+        () = &mut told => {}
+        // A worker that dies before it is told would know nothing of it.
+        () = site.keep_at_last(entry), if !kept => told.await,
+    }
+    site.forget(job, attempt).await;
     if let Ok(Err(error)) = removing.await {
         tracing::warn!(%job, %error, "removing an attempt's directories: the next start tries again");
     }
@@ -151,8 +159,8 @@ async fn failed(error: JoinError, entry: Entry, adopts: bool) -> AttemptEnd {
     AttemptEnd::Failed { failure: Failure::Internal { message } }
 }
 
-/// Goes on sending a log whose attempt is told already.
-async fn send_the_rest(job: JobId, mut sending: JoinHandle<()>) {
+/// Goes on sending a log whose attempt is told already; `_sent` is held until it is sent or given up.
+async fn send_the_rest(job: JobId, mut sending: JoinHandle<()>, _sent: Option<OwnedSemaphorePermit>) {
     if timeout(LOG_GIVE_UP, &mut sending).await.is_err() {
         tracing::warn!(%job, "a log could not be stored completely");
         sending.abort();

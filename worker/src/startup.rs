@@ -109,7 +109,7 @@ pub async fn announce(site: &Site, left: Vec<Entry>) {
     join_all(told).await;
     contact::first_hello(site).await;
     for Entry { job, attempt, .. } in left {
-        site.spooled(move |spool| spool.remove(job, attempt)).await;
+        site.forget(job, attempt).await;
     }
 }
 

@@ -1,7 +1,5 @@
 //! The words of `windlass token …` and `windlass workers …`.
 
-#![expect(clippy::doc_markdown, reason = "the comments of these types are the help that clap prints")]
-
 use clap::{Args, Subcommand};
 
 use shared::id::WorkerId;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::Context;
 
 use coordinator::api::{self, ApiServer, Tokens};
+use coordinator::store::measured::{Measured, Meters, Reading};
 use coordinator::store::postgres::PostgresStore;
 use coordinator::store::{Error as StoreError, Store};
 use coordinator::vault::MasterKeys;
@@ -111,6 +112,7 @@ fn bootstrap(settings: &Settings) -> Result<Option<Secret>, Error> {
 struct Parts {
     api: ApiServer,
     coordinator: Coordinator,
+    meters: Arc<Meters>,
 }
 
 async fn serve(listener: TcpListener, plan: Plan) -> anyhow::Result<u8> {
@@ -126,13 +128,16 @@ async fn serve(listener: TcpListener, plan: Plan) -> anyhow::Result<u8> {
     tracing::info!("listening on http://{address}");
     signals.next().await;
     tracing::info!("stopping: the shards are handed over; a second signal stops at once");
-    let Parts { api, coordinator } = parts;
+    let Parts { api, coordinator, meters } = parts;
     let stop = async {
         within(API_STOP_MAX, "the API", api.stop()).await;
         within(COORDINATOR_STOP_MAX, "the coordinator", coordinator.stop()).await;
     };
     tokio::select! {
-        () = stop => tracing::info!("stopped"),
+        () = stop => {
+            sum_up(&meters);
+            tracing::info!("stopped");
+        }
         () = signals.next() => {
             tracing::warn!("stopping at once: the other coordinators take over when the lease has ended");
             return Ok(exit::CANCELED);
@@ -147,6 +152,9 @@ async fn start(listener: TcpListener, plan: Plan) -> anyhow::Result<Parts> {
         migrate(&plan.database).await?;
     }
     let store = patiently(|| PostgresStore::connect(&plan.database)).await.context("opening the database")?;
+    let retries = store.retries();
+    let store = Measured::new(Arc::new(store), Some(retries));
+    let meters = store.meters();
     let store: Arc<dyn Store> = Arc::new(store);
     let bus = NatsBus::connect(NatsOptions::new(plan.nats, Role::Coordinator)).await.context("connecting to NATS")?;
     let bus: Arc<dyn Bus> = Arc::new(bus);
@@ -159,7 +167,17 @@ async fn start(listener: TcpListener, plan: Plan) -> anyhow::Result<Parts> {
         service.admit(FIRST_ADMIN, token).await.context("storing the first token")?;
     }
     let api = api::serve(listener, service, Tokens::stored()).context("starting the API")?;
-    Ok(Parts { api, coordinator })
+    Ok(Parts { api, coordinator, meters })
+}
+
+/// Says how long the store took for what it did.
+fn sum_up(meters: &Meters) {
+    for Reading { verb, spent, outcomes, .. } in meters.snapshot() {
+        let count: u64 = outcomes.iter().sum();
+        let mean_us = spent.as_micros() / u128::from(count.max(1));
+        tracing::debug!(verb, count, mean_us, ?outcomes, "what the store was asked");
+    }
+    tracing::debug!(retries = meters.retries(), "statements that were repeated");
 }
 
 /// Asks the database for something until it can be reached, and says so.

@@ -103,7 +103,7 @@ mod tests {
     fn an_event_is_shown_with_its_kind_and_without_its_job() {
         let shown =
             serde_json::to_string(&EventView::from(&event(EventKind::StepStarted { step: 2, name: None }))).unwrap();
-        let expected = r#"{"seq":4,"at":"1970-01-01T00:00:01Z","kind":"step_started","attempt":1,"actor":"client:dev","name":null,"step":2}"#;
+        let expected = r#"{"seq":4,"at":"1970-01-01T00:00:01.000000Z","kind":"step_started","attempt":1,"actor":"client:dev","name":null,"step":2}"#;
         assert_eq!(shown, expected);
     }
 
@@ -112,9 +112,9 @@ mod tests {
         let canceled = Canceled { by: Actor::Coordinator, at: Time::from_micros(0), why: None, confirmed: true };
         let event = event(EventKind::Canceled { canceled, offer: None });
         let shown = serde_json::to_string(&EventView::from(&event)).unwrap();
-        assert!(shown.starts_with(r#"{"seq":4,"at":"1970-01-01T00:00:01Z","kind":"canceled","#), "{shown}");
-        assert!(shown.contains(r#""requested_at":"1970-01-01T00:00:00Z""#), "{shown}");
-        assert_eq!(shown.matches(r#""at":"#).count(), 1, "{shown}");
+        assert!(shown.starts_with(r#"{"seq":4,"at":"1970-01-01T00:00:01.000000Z","kind":"canceled","#), "{shown}");
+        let canceled = &serde_json::from_str::<serde_json::Value>(&shown).unwrap()["canceled"];
+        assert_eq!((&canceled["by"], &canceled["at"]), (&"coordinator".into(), &"1970-01-01T00:00:00.000000Z".into()));
         let written = serde_json::to_string(&event).unwrap();
         assert_eq!(serde_json::from_str::<Event>(&written).unwrap(), event);
     }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::id::{Actor, JobId};
 use shared::job::Cancel;
-use shared::spec::reader::Object;
+use shared::spec::reader::{Node, Object};
 use tokio::time::{Instant, timeout_at};
 use utoipa::ToSchema;
 
@@ -106,7 +106,7 @@ pub async fn by_ids(
     let (ids, why) = body::fields(Some(body.require()?), |fields| {
         let why = reason(fields);
         let ids = fields.require("ids")?.array(1, CANCELS_MAX)?;
-        Some((ids.iter().map(|id| id.parsed()).collect::<Option<Vec<JobId>>>()?, why))
+        Some((ids.iter().map(Node::parsed).collect::<Option<Vec<JobId>>>()?, why))
     })?;
     let cancel = Cancel { by: by.into_inner(), why, force: false, grace: None };
     let left = api.ask(api.service.cancel_all(ids, &cancel)).await?;

@@ -13,7 +13,7 @@ use actix_web::http::header::{
     ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderName, TRANSFER_ENCODING,
 };
 use actix_web::{HttpRequest, HttpResponse};
-use awc::error::SendRequestError;
+use awc::error::{ConnectError, SendRequestError};
 use awc::{Client, ClientRequest, Connector};
 use bytes::Bytes;
 use shared::clock;
@@ -154,7 +154,7 @@ pub async fn here_or_there(
             Tried::Unknown | Tried::NotTaken => {}
         }
         if !again(&mut owners, until).await {
-            return Err(problem);
+            return Err(problem.given_up());
         }
     }
 }
@@ -215,8 +215,7 @@ async fn answer(call: ClientRequest, body: Bytes) -> Tried {
         Ok(answer) => answer,
         Err(error) => {
             tracing::debug!(%error, "another coordinator doesn't answer");
-            let unsent = matches!(error, SendRequestError::Connect(_) | SendRequestError::Url(_));
-            return if unsent { Tried::NotTaken } else { Tried::Unknown };
+            return if was_sent(&error) { Tried::Unknown } else { Tried::NotTaken };
         }
     };
     if answer.headers().contains_key(NOT_OURS) {
@@ -228,4 +227,13 @@ async fn answer(call: ClientRequest, body: Bytes) -> Tried {
         response.headers_mut().append(name.clone(), value.clone());
     }
     Tried::Answered { response, body }
+}
+
+/// Whether the request may have arrived. A connection that is lost under it is called `Disconnected`.
+fn was_sent(error: &SendRequestError) -> bool {
+    match error {
+        SendRequestError::Connect(ConnectError::Disconnected) => true,
+        SendRequestError::Connect(_) | SendRequestError::Url(_) => false,
+        _ => true,
+    }
 }

@@ -164,6 +164,11 @@ impl Problem {
         Self::plain(StatusCode::INTERNAL_SERVER_ERROR, "something went wrong here; the log says more")
     }
 
+    /// The same, told to somebody who can't do anything about it but come again.
+    pub fn given_up(self) -> Self {
+        if self.is_not_ours() { self.after(OWNER_RETRY_AFTER) } else { self }
+    }
+
     /// Whether another coordinator could do it, and nothing was done here.
     pub fn is_not_ours(&self) -> bool {
         self.header == Some(Header::NotOurs)

@@ -126,7 +126,9 @@ mod tests {
                 });
             }
             for (to, shards) in plan.give {
-                shards.into_iter().for_each(|shard| set(&mut after, shard, to, |owner| owner == Some(id)));
+                for shard in shards {
+                    set(&mut after, shard, to, |owner| owner == Some(id));
+                }
             }
         }
         after

@@ -11,7 +11,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -27,8 +27,8 @@ use shared::wire::{Hello, LogAnswer, Welcome, WorkerMode};
 
 use self::fault::Fault;
 use super::{
-    Batch, Cluster, Enrolled, Error, Filter, Member, NewWorker, OwnedShard, Ownership, Roster, Store, Token, Worker,
-    Written,
+    Batch, Cluster, Enrolled, Error, Filter, LiveJobs, Member, NewWorker, OwnedShard, Ownership, Roster, Store, Token,
+    Worker, Written,
 };
 
 mod batch;
@@ -54,8 +54,10 @@ pub struct PostgresStore {
     commits: PgPool,
     /// For the verbs by which shards change hands: a renewal waits for nobody.
     leases: PgPool,
-    /// For everything else.
+    /// For what owners and workers need.
     others: PgPool,
+    /// For what people and programs ask: lists, timelines, logs. However many of them there are, they keep no owner waiting.
+    questions: PgPool,
     runtime: Handle,
     known: Arc<tag_sets::Known>,
     retries: Arc<AtomicU64>,
@@ -76,14 +78,14 @@ impl PostgresStore {
     /// [`Error::Unavailable`] when it can't be reached, [`Error::Corrupt`] when it isn't one that we can use. Must be called
     /// within a tokio runtime, whose threads then carry out every verb.
     pub async fn connect(url: &Secret) -> Result<Self, Error> {
-        let connect::Pools { commits, leases, others } = connect::pools(url).await?;
+        let connect::Pools { commits, leases, others, questions } = connect::pools(url).await?;
         let (known, retries) = (Arc::default(), Arc::default());
-        Ok(Self { commits, leases, others, runtime: Handle::current(), known, retries })
+        Ok(Self { commits, leases, others, questions, runtime: Handle::current(), known, retries })
     }
 
-    /// How many statements were repeated so far, because of something that another did at the same time.
-    pub fn retries(&self) -> u64 {
-        self.retries.load(Ordering::Relaxed)
+    /// Counts the statements that are repeated, because of what another did at the same time or on a dead connection.
+    pub fn retries(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.retries)
     }
 
     /// Carries out a verb that changes something.
@@ -238,18 +240,18 @@ impl Store for PostgresStore {
     }
 
     async fn jobs(&self, filter: &Filter, before: Option<JobId>, limit: u32) -> Result<Vec<Job>, Error> {
-        let (pool, filter) = (self.others.clone(), filter.clone());
+        let (pool, filter) = (self.questions.clone(), filter.clone());
         self.read("jobs", move || read::jobs(pool.clone(), filter.clone(), before, limit)).await
     }
 
     async fn open_jobs(&self, filter: &Filter, after: Option<JobId>, limit: u32) -> Result<Vec<JobId>, Error> {
-        let (pool, filter) = (self.others.clone(), filter.clone());
+        let (pool, filter) = (self.questions.clone(), filter.clone());
         self.read("open_jobs", move || read::open_jobs(pool.clone(), filter.clone(), after, limit)).await
     }
 
-    async fn live_jobs(&self, shards: &[Shard]) -> Result<Vec<Job>, Error> {
-        let (pool, shards) = (self.others.clone(), shards.to_vec());
-        self.read("live_jobs", move || read::live_jobs(pool.clone(), shards.clone())).await
+    async fn live_jobs(&self, shards: &[Shard], after: Option<JobId>, limit: u32) -> Result<LiveJobs, Error> {
+        let (pool, shards) = (self.leases.clone(), shards.to_vec());
+        self.read("live_jobs", move || read::live_jobs(pool.clone(), shards.clone(), after, limit)).await
     }
 
     async fn offers(
@@ -269,7 +271,7 @@ impl Store for PostgresStore {
     }
 
     async fn events(&self, job: JobId, after: Seq, limit: u32) -> Result<Vec<Event>, Error> {
-        let pool = self.others.clone();
+        let pool = self.questions.clone();
         self.read("events", move || read::events(pool.clone(), job, after, limit)).await
     }
 
@@ -279,12 +281,12 @@ impl Store for PostgresStore {
     }
 
     async fn lines(&self, job: JobId, attempt: Option<Attempt>, after: u64, limit: u32) -> Result<Vec<Line>, Error> {
-        let pool = self.others.clone();
+        let pool = self.questions.clone();
         self.read("lines", move || log::lines(pool.clone(), job, attempt, after, limit)).await
     }
 
     async fn chunk_count(&self, job: JobId, attempt: Attempt) -> Result<u32, Error> {
-        let pool = self.others.clone();
+        let pool = self.questions.clone();
         self.read("chunk_count", move || log::chunk_count(pool.clone(), job, attempt)).await
     }
 
@@ -300,7 +302,7 @@ impl Store for PostgresStore {
 
     async fn close(&self) {
         // The leases last, so that one in use can still be given back.
-        for pool in [&self.others, &self.commits, &self.leases] {
+        for pool in [&self.questions, &self.others, &self.commits, &self.leases] {
             pool.close().await;
         }
     }

@@ -24,8 +24,8 @@ use shared::time::Time;
 use shared::wire::{Hello, LogAnswer, Welcome, WorkerMode};
 
 use super::{
-    Batch, Cluster, Enrolled, Error, Filter, Member, NewWorker, OwnedShard, Ownership, Roster, Store, Token, Worker,
-    Written,
+    Batch, Cluster, Enrolled, Error, Filter, LiveJobs, Member, NewWorker, OwnedShard, Ownership, Roster, Store, Token,
+    Worker, Written,
 };
 
 mod commit;
@@ -227,8 +227,8 @@ impl Store for SqliteStore {
         read::open_jobs(&self.readers, filter, after, limit).await
     }
 
-    async fn live_jobs(&self, shards: &[Shard]) -> Result<Vec<Job>, Error> {
-        read::live_jobs(&self.readers, shards).await
+    async fn live_jobs(&self, shards: &[Shard], after: Option<JobId>, limit: u32) -> Result<LiveJobs, Error> {
+        read::live_jobs(&self.readers, shards, after, limit).await
     }
 
     async fn offers(

@@ -254,7 +254,7 @@ impl Bus for LocalBus {
     }
 
     fn link(&self) -> Link {
-        Link { up: true, breaks: 0 }
+        Link { up: true, fit: true, breaks: 0 }
     }
 
     fn offers_lost(&self) -> watch::Receiver<u64> {

@@ -302,8 +302,7 @@ impl Bus for NatsBus {
     }
 
     fn link(&self) -> Link {
-        let link = self.inner.line.link();
-        Link { up: link.up && *self.inner.findings.fit.borrow(), ..link }
+        Link { fit: *self.inner.findings.fit.borrow(), ..self.inner.line.link() }
     }
 
     fn offers_lost(&self) -> watch::Receiver<u64> {

@@ -192,16 +192,14 @@ fn secrets(job: &Object) -> Secrets {
     let env = job.get("env").and_then(|env| env.value.as_object());
     let Some(node) = job.get("secrets") else { return Secrets::default() };
     Secrets(map(&node, |name, value| {
+        let text = value.text_or_empty(VALUE_BYTES_MAX)?;
         if let Some(fault) = grammar::env_name_fault(name) {
             value.refuse(fault);
         } else if env.is_some_and(|env| env.contains_key(name)) {
             value.refuse("stands in env as well: give it in one of the two");
-        }
-        let text = value.text_or_empty(VALUE_BYTES_MAX)?;
-        if text.len() < SECRET_BYTES_MIN {
+        } else if text.len() < SECRET_BYTES_MIN {
             let why = "shorter values can't be masked in the log";
             value.refuse(format_args!("must have at least {SECRET_BYTES_MIN} bytes: {why}"));
-            return None;
         }
         Some(Secret::new(text.to_owned()))
     }))

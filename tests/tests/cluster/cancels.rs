@@ -30,10 +30,10 @@ fn a_cancel_through_a_replica_that_does_not_own_the_job_works_in_every_state() {
     cluster.add_worker(&[]);
     let mark = Mark::fresh();
     let (name, value) = mark.entry();
-    let stubborn = "trap '' TERM; while :; do sleep 1; done";
+    let stubborn = "trap '' TERM; echo trapped; while :; do sleep 1; done";
     let running = cluster.submit(&json!({"steps": [{"run": stubborn}], "env": {name: value}, "grace": "1h"}));
     cluster.until(&running, "running");
-    eventually(LOAD_WITHIN, "its process is there", || (!mark.is_gone()).then_some(()));
+    eventually(LOAD_WITHIN, "it doesn't hear SIGTERM", || cluster.text(&running).contains("trapped").then_some(()));
     let answer = cancel_elsewhere(&cluster, &running, &json!({"reason": "enough"}));
     assert_eq!((answer.status, answer.json["state"].as_str()), (202, Some("canceling")), "{}", answer.text);
     let answer = cancel_elsewhere(&cluster, &running, &json!({"force": true}));

@@ -104,5 +104,6 @@ fn an_outcome_says_who_and_why_in_the_form_of_a_cloud_event() {
     assert_eq!(last["id"], format!("{id}-{}", last["data"]["seq"]));
     assert_eq!(last["datacontenttype"], "application/json");
     assert_eq!(last["data"]["actor"], "client:admin");
-    assert_eq!((&last["data"]["why"], &last["data"]["by"]), (&json!("a freeze"), &json!("client:admin")), "{last}");
+    let outcome = &last["data"]["canceled"];
+    assert_eq!((&outcome["why"], &outcome["by"]), (&json!("a freeze"), &json!("client:admin")), "{last}");
 }

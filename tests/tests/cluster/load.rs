@@ -6,10 +6,12 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::cluster::Cluster;
 use tests::http::Client;
+use tests::wait::pass;
 use uuid::Uuid;
 
 /// Jobs that are submitted one after the other, to all coordinators in turn, beside whatever else a test does.
@@ -112,7 +114,7 @@ fn submitted(clients: &[Client], turn: usize, key: &str, job: &Value, stop: &Ato
             Ok(answer) => assert!(matches!(answer.status, 429 | 503), "submitting: {}", answer.text),
             Err(_) => {}
         }
-        thread::sleep(std::time::Duration::from_millis(20));
+        pass(Duration::from_millis(20), "between two tries");
     }
     None
 }

@@ -1,12 +1,11 @@
 //! Postgres or NATS gone for a while: nothing that was accepted is lost, no lease is, and nobody has to lend a hand.
 
-use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
 use tests::cluster::{Cluster, LOAD_WITHIN};
 use tests::proxy::Proxy;
-use tests::wait::eventually;
+use tests::wait::{eventually, pass};
 
 use crate::load::{Load, noting};
 
@@ -35,7 +34,7 @@ fn postgres_is_gone_for_twenty_seconds_under_load_and_nothing_is_lost() {
         let answer = cluster.coordinators[1].client.get(path);
         assert_eq!((answer.status, answer.header("retry-after").is_empty()), (503, false), "{path}: {}", answer.text);
     }
-    thread::sleep(OUTAGE);
+    pass(OUTAGE, "an outage");
     cluster.postgres.start_again();
     let (long, load) = (long.submitted(), load.submitted());
     let states = cluster.judged(&long.ids, LOAD_WITHIN);
@@ -67,7 +66,7 @@ fn nats_is_gone_for_twenty_seconds_under_load_and_nothing_is_lost() {
     let canceled = other.post(&format!("/api/v1/jobs/{unwanted}/cancel"), &json!({}));
     assert_eq!(canceled.status, 202, "{}", canceled.text);
     assert_eq!(cluster.job(&unwanted)["state"], "canceled");
-    thread::sleep(OUTAGE);
+    pass(OUTAGE, "an outage");
     cluster.nats.start_again();
     let long = long.submitted();
     assert_eq!(cluster.judged(&long.ids, LOAD_WITHIN).get("succeeded"), Some(&4));
@@ -108,7 +107,8 @@ fn a_worker_that_is_cut_off_alone_ends_its_attempt_before_another_begins_it() {
     let (key, mut job) = noting(&cluster.notes(), "sleep 25");
     job["on_lost_contact"] = json!("stop");
     let id = cluster.submit(&job);
-    cluster.until(&id, "running");
+    let notes = cluster.notes().join(format!("{key}.notes"));
+    eventually(LOAD_WITHIN, "its first attempt begins", || notes.exists().then_some(()));
     cluster.add_worker(&[]);
     proxy.cut();
     let again = eventually(LOAD_WITHIN, "another attempt begins", || {
@@ -119,6 +119,6 @@ fn a_worker_that_is_cut_off_alone_ends_its_attempt_before_another_begins_it() {
     proxy.mend();
     let ended = cluster.ended(&id, LOAD_WITHIN);
     assert_eq!(ended["state"], "succeeded", "{ended}");
-    let notes = std::fs::read_to_string(cluster.notes().join(format!("{key}.notes"))).expect("notes");
+    let notes = std::fs::read_to_string(notes).expect("notes");
     assert_eq!(notes, "begin 1\nbegin 2\nend 2\n");
 }

@@ -11,7 +11,7 @@ fn every_replica_hands_out_the_secrets_that_another_took_in() {
     let mut cluster = Cluster::start(3, 1);
     let secret = "a-secret-of-the-deploy-target";
     let job = json!({
-        "steps": [{"run": "[ \"$TOKEN\" = a-secret-of-the-deploy-target ] && echo \"it is $TOKEN\""}],
+        "steps": [{"run": format!("[ ${{#TOKEN}} = {} ] && echo \"it is $TOKEN\"", secret.len())}],
         "secrets": {"TOKEN": secret},
     });
     let ids: Vec<String> = (0..6).map(|n| cluster.submit_to(&cluster.coordinators[n % 3].client, &job)).collect();

@@ -7,7 +7,7 @@ use serde_json::json;
 use shared::clock;
 use tests::cluster::{Cluster, LOAD_WITHIN};
 use tests::server::Server;
-use tests::wait::eventually;
+use tests::wait::{eventually, pass};
 use tests::windlass::windlass;
 
 use crate::load::noting;
@@ -15,12 +15,18 @@ use crate::load::noting;
 /// Ten times a worker's lease.
 const LOST_WITHIN: Duration = Duration::from_secs(150);
 
+/// Waits until the first attempt of the job that notes under this key has begun.
+fn begun(cluster: &Cluster, key: &str) {
+    let notes = cluster.notes().join(format!("{key}.notes"));
+    eventually(LOAD_WITHIN, "its first attempt begins", || notes.exists().then_some(()));
+}
+
 #[test]
 fn a_job_whose_worker_dies_is_run_again_by_another_once_the_lease_has_ended() {
     let mut cluster = Cluster::start(2, 1);
     let (key, job) = noting(&cluster.notes(), "[ $WINDLASS_ATTEMPT = 2 ] || sleep 1000");
     let id = cluster.submit(&job);
-    cluster.until(&id, "running");
+    begun(&cluster, &key);
     cluster.add_worker(&[]);
     cluster.workers[0].kill();
     let dead = clock::instant();
@@ -35,9 +41,9 @@ fn a_job_whose_worker_dies_is_run_again_by_another_once_the_lease_has_ended() {
 #[test]
 fn a_worker_that_is_started_again_within_its_lease_tells_at_once_what_it_lost() {
     let mut cluster = Cluster::start(2, 1);
-    let (_, job) = noting(&cluster.notes(), "[ $WINDLASS_ATTEMPT = 2 ] || sleep 1000");
+    let (key, job) = noting(&cluster.notes(), "[ $WINDLASS_ATTEMPT = 2 ] || sleep 1000");
     let id = cluster.submit(&job);
-    cluster.until(&id, "running");
+    begun(&cluster, &key);
     cluster.workers[0].kill();
     let dead = clock::instant();
     cluster.workers[0].restart();
@@ -124,7 +130,7 @@ fn a_second_signal_cancels_what_a_draining_worker_runs() {
     cluster.workers[0].signal(Signal::SIGTERM);
     cluster.workers[0].server.said("drain");
     // Two signals within half a second count as one.
-    std::thread::sleep(Duration::from_secs(1));
+    pass(Duration::from_secs(1), "a second signal of its own");
     cluster.workers[0].signal(Signal::SIGTERM);
     cluster.workers[0].ended(LOAD_WITHIN);
     let ended = cluster.ended(&id, LOAD_WITHIN);
@@ -143,11 +149,11 @@ fn a_paused_worker_takes_nothing_until_it_is_resumed_and_a_drained_one_ends() {
     assert_eq!(order("pause"), "paused");
     // A job that runs already goes on; this one comes later.
     let id = cluster.submit(&json!({"steps": [{"run": "true"}]}));
-    std::thread::sleep(Duration::from_secs(3));
+    pass(Duration::from_secs(3), "nothing is taken");
     assert_eq!(cluster.job(&id)["state"], "queued", "{:?}", cluster.kinds(&id));
     cluster.workers[0].kill();
     cluster.workers[0].restart();
-    std::thread::sleep(Duration::from_secs(3));
+    pass(Duration::from_secs(3), "nothing is taken");
     assert_eq!(cluster.job(&id)["state"], "queued", "a restart resumes nothing");
     let order = |what: &str| {
         let answer = cluster.client().post(&format!("/api/v1/workers/{worker}/{what}"), &json!({}));

@@ -10,11 +10,14 @@ mod changes;
 mod logs;
 mod ownership;
 mod postgres;
+mod postgres_alone;
 mod queries;
+mod query_cache;
 mod roster;
 mod sqlite;
 mod submissions;
 mod terminal;
+mod throughput;
 mod writer;
 
 /// One empty database of an implementation; what it needs is gone when it is dropped.

@@ -31,6 +31,15 @@ async fn a_grant_that_comes_too_late_is_declined_by_name_and_never_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_offer_whose_claim_came_too_late_is_given_back() {
+    let staged = Staged::start(HOST, |_| {}).await;
+    staged.script.seen().late_claims = 1;
+    let job = staged.script.offer(json!({"steps": [{"run": "true"}]})).await;
+    assert_eq!(staged.script.end(job).await.end, AttemptEnd::Succeeded);
+    assert_eq!(staged.script.seen().claims, [job, job]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stop_for_what_never_ran_is_confirmed_once_it_can_not_start_any_more() {
     let staged = Staged::start(HOST, |_| {}).await;
     staged.script.until("a hello", |seen| seen.hellos.first().map(|_| ())).await;

@@ -10,7 +10,7 @@ use actix::Addr;
 use shared::bus::Delivery;
 use shared::clock;
 use shared::id::ClaimId;
-use shared::job::{AttemptEnd, Failure};
+use shared::job::{AttemptEnd, Failure, Rejection};
 use shared::log::LogSummary;
 use shared::seal::OneTimeKey;
 use shared::spec::{OnLostContact, Priority};
@@ -48,7 +48,8 @@ pub async fn take(site: Arc<Site>, agent: Addr<Agent>) {
         let Ok(first) = site.slots.clone().acquire_owned().await else { return };
         let more = std::iter::from_fn(|| site.slots.clone().try_acquire_owned().ok());
         let free: Vec<OwnedSemaphorePermit> = std::iter::once(first).chain(more).collect();
-        let Some(tag_sets) = site.duty.tag_sets() else { continue };
+        // Both may have changed while a slot was waited for.
+        let Some(tag_sets) = site.duty.tag_sets().filter(|_| site.spool_takes()) else { continue };
         let taken = match site.reporter.courier.bus.take(&lanes(&tag_sets, round), free.len(), idle).await {
             Ok(taken) => taken,
             Err(error) => {
@@ -64,12 +65,12 @@ pub async fn take(site: Arc<Site>, agent: Addr<Agent>) {
             continue;
         }
         idle = IDLE_FIRST;
-        for (delivery, slot) in taken.into_iter().zip(free) {
+        let mut free = free.into_iter();
+        for delivery in taken {
             // What has changed meanwhile counts: another worker may have it at once.
-            if site.duty.tag_sets().is_none() {
-                delivery.back(Duration::ZERO);
-            } else {
-                tokio::spawn(claim(site.clone(), agent.clone(), delivery, slot));
+            match free.next().filter(|_| site.duty.tag_sets().is_some()) {
+                Some(slot) => drop(tokio::spawn(claim(site.clone(), agent.clone(), delivery, slot))),
+                None => delivery.back(Duration::ZERO),
             }
         }
     }
@@ -104,6 +105,8 @@ async fn claim(site: Arc<Site>, agent: Addr<Agent>, delivery: Delivery, slot: Ow
         ReportKind::Claim { claim: ClaimId(clock::random_uuid()), wait: Period::ZERO, recipient: key.recipient() };
     let grant = match site.reporter.by(Report { job, attempt, what }, until).await {
         Some(Answer::Granted(grant)) => grant,
+        // Nothing was applied, and the job waits as before.
+        Some(Answer::Refused { why: Rejection::Late }) => return delivery.back(OFFER_AGAIN),
         Some(Answer::Refused { .. } | Answer::Unknown) => return delivery.done(),
         Some(Answer::Taken | Answer::TryAgain) | None => {
             delivery.back(OFFER_AGAIN);
@@ -153,8 +156,7 @@ async fn start(
     }
     let cgroup = site.cgroups.as_ref().map(|parent| parent.join(format!("windlass-{job}-{attempt}")));
     let entry = Entry { job, attempt, cgroup, outcome: None };
-    let spooled = entry.clone();
-    if !site.spooled(move |spool| spool.put(&spooled)).await {
+    if !site.keep(entry.clone()).await {
         // Nothing more is taken until it can be written.
         return site.reporter.decline(job, attempt, "the worker's spool can't be written").await;
     }
@@ -162,7 +164,7 @@ async fn start(
     match agent.send(Start(granted)).await.unwrap_or(Err(NotStarted::NoAgent)) {
         Ok(()) | Err(NotStarted::Running) => {}
         Err(why) => {
-            site.spooled(move |spool| spool.remove(job, attempt)).await;
+            site.forget(job, attempt).await;
             site.reporter.decline(job, attempt, &why.to_string()).await;
         }
     }

@@ -13,6 +13,7 @@ use shared::wire::{self, Control, Heard, Heartbeat, HeartbeatReply, Hello, Welco
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::{Agent, Attempts, Confirmed, Stop};
+use crate::courier::NoAnswer;
 use crate::site::Site;
 
 /// How often a worker says hello, and that its attempts run: a third of the lease.
@@ -21,12 +22,19 @@ const EVERY: Duration = Duration::from_secs(5);
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// How soon the first hello is said again: nothing goes on without it.
 const FIRST_AGAIN: Duration = Duration::from_millis(250);
-/// How soon a heartbeat that wasn't answered is said again: the lease goes on meanwhile.
+/// How long a first hello goes unanswered before that is said, and then said again.
+const COMPLAIN_AFTER: Duration = Duration::from_secs(10);
+/// How soon a heartbeat that wasn't answered is said again, for the lease goes on meanwhile; and no heartbeat follows
+/// another sooner.
 const HEARTBEAT_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long whoever asks for a hello waits for its answer.
+const SAID_WITHIN: Duration = Duration::from_millis(1500);
 
 /// Says hello, and does as the answer says; whether there was one.
 pub async fn hello(site: &Site) -> bool {
     let _greeting = site.greeting.lock().await;
+    let number = site.duty.begin_hello();
     let courier = &site.reporter.courier;
     let hello = Hello {
         worker: courier.worker,
@@ -40,6 +48,7 @@ pub async fn hello(site: &Site) -> bool {
     match courier.ask::<Welcome>(&Address::Hello(courier.worker), &hello, ANSWER_WITHIN).await {
         Ok(welcome) => {
             site.duty.welcomed(welcome);
+            site.duty.end_hello(number);
             true
         }
         Err(error) => {
@@ -51,7 +60,12 @@ pub async fn hello(site: &Site) -> bool {
 
 /// Says hello until somebody answers.
 pub async fn first_hello(site: &Site) {
+    let mut complain_at = clock::instant() + COMPLAIN_AFTER;
     while !hello(site).await {
+        if clock::instant() >= complain_at {
+            tracing::warn!(worker = %site.reporter.courier.worker, "no coordinator answers this worker: it goes on trying");
+            complain_at = clock::instant() + COMPLAIN_AFTER;
+        }
         sleep(FIRST_AGAIN).await;
     }
 }
@@ -80,10 +94,18 @@ pub async fn heartbeats(site: Arc<Site>, agent: Addr<Agent>) {
         }
         let next = clock::instant() + EVERY;
         let beats = shards.into_iter().map(|(shard, attempts)| heartbeat(&site, &agent, shard, attempts));
-        let all_answered = join_all(beats).await.into_iter().all(|answered| answered);
-        let again = if all_answered { next.saturating_duration_since(clock::instant()) } else { HEARTBEAT_AGAIN };
+        let mut unanswered = join_all(beats).await.into_iter().filter_map(Result::err);
+        let again = match unanswered.next() {
+            None => next.saturating_duration_since(clock::instant()),
+            Some(error) => {
+                let shards = 1 + unanswered.count();
+                tracing::warn!(%error, shards, "heartbeats were not answered");
+                HEARTBEAT_AGAIN
+            }
+        };
+        sleep(again.min(HEARTBEAT_AGAIN)).await;
         // Either way it is time.
-        let _ = timeout(again, site.beat.notified()).await;
+        let _ = timeout(again.saturating_sub(HEARTBEAT_AGAIN), site.beat.notified()).await;
     }
 }
 
@@ -102,7 +124,15 @@ pub async fn orders(site: Arc<Site>, agent: Addr<Agent>, mut requests: Requests)
                     continue;
                 }
             },
-            Ok(Control::SayHello {}) => site.duty.hello.notify_one(),
+            Ok(Control::SayHello {}) => {
+                // Whoever asks wants to know when this worker has heard what there is to hear.
+                let welcomed = site.duty.hello_soon(SAID_WITHIN);
+                tokio::spawn(async move {
+                    welcomed.await;
+                    let _ = request.reply.send(wire::encode(&Heard {}));
+                });
+                continue;
+            }
             Err(error) => {
                 tracing::warn!(%error, "an order is not understood");
                 continue;
@@ -113,23 +143,21 @@ pub async fn orders(site: Arc<Site>, agent: Addr<Agent>, mut requests: Requests)
     }
 }
 
-/// Names a shard's attempts to its owner, and does what the answer says; whether there was one.
-async fn heartbeat(site: &Site, agent: &Addr<Agent>, shard: Shard, attempts: Vec<(JobId, Attempt)>) -> bool {
+/// Names a shard's attempts to its owner, and does what the answer says.
+async fn heartbeat(
+    site: &Site,
+    agent: &Addr<Agent>,
+    shard: Shard,
+    attempts: Vec<(JobId, Attempt)>,
+) -> Result<(), NoAnswer> {
     let courier = &site.reporter.courier;
     let heartbeat = Heartbeat { worker: courier.worker, instance: courier.instance, attempts };
     let to = Address::Heartbeat(shard, courier.worker);
     let sent = clock::instant();
-    match courier.ask_owner::<HeartbeatReply>(shard, &to, &heartbeat, ANSWER_WITHIN).await {
-        Ok(HeartbeatReply { stop }) => {
-            let _ = agent.send(Confirmed { attempts: heartbeat.attempts, sent }).await;
-            for order in stop {
-                let _ = agent.send(Stop(order)).await;
-            }
-            true
-        }
-        Err(error) => {
-            tracing::warn!(%error, %shard, "a heartbeat was not answered");
-            false
-        }
+    let reply = courier.ask_owner::<HeartbeatReply>(shard, &to, &heartbeat, ANSWER_WITHIN).await?;
+    let _ = agent.send(Confirmed { attempts: heartbeat.attempts, sent }).await;
+    for order in reply.stop {
+        let _ = agent.send(Stop(order)).await;
     }
+    Ok(())
 }

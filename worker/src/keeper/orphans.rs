@@ -30,8 +30,9 @@ pub fn start_keeper(command: &mut Command) -> io::Result<Child> {
     let mut child = command.spawn()?;
     let noted = child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw).map(|pid| {
         let stat = tree::stat(pid)?.ok_or(io::ErrorKind::NotFound)?;
-        // Those that are gone are forgotten.
-        keepers.retain(|(pid, started)| tree::stat(*pid).is_ok_and(|stat| stat.is_some_and(|s| s.started == *started)));
+        // Those that are gone for sure are forgotten.
+        keepers
+            .retain(|(pid, started)| tree::stat(*pid).map_or(true, |stat| stat.is_some_and(|s| s.started == *started)));
         keepers.insert((pid, stat.started));
         Ok::<_, io::Error>(())
     });

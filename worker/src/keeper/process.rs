@@ -196,14 +196,12 @@ impl Keeper {
     /// Ends everything if the timer has run out; the worker may have moved it on in the last moment.
     fn look_at_lifeline(&mut self) {
         let Some(lifeline) = &self.lifeline else { return };
-        match nix::unistd::read(lifeline, &mut [0; COUNT_BYTES]) {
-            Err(Errno::EAGAIN | Errno::EINTR) => {}
-            // It has run out, or can't tell any more.
-            Ok(_) | Err(_) => {
-                self.lifeline = None;
-                self.ending = Ending::Killed;
-                self.tell(&Event::LostContact);
-            }
+        let count = nix::unistd::read(lifeline, &mut [0; COUNT_BYTES]);
+        // It has run out, or can't tell any more.
+        if !matches!(count, Err(Errno::EAGAIN | Errno::EINTR)) {
+            self.lifeline = None;
+            self.ending = Ending::Killed;
+            self.tell(&Event::LostContact);
         }
     }
 

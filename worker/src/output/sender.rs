@@ -74,10 +74,13 @@ async fn exchange(courier: &Courier, job: JobId, batch: Vec<Sized>) -> Exchange 
     let (shard, worker) = (job.shard(), courier.worker);
     let batch = LogBatch { worker, chunks };
     let reply = courier.ask_owner::<LogReply>(shard, &Address::Log(shard, worker), &batch, ANSWER_WITHIN).await;
-    let answers = reply.map(|reply| reply.answers).unwrap_or_else(|error| {
-        tracing::debug!(%error, "sending log chunks");
-        Vec::new()
-    });
+    let answers = match reply {
+        Ok(reply) => reply.answers,
+        Err(error) => {
+            tracing::debug!(%error, "sending log chunks");
+            Vec::new()
+        }
+    };
     let refused = answers.contains(&LogAnswer::Refused);
     // A chunk without an answer is in doubt: said twice it is stored once.
     let answers = answers.into_iter().chain(std::iter::repeat(LogAnswer::TryAgain));

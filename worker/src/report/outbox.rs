@@ -242,6 +242,11 @@ impl Sender {
             Err(error) => {
                 let delay = self.delays.next().unwrap_or(AGAIN_MAX);
                 tracing::debug!(%error, %shard, count = items.len(), ?delay, "reports are to be said again");
+                // The grants of several claims may have been too large for one answer.
+                let claims = items.iter().filter(|item| matches!(item.report.what, ReportKind::Claim { .. }));
+                if claims.count() > 1 {
+                    self.most = items.len().div_ceil(2);
+                }
                 self.not_before = Some(clock::instant() + delay);
                 self.put_back(items);
             }

@@ -18,8 +18,9 @@ const VERSION_MIN: i32 = 150_000;
 const COMMITTING_MAX: u32 = 2;
 /// How many connections are there for shards that change hands.
 const LEASING_MAX: u32 = 2;
-/// How many connections are there for everything else.
-const OTHERS_MAX: u32 = 8;
+/// How many connections are there for what owners and workers need, and how many for what people and programs ask.
+const OTHERS_MAX: u32 = 6;
+const QUESTIONS_MAX: u32 = 4;
 /// How long a call waits for its turn at a connection before the database counts as unavailable.
 pub(super) const TURN_WITHIN: Duration = Duration::from_secs(2);
 /// The same for shards that change hands: a renewal that comes later is worth nothing.
@@ -50,6 +51,7 @@ pub(super) struct Pools {
     pub commits: PgPool,
     pub leases: PgPool,
     pub others: PgPool,
+    pub questions: PgPool,
 }
 
 /// Brings the tables up to date, in a session whose statements may take their time.
@@ -74,7 +76,8 @@ pub(super) async fn pools(url: &Secret) -> Result<Pools, Error> {
     let pools = Pools {
         commits: pool(COMMITTING_MAX, TURN_WITHIN).connect_lazy_with(options.clone()),
         leases: pool(LEASING_MAX, LEASE_TURN_WITHIN).min_connections(1).connect_lazy_with(options.clone()),
-        others: pool(OTHERS_MAX, TURN_WITHIN).connect_lazy_with(options),
+        others: pool(OTHERS_MAX, TURN_WITHIN).connect_lazy_with(options.clone()),
+        questions: pool(QUESTIONS_MAX, TURN_WITHIN).connect_lazy_with(options),
     };
     let looked = async {
         let mut connection = pools.others.acquire().await.map_err(|error| fault::of_connecting(&error))?;
@@ -86,9 +89,10 @@ pub(super) async fn pools(url: &Secret) -> Result<Pools, Error> {
 }
 
 fn options(url: &Secret) -> Result<PgConnectOptions, Error> {
+    let is_ours = ["postgres://", "postgresql://"].iter().any(|scheme| url.reveal().starts_with(scheme));
+    let options = is_ours.then(|| PgConnectOptions::from_str(url.reveal()).ok()).flatten();
     // What is wrong with it is not said: a part of the password could be in the sentence.
-    let options = PgConnectOptions::from_str(url.reveal());
-    let options = options.map_err(|_| Error::Corrupt("the database's URL isn't postgres://…".to_owned()))?;
+    let options = options.ok_or_else(|| Error::Corrupt("the database's URL isn't postgres://…".to_owned()))?;
     Ok(options.application_name("windlass").disable_statement_logging())
 }
 

@@ -13,13 +13,15 @@ use crate::store::Error;
 
 /// How often a statement is tried in all before the database counts as unavailable.
 const TRIES_MAX: u32 = 6;
+/// From how long after the first try on it isn't tried again: a lock that doesn't come takes a second each time.
+const REPEATED_WITHIN: Duration = Duration::from_secs(2);
 /// The wait before the second try; doubled for each that follows, and drawn anew between the half and the whole.
 const FIRST_WAIT: Duration = Duration::from_millis(5);
 
 /// Why a statement failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// Nothing was done, because of something that another did at the same time: a repeat will do.
+    /// Nothing was done, because of what another did at the same time, or on a connection that was dead: a repeat may do.
     Again(String),
     /// The database refuses what was given, whenever it is given.
     Refused(String),
@@ -47,17 +49,18 @@ impl From<Error> for Fault {
 /// What failed was to change something, and its end is its commit.
 pub(super) fn of_write(error: &sqlx::Error) -> Fault {
     match error {
-        sqlx::Error::Database(refused) => of_answer(refused.as_ref(), Error::Unknown),
+        sqlx::Error::Database(refused) => of_answer(refused.as_ref(), |why| Fault::Told(Error::Unknown(why))),
         // It was sent, and no answer came, or none that could be understood.
         _ => Fault::Told(Error::Unknown(error.to_string())),
     }
 }
 
-/// What failed was to change nothing, or isn't committed by its end.
+/// What failed was to change nothing, or wasn't committed by its end: in no case was anything done.
 pub(super) fn of_read(error: &sqlx::Error) -> Fault {
     match error {
-        sqlx::Error::Database(refused) => of_answer(refused.as_ref(), Error::Unavailable),
-        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => unavailable(error),
+        sqlx::Error::Database(refused) => of_answer(refused.as_ref(), Fault::Again),
+        // The connection may have been dead for long: another will do, and where there is none that is told.
+        sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) => Fault::Again(error.to_string()),
         sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => unavailable(error),
         _ => Fault::Told(Error::Corrupt(error.to_string())),
     }
@@ -72,9 +75,9 @@ fn unavailable(error: &sqlx::Error) -> Fault {
     Fault::Told(Error::Unavailable(error.to_string()))
 }
 
-/// What the server's word means (<https://www.postgresql.org/docs/current/errcodes-appendix.html>). `ended` is how it is
-/// told that the session was ended under the statement.
-fn of_answer(answer: &dyn DatabaseError, ended: fn(String) -> Error) -> Fault {
+/// What the server's word means (<https://www.postgresql.org/docs/current/errcodes-appendix.html>). `ended` says what it
+/// means that the session was ended under the statement.
+fn of_answer(answer: &dyn DatabaseError, ended: fn(String) -> Fault) -> Fault {
     let code = answer.code().unwrap_or_default();
     let why = format!("{} ({code})", answer.message());
     if answer.constraint() == Some("job_events_numbered_once") {
@@ -88,7 +91,7 @@ fn of_answer(answer: &dyn DatabaseError, ended: fn(String) -> Error) -> Fault {
         code => match code.get(..2) {
             // A broken connection (08), a server that shuts down or has crashed (57P): it says this also where the
             // statement was committed just before.
-            Some("08" | "57") => Fault::Told(ended(why)),
+            Some("08" | "57") => ended(why),
             // No room, no memory, no connection (53), a file that can't be read (58), a standby (25), a session
             // that was idle in its transaction (25P03): what was begun is rolled back.
             Some("53" | "58" | "25") => Fault::Told(Error::Unavailable(why)),
@@ -106,10 +109,11 @@ where
     F: Future<Output = Result<T, Fault>>,
 {
     let mut wait = FIRST_WAIT;
+    let begun = clock::instant();
     for tried in 1.. {
         match work().await {
             Ok(done) => return Ok(done),
-            Err(Fault::Again(why)) if tried < TRIES_MAX => {
+            Err(Fault::Again(why)) if tried < TRIES_MAX && begun.elapsed() < REPEATED_WITHIN => {
                 retries.fetch_add(1, Ordering::Relaxed);
                 let drawn = jittered(wait);
                 info!(verb = what, tried, %why, wait_ms = drawn.as_millis(), "the statement is repeated");
@@ -156,7 +160,7 @@ mod tests {
     fn a_write_without_an_answer_is_unknown_and_a_read_without_one_has_done_nothing() {
         let lost = || sqlx::Error::Io(std::io::Error::from(std::io::ErrorKind::ConnectionReset));
         assert!(matches!(of_write(&lost()), Fault::Told(Error::Unknown(_))));
-        assert!(matches!(of_read(&lost()), Fault::Told(Error::Unavailable(_))));
+        assert!(matches!(of_read(&lost()), Fault::Again(_)));
         assert!(matches!(of_connecting(&lost()), Fault::Told(Error::Unavailable(_))));
     }
 }

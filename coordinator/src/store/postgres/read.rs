@@ -9,7 +9,7 @@ use shared::time::Time;
 use super::fault::Fault;
 use super::row::{self, EventRow, JobRow, Moment, OfferRow};
 use super::session::Session;
-use crate::store::{Error, Filter};
+use crate::store::{Error, Filter, LiveJobs, readable};
 
 pub(super) async fn job(pool: PgPool, id: JobId) -> Result<Option<Job>, Fault> {
     let mut session = Session::of(&pool).await?;
@@ -95,7 +95,12 @@ pub(super) async fn open_jobs(
     Ok(session.read(ids)?.into_iter().map(JobId::from).collect())
 }
 
-pub(super) async fn live_jobs(pool: PgPool, shards: Vec<Shard>) -> Result<Vec<Job>, Fault> {
+pub(super) async fn live_jobs(
+    pool: PgPool,
+    shards: Vec<Shard>,
+    after: Option<JobId>,
+    limit: u32,
+) -> Result<LiveJobs, Fault> {
     let mut session = Session::of(&pool).await?;
     let rows = sqlx::query_as!(
         JobRow,
@@ -103,12 +108,17 @@ pub(super) async fn live_jobs(pool: PgPool, shards: Vec<Shard>) -> Result<Vec<Jo
         SELECT id, version, seq, attempt, tries, detail, has_secrets, retry_of, worker, told, fence, commit_id,
             created_at AS "created_at: Moment", queued_at AS "queued_at: Moment", started_at AS "started_at: Moment",
             finished_at AS "finished_at: Moment", spec
-        FROM jobs WHERE phase = 'live' AND shard = ANY ($1)
+        FROM jobs WHERE phase = 'live' AND shard = ANY ($1) AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3
         "#,
         &row::smalls(&shards),
+        after.map(JobId::uuid),
+        i64::from(limit),
     );
     let rows = rows.fetch_all(&mut *session).await;
-    Ok(session.read(rows)?.into_iter().map(JobRow::job).collect::<Result<_, _>>()?)
+    let rows = session.read(rows)?;
+    let full = rows.len() == limit as usize;
+    let next = rows.last().filter(|_| full).map(|row| JobId::from(row.id));
+    Ok(LiveJobs { jobs: rows.into_iter().filter_map(|row| readable(row.job())).collect(), next })
 }
 
 pub(super) async fn offers(

@@ -93,7 +93,7 @@ impl Line {
     pub fn link(&self) -> Link {
         let connects = self.client.statistics().connects.load(Ordering::Relaxed);
         let up = self.is_up();
-        Link { up, breaks: if up { connects.saturating_sub(1) } else { connects } }
+        Link { up, fit: true, breaks: if up { connects.saturating_sub(1) } else { connects } }
     }
 
     /// Changes whenever the connection comes or goes.

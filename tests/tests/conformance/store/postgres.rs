@@ -1,5 +1,6 @@
 //! A Postgres database under test: one of the server that the whole binary shares.
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,22 +11,28 @@ use tests::postgres::{self, Postgres};
 
 use super::Database;
 
-pub struct PostgresDatabase(postgres::Database<'static>);
+pub struct PostgresDatabase<D>(D);
 
-impl PostgresDatabase {
+impl PostgresDatabase<postgres::Database<'static>> {
     pub fn new() -> Self {
         Self(Postgres::shared().database())
     }
 }
 
+impl<'d> From<&'d postgres::Database<'d>> for PostgresDatabase<&'d postgres::Database<'d>> {
+    fn from(database: &'d postgres::Database<'d>) -> Self {
+        Self(database)
+    }
+}
+
 #[async_trait]
-impl Database for PostgresDatabase {
+impl<'d, D: Borrow<postgres::Database<'d>> + Send + Sync> Database for PostgresDatabase<D> {
     async fn open(&self) -> Arc<dyn Store> {
-        Arc::new(PostgresStore::connect(&Secret::new(self.0.url())).await.expect("a database"))
+        Arc::new(PostgresStore::connect(&Secret::new(self.0.borrow().url())).await.expect("a database"))
     }
 
     async fn raw(&self, sql: &str) -> Result<(), String> {
-        self.0.execute(sql)
+        self.0.borrow().execute(sql)
     }
 
     fn filling_workers(&self, count: u32) -> String {
@@ -36,6 +43,6 @@ impl Database for PostgresDatabase {
     }
 
     async fn end_leases(&self) {
-        self.0.execute("UPDATE coordinators SET expires_at = clock_timestamp()").expect("leases that end");
+        self.0.borrow().execute("UPDATE coordinators SET expires_at = clock_timestamp()").expect("leases that end");
     }
 }

@@ -117,7 +117,7 @@ pub async fn live_jobs_are_those_with_an_attempt_under_way(database: &dyn Databa
     jobs[2] = writer.change(&jobs[2], cancel(), at(100)).await;
     jobs[3] = writer.finish(&jobs[3], at(100)).await;
     let live = async |shards: &[Shard]| {
-        let mut live = writer.store.live_jobs(shards).await.unwrap();
+        let mut live = writer.store.live_jobs(shards, None, 100).await.unwrap().jobs;
         live.sort_by_key(|job| job.id);
         live
     };
