@@ -7,16 +7,15 @@
 //! A worker makes nothing on the server. A coordinator makes and looks after both streams and the lanes' consumers
 //! ([`lookout`], [`consumers`]).
 
-use std::collections::BTreeSet;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_nats::{ConnectOptions, HeaderMap, ServerAddr};
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::{Notify, OnceCell, broadcast, mpsc, oneshot, watch};
+use tokio::sync::{OnceCell, broadcast, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
 use self::consumers::{Consumers, Trouble};
@@ -140,13 +139,7 @@ impl NatsBus {
         tasks.spawn(feed::send_hints(line.clone(), hints_to_send.1));
 
         let consumers = Arc::new(Consumers::new(options.settle_within));
-        let findings = Findings {
-            fit: watch::Sender::new(false),
-            offers_lost: watch::Sender::new(0),
-            broken: Mutex::new(BTreeSet::new()),
-            look_now: Notify::new(),
-        };
-        let findings = Arc::new(findings);
+        let findings = Arc::new(Findings::default());
         let care = (options.role == Role::Coordinator).then(|| consumers.clone());
         if let Some(consumers) = &care {
             let news = client.subscribe(subjects::CONSUMER_NEWS).await.map_err(|error| unusable(&error))?;
@@ -195,7 +188,7 @@ impl NatsBus {
         };
         let broken = matches!(&error, JetStreamError::Refused(fault) if fault.is_broken());
         if broken {
-            self.inner.findings.broken.lock().unwrap_or_else(PoisonError::into_inner).insert(stream);
+            self.inner.findings.broken().insert(stream);
         }
         if missing || broken {
             self.inner.findings.look_now.notify_one();

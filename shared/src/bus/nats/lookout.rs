@@ -2,7 +2,7 @@
 //! it has to be is said, and offers that were lost with their stream are counted, so that they are made again.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_nats::{ServerInfo, Subscriber};
@@ -76,9 +76,27 @@ pub struct Findings {
     pub fit: watch::Sender<bool>,
     pub offers_lost: watch::Sender<u64>,
     /// The streams that can't store anything any more.
-    pub broken: Mutex<BTreeSet<&'static str>>,
+    broken: Mutex<BTreeSet<&'static str>>,
     /// Told when somebody has met a missing stream or consumer: the next look comes at once.
     pub look_now: Notify,
+}
+
+impl Default for Findings {
+    fn default() -> Self {
+        Self {
+            fit: watch::Sender::new(false),
+            offers_lost: watch::Sender::new(0),
+            broken: Mutex::default(),
+            look_now: Notify::new(),
+        }
+    }
+}
+
+impl Findings {
+    /// The streams that can't store anything any more, for whoever has met one.
+    pub fn broken(&self) -> MutexGuard<'_, BTreeSet<&'static str>> {
+        self.broken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// Looks at the server, and for a coordinator at its streams.
@@ -182,8 +200,8 @@ impl Care {
         delete_broken(line, findings).await?;
         let (events, offers) = (self.events.clone(), self.offers.clone());
         // One that is gone doesn't keep the other from being made.
-        let events = self.there(line, &events).await;
-        let (info, made) = self.there(line, &offers).await?;
+        let events = self.there(line, &events, findings).await;
+        let (info, made) = self.there(line, &offers, findings).await?;
         events?;
         let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
         let consumers = info.pointer("/state/consumer_count").and_then(Value::as_u64).unwrap_or(0);
@@ -209,7 +227,7 @@ impl Care {
     }
 
     /// What the server tells of a stream, which is made where there is none; and whether it was.
-    async fn there(&mut self, line: &Line, plan: &Plan) -> Result<(Value, bool), Fault> {
+    async fn there(&mut self, line: &Line, plan: &Plan, findings: &Findings) -> Result<(Value, bool), Fault> {
         let info = jetstream::api(line, &format!("STREAM.INFO.{}", plan.stream), &Value::Null).await;
         let (info, made) = match info {
             Err(Error::Refused(fault)) if fault.is_no_stream() => {
@@ -218,7 +236,10 @@ impl Care {
                 if self.seen.is_some() && gone.elapsed() < MAKE_AFTER {
                     return Err(Fault::Gone(plan.what.clone()));
                 }
-                (make(line, plan).await?, true)
+                let info = make(line, plan).await?;
+                // What was said meanwhile was said of the old one.
+                findings.broken().remove(plan.stream);
+                (info, true)
             }
             Err(Error::Refused(fault)) if fault.is_no_jetstream() => return Err(Refusal::NoJetStream.into()),
             other => (other?, false),
@@ -252,7 +273,7 @@ pub async fn hear(mut news: Subscriber, consumers: Arc<Consumers>, findings: Arc
 /// Deletes the streams that can't store anything any more, so that they are made again. What they held can't be read
 /// either.
 async fn delete_broken(line: &Line, findings: &Findings) -> Result<(), Fault> {
-    let broken = std::mem::take(&mut *findings.broken.lock().unwrap_or_else(PoisonError::into_inner));
+    let broken = std::mem::take(&mut *findings.broken());
     for stream in broken {
         tracing::error!("the files of the stream {stream} are gone: it is deleted, and made again");
         jetstream::api(line, &format!("STREAM.DELETE.{stream}"), &Value::Null).await?;
