@@ -5,6 +5,8 @@
 
 #![expect(clippy::doc_markdown, reason = "the comments of these types are the help that clap prints")]
 
+use std::ffi::OsString;
+use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
@@ -13,10 +15,16 @@ use clap_complete::Shell;
 
 use shared::time::Period;
 
-use crate::exit::Error;
+use crate::exit::{self, Error};
 use crate::terminal;
 
+pub mod admin;
+pub mod api;
+pub mod cluster;
 pub mod job;
+
+/// What a service logs unless told otherwise: the libraries' own words help nobody as long as nothing is wrong.
+pub const LOG_DEFAULT: &str = "info,actix_server=warn,async_nats=warn,sqlx=warn";
 
 /// Windlass coordinates build and deploy jobs.
 #[derive(Parser)]
@@ -38,6 +46,21 @@ pub enum Command {
     /// Submit, follow and stop jobs through the HTTP API.
     #[command(after_help = job::EXAMPLES)]
     Job(job::JobArgs),
+    /// One coordinator of a cluster: owns jobs and serves the API, on Postgres and NATS.
+    #[command(after_help = cluster::COORDINATOR_EXAMPLES)]
+    Coordinator(cluster::CoordinatorArgs),
+    /// One worker of a cluster: runs jobs on this host.
+    #[command(after_help = cluster::WORKER_EXAMPLES)]
+    Worker(cluster::WorkerArgs),
+    /// Bring the cluster's database up to date, and do nothing else.
+    #[command(after_help = cluster::MIGRATE_EXAMPLES)]
+    Migrate,
+    /// List, pause, resume and drain the workers of a cluster.
+    #[command(after_help = admin::WORKERS_EXAMPLES)]
+    Workers(admin::WorkersArgs),
+    /// Make tokens.
+    #[command(after_help = admin::TOKEN_EXAMPLES)]
+    Token(admin::TokenArgs),
     /// Print the completions of a shell.
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions { shell: Shell },
@@ -98,15 +121,26 @@ pub struct DevArgs {
     pub log: Option<String>,
 }
 
-/// Tells what clap has to say, and returns the code to end with; `usage` where it was a mistake.
-pub fn explain(error: &clap::Error, usage: u8) -> u8 {
-    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand || !error.use_stderr() {
-        // Help that nobody reads is no failure.
+/// Tells what clap has to say of `words`, the command line without the program's name, and returns the code to end with;
+/// `usage` where it was a mistake.
+pub fn explain(error: &clap::Error, words: &[OsString], usage: u8) -> u8 {
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        // The mistake is told by its code also where nobody reads the help.
         let _ = error.print();
-        return if error.use_stderr() { usage } else { 0 };
+        return usage;
     }
-    terminal::say(&one_line(&error.to_string()));
-    usage
+    if error.use_stderr() {
+        terminal::say(&one_line(&error.to_string(), words));
+        return usage;
+    }
+    match error.print().and_then(|()| io::stdout().flush()).map_err(|error| terminal::output_error(&error)) {
+        Ok(()) => 0,
+        Err(Error::OutputClosed) => exit::OUTPUT_CLOSED,
+        Err(error) => {
+            terminal::say(&error.to_string());
+            exit::FAILED
+        }
+    }
 }
 
 /// Prints the completions of `shell`.
@@ -126,20 +160,25 @@ pub fn variable(name: &str) -> Option<String> {
 }
 
 /// clap's report of a mistake as one line: its first paragraphs without the usage, and where to read on.
-fn one_line(report: &str) -> String {
+fn one_line(report: &str, words: &[OsString]) -> String {
     let report = report.strip_prefix("error: ").unwrap_or(report);
     let end = ["\n\nUsage:", "\n\nFor more information"].iter().filter_map(|mark| report.find(mark)).min();
     let mistake = report.get(..end.unwrap_or(report.len())).unwrap_or(report);
-    let words: Vec<&str> = mistake.split_whitespace().collect();
-    let usage = report.lines().find_map(|line| line.strip_prefix("Usage: "));
-    let command = usage.map_or_else(|| "windlass".to_owned(), command_of);
-    format!("{} (see `{command} --help`)", words.join(" "))
+    let mistake: Vec<&str> = mistake.split_whitespace().collect();
+    format!("{} (see `{} --help`)", mistake.join(" "), command_of(words))
 }
 
-/// The command that a usage line is about: its words up to the first that stands for something.
-fn command_of(usage: &str) -> String {
-    let words: Vec<&str> = usage.split(' ').take_while(|word| !word.starts_with(['<', '[', '-'])).collect();
-    words.join(" ")
+/// The command that `words` begin with, like `windlass job list`.
+fn command_of(words: &[OsString]) -> String {
+    let root = Cli::command();
+    let (mut command, mut name) = (&root, "windlass".to_owned());
+    for word in words.iter().filter_map(|word| word.to_str()).take_while(|word| *word != "--") {
+        if let Some(found) = command.find_subcommand(word) {
+            name = format!("{name} {word}");
+            command = found;
+        }
+    }
+    name
 }
 
 const ROOT_EXAMPLES: &str = "\
@@ -147,7 +186,9 @@ Examples:
   windlass run --repo . -- make test      run one command on a clean checkout of this repository
   windlass dev                            start a coordinator with a worker on this machine
   windlass job submit -- make test        submit a job to it
-  windlass job logs -f ID                 follow its output";
+  windlass job logs -f ID                 follow its output
+
+A cluster is one or more `windlass coordinator` and `windlass worker`, with Postgres and NATS.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -172,12 +213,15 @@ Examples:
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use clap::{CommandFactory, Parser};
 
     use super::{Cli, one_line};
 
     fn mistake(args: &[&str]) -> String {
-        one_line(&Cli::try_parse_from(args).err().unwrap().to_string())
+        let words: Vec<OsString> = args.iter().skip(1).map(OsString::from).collect();
+        one_line(&Cli::try_parse_from(args).err().unwrap().to_string(), &words)
     }
 
     #[test]
@@ -191,6 +235,9 @@ mod tests {
         assert!(line.contains("'--nope'") && line.ends_with("(see `windlass run --help`)"), "{line}");
         let line = mistake(&["windlass", "run", "--timeout", "1"]);
         assert!(line.contains("'1' for '--timeout <D>': is not a duration like"), "{line}");
+        assert!(line.ends_with("(see `windlass run --help`)"), "{line}");
+        let line = mistake(&["windlass", "job", "--output", "table", "list", "--limit", "x"]);
+        assert!(line.ends_with("(see `windlass job list --help`)"), "{line}");
         let line = mistake(&["windlass", "run"]);
         assert!(line.contains("required") && line.contains("CMD") && !line.contains('\n'), "{line}");
     }

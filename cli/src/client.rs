@@ -9,7 +9,7 @@ use ureq::{Agent, Body};
 use shared::secret::Secret;
 use shared::settings::Settings;
 
-use crate::args::job::JobArgs;
+use crate::args::api::ApiArgs;
 use crate::exit::Error;
 use crate::terminal::say;
 
@@ -17,6 +17,7 @@ mod address;
 mod problem;
 pub mod sse;
 pub mod stream;
+mod token;
 
 use address::Address;
 
@@ -75,14 +76,13 @@ impl Client {
     ///
     /// # Errors
     /// When the address or the token can't be used.
-    pub fn new(args: &JobArgs, settings: &Settings) -> Result<Self, Error> {
+    pub fn new(args: &ApiArgs, settings: &Settings) -> Result<Self, Error> {
         let data_dir = args.data_dir.clone().map_or_else(|| settings.data_dir(), Ok);
-        let told = args.url.clone().or_else(|| settings.text("WINDLASS_URL"));
-        let address = Address::find(told, data_dir.as_deref().ok())?;
-        let token = match settings.secret("WINDLASS_TOKEN")? {
+        let address = Address::find(args.url.as_deref(), settings, data_dir.as_deref().ok())?;
+        let token = match token::told(settings)? {
             Some(token) => Some(token),
             // The token of this machine's `dev` is for this machine alone.
-            None if address.is_local() => address::local_token(&data_dir?)?,
+            None if address.is_local() => token::kept(&data_dir?)?,
             None => None,
         };
         let config = Agent::config_builder()
@@ -95,7 +95,7 @@ impl Client {
             .user_agent(concat!("windlass/", env!("CARGO_PKG_VERSION")));
         // What is on this machine isn't reached through a proxy.
         let config = if address.is_local() { config.proxy(None) } else { config };
-        Ok(Self { agent: config.build().into(), base: address.base, token: token.map(Secret::new) })
+        Ok(Self { agent: config.build().into(), base: address.base, token })
     }
 
     /// The body of `path`, which begins with a slash.

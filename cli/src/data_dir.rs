@@ -5,7 +5,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -14,6 +14,10 @@ use coordinator::vault::MasterKeys;
 use shared::clock;
 use shared::secret::Secret;
 
+use crate::terminal::say;
+
+/// What is said of a holder that hasn't written who it is.
+const NO_HOLDER: &str = "unknown";
 /// Only its owner may enter.
 const DIR_MODE: u32 = 0o700;
 /// Only its owner may read.
@@ -24,6 +28,8 @@ const FILE_MODE: u32 = 0o600;
 pub struct DataDir {
     path: PathBuf,
     _lock: File,
+    /// Where the database is a file of its own.
+    database_lock: Option<File>,
 }
 
 impl DataDir {
@@ -38,28 +44,11 @@ impl DataDir {
             .create(path)
             .with_context(|| format!("making the data directory {}", path.display()))?;
         let path = std::fs::canonicalize(path).with_context(|| format!("finding {}", path.display()))?;
-        let lock = path.join("lock");
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(FILE_MODE)
-            .open(&lock)
-            .with_context(|| format!("opening {}", lock.display()))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => bail!(
-                "{} is in use by another windlass (pid {}): stop that one, or name another directory with --data-dir",
-                path.display(),
-                holder(&mut file)
-            ),
-            Err(TryLockError::Error(error)) => return Err(error).context(format!("locking {}", lock.display())),
+        let lock = hold(&path.join("lock"), &path, "name another directory with --data-dir")?;
+        if let Some(open) = openness(&path) {
+            say(&format!("{} {open}: whoever that is can read its tokens and run jobs as you", path.display()));
         }
-        file.set_len(0)
-            .and_then(|()| writeln!(file, "{}", std::process::id()))
-            .with_context(|| format!("writing {}", lock.display()))?;
-        Ok(Self { path, _lock: file })
+        Ok(Self { path, _lock: lock, database_lock: None })
     }
 
     /// Its absolute path.
@@ -67,9 +56,16 @@ impl DataDir {
         &self.path
     }
 
-    /// Where the store is.
-    pub fn database(&self) -> PathBuf {
-        self.path.join("windlass.db")
+    /// Where the store is: in the directory, or in the file `elsewhere`, which is then held as well.
+    ///
+    /// # Errors
+    /// When another process holds that file.
+    pub fn database(&mut self, elsewhere: Option<&Path>) -> anyhow::Result<PathBuf> {
+        let Some(file) = elsewhere else { return Ok(self.path.join("windlass.db")) };
+        let mut lock = file.as_os_str().to_owned();
+        lock.push(".lock");
+        self.database_lock = Some(hold(Path::new(&lock), file, "name another file with WINDLASS_DATABASE_URL")?);
+        Ok(file.to_owned())
     }
 
     /// The keys that the store's secrets are encrypted under; made at the first start.
@@ -145,6 +141,12 @@ impl DataDir {
     }
 }
 
+/// Whether whoever held that data directory is gone. One that was made just now and isn't held yet has no holder's note.
+pub fn is_orphaned(dir: &Path) -> bool {
+    let Ok(mut file) = File::open(dir.join("lock")) else { return false };
+    holder(&mut file) != NO_HOLDER && file.try_lock().is_ok()
+}
+
 /// Where `windlass dev` keeps its token.
 pub fn token_file(dir: &Path) -> PathBuf {
     dir.join("token")
@@ -155,13 +157,49 @@ pub fn url_file(dir: &Path) -> PathBuf {
     dir.join("url")
 }
 
+/// Why a data directory isn't ours alone, if it isn't.
+fn openness(path: &Path) -> Option<String> {
+    let found = std::fs::metadata(path).ok()?;
+    let owner = found.uid();
+    if owner != nix::unistd::geteuid().as_raw() {
+        return Some(format!("belongs to another user ({owner})"));
+    }
+    let mode = found.mode() & 0o777;
+    (mode & 0o022 != 0).then(|| format!("can be written by others (mode {mode:03o})"))
+}
+
+/// Takes hold of `what` through the file `lock`; `remedy` is for whoever finds it taken.
+fn hold(lock: &Path, what: &Path, remedy: &str) -> anyhow::Result<File> {
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(FILE_MODE)
+        .open(lock)
+        .with_context(|| format!("opening {}", lock.display()))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => bail!(
+            "{} is in use by another windlass (pid {}): stop that one, or {remedy}",
+            what.display(),
+            holder(&mut file)
+        ),
+        Err(TryLockError::Error(error)) => return Err(error).context(format!("locking {}", lock.display())),
+    }
+    file.set_len(0)
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .with_context(|| format!("writing {}", lock.display()))?;
+    Ok(file)
+}
+
 /// The process id that the holder wrote into its lock.
 fn holder(file: &mut File) -> String {
     let mut text = String::new();
     // It may not have written it yet.
     let _ = file.read_to_string(&mut text);
     let pid = text.trim();
-    if pid.is_empty() { "unknown".to_owned() } else { pid.to_owned() }
+    if pid.is_empty() { NO_HOLDER.to_owned() } else { pid.to_owned() }
 }
 
 #[cfg(test)]
@@ -169,7 +207,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
 
-    use super::DataDir;
+    use super::{DataDir, openness};
 
     fn mode(path: &Path) -> u32 {
         std::fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -185,6 +223,19 @@ mod tests {
         assert!(refused.contains(&format!("another windlass (pid {})", std::process::id())), "{refused}");
         drop(held);
         DataDir::hold(&path).unwrap();
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_to_is_told_of() {
+        let dir = tempfile::tempdir().unwrap();
+        let with = |mode| {
+            std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            openness(dir.path())
+        };
+        assert_eq!(with(0o700), None);
+        assert_eq!(with(0o755), None);
+        assert_eq!(with(0o777).as_deref(), Some("can be written by others (mode 777)"));
+        assert!(with(0o720).is_some());
     }
 
     #[test]

@@ -11,6 +11,7 @@
 
 use std::future::Future;
 use std::net::TcpListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,18 +23,24 @@ use coordinator::service::Service;
 use coordinator::store::Store;
 use coordinator::store::sqlite::SqliteStore;
 use shared::bus::local::LocalBus;
+use shared::secret::Secret;
+use shared::time::Period;
 use worker::Worker;
 
 use crate::data_dir::DataDir;
 
 /// Who has the directory's token, in the events that follow from its use.
 const API_USER: &str = "dev";
+/// What the worker is called, and the token that it enrols with.
+const WORKER_NAME: &str = "embedded";
+/// How long that token counts: it is used at once.
+const JOIN_WITHIN: Period = Period::from_secs(60);
 /// How long the API may take to stop: it gives the requests that it has taken five seconds itself.
-const API_STOP_MAX: Duration = Duration::from_secs(10);
+pub const API_STOP_MAX: Duration = Duration::from_secs(10);
 /// How long the worker may end and report its attempts: it limits itself to 30 s of grace and 10 s for the reports.
-const WORKER_STOP_MAX: Duration = Duration::from_secs(45);
+pub const WORKER_STOP_MAX: Duration = Duration::from_secs(45);
 /// How long the coordinator may commit what it has taken.
-const COORDINATOR_STOP_MAX: Duration = Duration::from_secs(10);
+pub const COORDINATOR_STOP_MAX: Duration = Duration::from_secs(10);
 
 /// The parts that run, those that others need last.
 pub struct Embedded {
@@ -46,17 +53,24 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Opens the store in `dir` and starts the coordinator on it.
+    /// Opens the store in `dir`, or in the file `database`, and starts the coordinator on it.
     ///
     /// # Errors
     /// When the store can't be opened or the coordinator doesn't start.
-    pub async fn open(dir: DataDir) -> anyhow::Result<Self> {
+    pub async fn open(mut dir: DataDir, database: Option<&Path>) -> anyhow::Result<Self> {
         let keys = dir.master_keys()?;
-        let database = dir.database();
+        let database = dir.database(database)?;
         let store = SqliteStore::open(&database).await.with_context(|| format!("opening {}", database.display()))?;
         let store: Arc<dyn Store> = Arc::new(store);
         let bus = Arc::new(LocalBus::default());
-        let coordinator = match Coordinator::start(Arc::clone(&store), Arc::<LocalBus>::clone(&bus), keys).await {
+        let coordinator = match Coordinator::start(coordinator::Config {
+            store: Arc::clone(&store),
+            bus: Arc::<LocalBus>::clone(&bus),
+            keys,
+            address: String::new(),
+        })
+        .await
+        {
             Ok(coordinator) => coordinator,
             Err(error) => {
                 store.close().await;
@@ -67,14 +81,30 @@ impl Embedded {
         Ok(Self { service, api: None, worker: None, coordinator: Some(coordinator), bus, dir })
     }
 
-    /// Starts the worker. Its own directories are below the data directory.
+    /// Starts the worker, which enrols where it never did. Its own directories are below the data directory.
     ///
     /// # Errors
     /// When it doesn't start.
     pub async fn work(&mut self, config: worker::Config) -> anyhow::Result<()> {
+        let join = self.join_token(&config.data_dir).await?;
+        let config = worker::Config { name: WORKER_NAME.to_owned(), join, ..config };
         let bus = Arc::<LocalBus>::clone(&self.bus);
         self.worker = Some(worker::start(config, bus).await.context("starting the worker")?);
         Ok(())
+    }
+
+    /// What the worker enrols with, unless this coordinator knows it already.
+    async fn join_token(&self, data_dir: &Path) -> anyhow::Result<Option<Secret>> {
+        if let Some(id) = worker::enrolled(data_dir).context("reading the worker's identity")? {
+            let known = self.service.workers().await.context("looking for the worker")?;
+            if known.iter().any(|worker| worker.id == id) {
+                return Ok(None);
+            }
+            // Its database is another one by now.
+            worker::forget(data_dir).context("forgetting the worker's identity")?;
+        }
+        let made = self.service.join_token(WORKER_NAME, Some(JOIN_WITHIN)).await;
+        Ok(Some(made.context("making a join token for the worker")?.text))
     }
 
     /// Serves the API, to whoever has the directory's token.
@@ -111,7 +141,8 @@ impl Embedded {
     }
 }
 
-async fn within(limit: Duration, part: &str, stop: impl Future<Output = ()>) {
+/// Stops a part, or leaves it behind after `limit`.
+pub async fn within(limit: Duration, part: &str, stop: impl Future<Output = ()>) {
     if tokio::time::timeout(limit, stop).await.is_err() {
         tracing::warn!("{part} did not stop within {} s and is left behind", limit.as_secs());
     }

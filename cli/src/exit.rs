@@ -1,6 +1,6 @@
 //! The codes that commands end with, and the one error that they all end early with.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 
 use coordinator::service;
 use shared::settings::Fault;
@@ -33,6 +33,16 @@ impl Error {
     /// One line of what didn't work.
     pub fn failed(line: impl Display) -> Self {
         Self::Failed(vec![line.to_string()])
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(line) => f.write_str(line),
+            Self::Failed(lines) => f.write_str(&lines.join("; ")),
+            Self::OutputClosed => f.write_str("standard output is closed"),
+        }
     }
 }
 

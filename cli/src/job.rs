@@ -7,7 +7,8 @@ use shared::job::{Event, StateName};
 use shared::settings::Settings;
 use shared::view::JobView;
 
-use crate::args::job::{JobArgs, JobCommand, Output};
+use crate::args::api::Output;
+use crate::args::job::{JobArgs, JobCommand};
 use crate::args::variable;
 use crate::client::{Client, Repeated};
 use crate::exit::Error;
@@ -27,15 +28,16 @@ const JOBS: &str = "/api/v1/jobs";
 /// # Errors
 /// When settings can't be used, or the API refuses or can't be reached.
 pub fn job(args: &JobArgs) -> Result<u8, Error> {
-    let client = Client::new(args, &Settings::new(&variable))?;
+    let client = Client::new(&args.api, &Settings::new(&variable))?;
+    let output = args.api.output;
     match &args.command {
-        JobCommand::Submit(submit) => submit::submit(&client, submit, args.output),
-        JobCommand::List(list) => list::list(&client, list, args.output),
-        JobCommand::Show { id } => show::show(&client, *id, args.output),
-        JobCommand::Logs(logs) => logs::logs(&client, logs, args.output),
-        JobCommand::Cancel(cancel) => cancel::cancel(&client, cancel, args.output),
-        JobCommand::Retry { id } => retry(&client, *id, args.output),
-        JobCommand::Watch { id } => watch::watch(&client, *id, args.output),
+        JobCommand::Submit(submit) => submit::submit(&client, submit, output),
+        JobCommand::List(list) => list::list(&client, list, output),
+        JobCommand::Show { id } => show::show(&client, *id, output),
+        JobCommand::Logs(logs) => logs::logs(&client, logs, output),
+        JobCommand::Cancel(cancel) => cancel::cancel(&client, cancel, output),
+        JobCommand::Retry { id } => retry(&client, *id, output),
+        JobCommand::Watch { id } => watch::watch(&client, *id, output),
     }
 }
 
@@ -49,12 +51,12 @@ fn retry(client: &Client, id: JobId, output: Output) -> Result<u8, Error> {
 }
 
 /// Prints an answer of the API as it came.
-fn print_document(answer: &str) -> Result<(), Error> {
+pub fn print_document(answer: &str) -> Result<(), Error> {
     print(&format!("{}\n", answer.trim_end()))
 }
 
 /// The value that an answer holds.
-fn read<T: serde::de::DeserializeOwned>(answer: &str) -> Result<T, Error> {
+pub fn read<T: serde::de::DeserializeOwned>(answer: &str) -> Result<T, Error> {
     serde_json::from_str(answer).map_err(|error| unreadable(&error))
 }
 

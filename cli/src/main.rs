@@ -4,7 +4,7 @@
 //! `windlass keeper` is no command for people: the worker starts it as the parent of a job's processes. It comes before
 //! everything else here, because a keeper must begin without threads, a runtime or log lines.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -13,18 +13,24 @@ use crate::args::{Cli, Command};
 use crate::exit::Error;
 
 mod args;
+mod capacity;
 mod client;
+mod cluster;
 mod data_dir;
+mod database;
 mod dev;
 mod embedded;
 mod exit;
 mod job;
+mod listen;
 mod repo;
 mod run;
 mod signals;
 mod table;
 mod terminal;
 mod timeline;
+mod token;
+mod workers;
 
 fn main() -> ExitCode {
     let first = std::env::args_os().nth(1);
@@ -38,12 +44,20 @@ fn main() -> ExitCode {
 
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => return ExitCode::from(args::explain(&error, usage)),
+        Err(error) => {
+            let words: Vec<OsString> = std::env::args_os().skip(1).collect();
+            return ExitCode::from(args::explain(&error, &words, usage));
+        }
     };
     let done = match cli.command {
         Command::Run(args) => run::run(args),
         Command::Dev(args) => dev::dev(&args),
         Command::Job(args) => job::job(&args),
+        Command::Coordinator(args) => cluster::coordinator::coordinator(&args),
+        Command::Worker(args) => cluster::worker::worker(&args),
+        Command::Migrate => cluster::migrate(),
+        Command::Workers(args) => workers::workers(&args),
+        Command::Token(args) => token::token(&args),
         Command::Completions { shell } => args::completions(shell),
     };
     ExitCode::from(match done {

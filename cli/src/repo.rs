@@ -1,6 +1,7 @@
 //! Which repository a person means: a path as a shell knows it becomes the absolute one that a job can name.
 
-use std::path::Path;
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// A repository as it was named.
@@ -30,6 +31,9 @@ impl Repo {
         if !canonical.is_dir() {
             return Err(format!("{path} is not a directory"));
         }
+        if let Some(top) = top(&canonical).filter(|top| *top != canonical) {
+            return Err(format!("{path} is a directory within a repository: name that one, {}", top.display()));
+        }
         let text = canonical.to_str().ok_or_else(|| format!("the path of {path} is not UTF-8"))?;
         Ok(Self::Local(text.to_owned()))
     }
@@ -41,6 +45,33 @@ impl Repo {
             Self::Remote(url) => url,
         }
     }
+}
+
+/// What may be shown of a URL that somebody gave: all but its password.
+pub fn shown(url: &str) -> Cow<'_, str> {
+    let start = url.find("://").map_or(0, |scheme| scheme + "://".len());
+    let authority = url.get(start..).and_then(|rest| rest.split('/').next()).unwrap_or_default();
+    match authority.rsplit_once('@').and_then(|(user, host)| Some((user.split_once(':')?.0, host))) {
+        None => Cow::Borrowed(url),
+        Some((user, host)) => {
+            let (before, after) = (url.get(..start), url.get(start + authority.len()..));
+            Cow::Owned(format!("{}{user}:…@{host}{}", before.unwrap_or_default(), after.unwrap_or_default()))
+        }
+    }
+}
+
+/// The top of the work tree that `path` lies in; none where that is none of git's, or a bare repository.
+fn top(path: &Path) -> Option<PathBuf> {
+    let git = Command::new("git")
+        .args(["-C", path.to_str()?, "rev-parse", "--show-toplevel"])
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    let top = String::from_utf8(git.stdout).ok().filter(|_| git.status.success())?;
+    let top = top.trim_end_matches('\n');
+    // Within a bare repository it prints nothing.
+    if top.is_empty() { None } else { std::fs::canonicalize(top).ok() }
 }
 
 /// How many changes of the work tree at `path` no commit holds; none where git can't say, as in a bare repository.
@@ -65,14 +96,14 @@ fn is_remote(text: &str) -> bool {
 mod tests {
     use std::process::Command;
 
-    use super::{Repo, uncommitted};
+    use super::{Repo, shown, uncommitted};
 
     #[test]
     fn a_path_becomes_absolute_and_a_url_stays() {
-        let here = std::fs::canonicalize(".").unwrap().to_str().unwrap().to_owned();
-        assert_eq!(Repo::find("."), Ok(Repo::Local(here.clone())));
-        assert_eq!(Repo::find(&format!("file://{here}")), Ok(Repo::Local(here.clone())));
-        assert_eq!(Repo::find(&format!("file://localhost{here}")), Ok(Repo::Local(here)));
+        let root = std::fs::canonicalize("..").unwrap().to_str().unwrap().to_owned();
+        assert_eq!(Repo::find(".."), Ok(Repo::Local(root.clone())));
+        assert_eq!(Repo::find(&format!("file://{root}")), Ok(Repo::Local(root.clone())));
+        assert_eq!(Repo::find(&format!("file://localhost{root}")), Ok(Repo::Local(root)));
         for url in ["https://host/app.git", "git@host:org/app.git", "ssh://host/app.git"] {
             assert_eq!(Repo::find(url), Ok(Repo::Remote(url.to_owned())));
         }
@@ -82,6 +113,38 @@ mod tests {
     fn a_path_that_cannot_be_used_is_named() {
         assert_eq!(Repo::find("/no/such/dir"), Err("there is no directory /no/such/dir".into()));
         assert_eq!(Repo::find("/dev/null"), Err("/dev/null is not a directory".into()));
+    }
+
+    #[test]
+    fn of_a_url_everything_may_be_shown_but_its_password() {
+        for (url, expected) in [
+            ("https://user:hunter2@host/app.git", "https://user:…@host/app.git"),
+            ("https://user:p@ss:w@host:8443", "https://user:…@host:8443"),
+            ("user:hunter2@host:app.git", "user:…@host:app.git"),
+            ("https://user@host/a:b@c", "https://user@host/a:b@c"),
+            ("git@host:org/app.git", "git@host:org/app.git"),
+            ("ssh://host/app.git", "ssh://host/app.git"),
+        ] {
+            assert_eq!(shown(url), expected);
+        }
+    }
+
+    #[test]
+    fn a_directory_within_a_repository_is_refused_and_its_top_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let top = dir.path().canonicalize().unwrap();
+        let inside = top.join("src");
+        std::fs::create_dir(&inside).unwrap();
+        assert_eq!(
+            Repo::find(inside.to_str().unwrap()).map(|repo| repo.url().to_owned()),
+            Ok(inside.display().to_string())
+        );
+        assert!(Command::new("git").args(["init", "-q"]).arg(&top).status().unwrap().success());
+        let refused = Repo::find(inside.to_str().unwrap()).unwrap_err();
+        assert!(refused.ends_with(&format!("name that one, {}", top.display())), "{refused}");
+        for found in [&top, &top.join(".git")] {
+            assert!(Repo::find(found.to_str().unwrap()).is_ok(), "{}", found.display());
+        }
     }
 
     #[test]

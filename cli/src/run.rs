@@ -5,6 +5,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::pin::pin;
 
 use anyhow::Context;
 use serde_json::{Map, Value, json};
@@ -22,7 +23,7 @@ use shared::telemetry;
 use crate::args::{RunArgs, variable};
 use crate::data_dir::DataDir;
 use crate::embedded::Embedded;
-use crate::exit::Error;
+use crate::exit::{self, Error};
 use crate::repo::{self, Repo};
 use crate::signals::Signals;
 use crate::terminal;
@@ -30,8 +31,10 @@ use crate::timeline;
 
 mod code;
 mod follow;
+mod leftovers;
 mod screen;
 
+use follow::{End, Followed};
 use screen::Screen;
 
 /// Pieces of output that wait to be written; the job waits when there are more.
@@ -40,6 +43,9 @@ const TAP_PIECES_MAX: usize = 64;
 const LEFT_JOBS_MAX: u32 = 100;
 /// The most characters of the command that are shown as what runs.
 const LABEL_CHARS_MAX: usize = 80;
+/// What is said when nobody waits for the job's end any more, and what when it doesn't come.
+const GIVEN_UP: &str = "giving up: the job ends with this process, and its end is not noted anywhere";
+const OVERDUE: &str = "its timeout passed, and its end can't be stored (is the disk full?): it ends with this process";
 /// The label by which the jobs of `run` are known in a directory that is kept.
 const LABEL: &str = "windlass.run";
 
@@ -75,8 +81,9 @@ impl Place {
         if let Some(path) = told {
             return Ok(Self::Kept(path));
         }
+        leftovers::sweep(&std::env::temp_dir());
         let made =
-            tempfile::Builder::new().prefix("windlass-run-").permissions(PermissionsExt::from_mode(0o700)).tempdir();
+            tempfile::Builder::new().prefix(leftovers::PREFIX).permissions(PermissionsExt::from_mode(0o700)).tempdir();
         Ok(Self::Own(made.context("making a directory for the job")?))
     }
 
@@ -117,7 +124,7 @@ fn submission(args: RunArgs) -> Result<Submission, Error> {
     if let Some(text) = &args.repo {
         let repo = match Repo::find(text).map_err(|why| Error::failed(format_args!("--repo: {why}")))? {
             Repo::Local(path) => path,
-            Repo::Remote(url) => return refused(&format!("--repo {url}")),
+            Repo::Remote(url) => return refused(&format!("--repo {}", repo::shown(&url))),
         };
         tell_uncommitted(&repo, args.reference.as_deref());
         let reference = args.reference.map(|reference| ("ref".to_owned(), Value::String(reference)));
@@ -142,24 +149,56 @@ fn tell_uncommitted(repo: &str, reference: Option<&str>) {
 async fn one_job(dir: DataDir, kept: bool, submission: Submission) -> Result<u8, Error> {
     let mut signals = Signals::listen()?;
     let label = label(&submission);
+    let within = submission.spec.timeout.plus(submission.spec.grace).duration();
     let (tap, output) = mpsc::channel(TAP_PIECES_MAX);
     let screen = Screen::start(output);
-    let mut parts = Embedded::open(dir).await?;
-    let ended = match begin(&mut parts, kept, tap, submission).await {
-        Ok(job) => follow::to_the_end(parts.service(), job, &label, &mut signals, &screen).await,
-        Err(error) => Err(error),
+    let mut parts = Embedded::open(dir, None).await?;
+    let (begun, interrupted) = interruptibly(begin(&mut parts, kept, tap, submission), &mut signals, &screen).await;
+    let ended = match begun {
+        Some(Ok(id)) => {
+            let job = Followed { id, label: &label, within, interrupted };
+            follow::to_the_end(parts.service(), job, &mut signals, &screen).await
+        }
+        Some(Err(error)) => Err(error),
+        None => Ok(End::GivenUp),
     };
-    parts.stop().await;
+    let abandoned = match ended {
+        Ok(End::GivenUp) => Some((GIVEN_UP, exit::CANCELED)),
+        Ok(End::Overdue) => Some((OVERDUE, exit::TIMED_OUT)),
+        Ok(End::Told { .. }) | Err(_) => None,
+    };
+    if let Some((why, code)) = abandoned {
+        // What can't be told must not keep us: what runs of the job ends with this process.
+        terminal::say(why);
+        return Ok(code);
+    }
+    tokio::select! {
+        () = parts.stop() => {}
+        () = signals.next() => terminal::say("ending without having told how the job ended"),
+    }
     // Whoever reads us may take long; a signal leaves what is still unread.
     let written = tokio::select! {
         written = screen.finish() => written,
         () = signals.next() => Ok(()),
     };
-    let end = ended?;
-    terminal::say(&timeline::words(&end.event));
-    terminal::say(&end.timeline.line());
+    let End::Told { event, timeline } = ended? else { return Err(Error::failed("the job's end is unknown")) };
+    terminal::say(&timeline::words(&event));
+    terminal::say(&timeline.line());
     written.map_err(|error| terminal::output_error(&error))?;
-    Ok(code::of(&end.event.kind))
+    Ok(code::of(&event.kind))
+}
+
+/// Awaits `work`, and returns what it came to and whether there was a signal meanwhile; none after a second signal.
+async fn interruptibly<T>(work: impl Future<Output = T>, signals: &mut Signals, screen: &Screen) -> (Option<T>, bool) {
+    let mut work = pin!(work);
+    tokio::select! {
+        done = &mut work => return (Some(done), false),
+        () = signals.next() => screen.line("canceling; Ctrl-C again gives up"),
+    }
+    tokio::select! {
+        done = &mut work => (Some(done), true),
+        () = signals.next() => (None, true),
+    }
 }
 
 /// Starts the worker and submits the job.

@@ -1,7 +1,14 @@
 //! The signals with which people and service managers stop us.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Context;
+use shared::clock;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// A SIGTERM that follows another this soon is the same wish: timeout(1), for one, sends it to its child and then to the
+/// child's group. Nobody types it.
+const SAME_WITHIN: Duration = Duration::from_millis(500);
 
 /// SIGINT, SIGTERM and SIGHUP, one like the other.
 pub struct Signals {
@@ -9,6 +16,8 @@ pub struct Signals {
     terminate: Signal,
     /// None where we were started to outlive the terminal, as with `nohup`.
     hangup: Option<Signal>,
+    /// When the last SIGTERM came that counted.
+    terminated: Option<Instant>,
 }
 
 impl Signals {
@@ -17,21 +26,30 @@ impl Signals {
         let on = |kind| signal(kind).context("listening for signals");
         let (interrupt, terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
         let hangup = if hangup_is_ignored() { None } else { Some(on(SignalKind::hangup())?) };
-        Ok(Self { interrupt, terminate, hangup })
+        Ok(Self { interrupt, terminate, hangup, terminated: None })
     }
 
     /// Waits for the next one. Nothing is lost when the wait is given up.
     pub async fn next(&mut self) {
-        let hangup = async {
-            match &mut self.hangup {
-                Some(hangup) => hangup.recv().await,
-                None => std::future::pending().await,
+        loop {
+            let hangup = async {
+                match &mut self.hangup {
+                    Some(hangup) => hangup.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = self.interrupt.recv() => return,
+                _ = hangup => return,
+                _ = self.terminate.recv() => {
+                    let now = clock::instant();
+                    let same = self.terminated.is_some_and(|last| now.duration_since(last) < SAME_WITHIN);
+                    if !same {
+                        self.terminated = Some(now);
+                        return;
+                    }
+                }
             }
-        };
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-            _ = hangup => {}
         }
     }
 }

@@ -9,6 +9,9 @@ use std::io::{self, IsTerminal, Write};
 
 use crate::exit::Error;
 
+/// The width of a terminal that doesn't know it.
+const COLUMNS_DEFAULT: usize = 80;
+
 /// One line to standard error, in our own name.
 pub fn say(line: &str) {
     // There is no other place to report that standard error can't be written.
@@ -32,10 +35,15 @@ pub fn output_error(error: &io::Error) -> Error {
     }
 }
 
-/// The width of standard output in columns, where it is a terminal.
+/// The width of standard output in columns, where it is a terminal; one that doesn't know its own has what `COLUMNS` says,
+/// or 80.
 pub fn width() -> Option<usize> {
-    let (_, columns) = io::stdout().is_terminal().then(|| console::Term::stdout().size_checked()).flatten()?;
-    Some(usize::from(columns))
+    if !io::stdout().is_terminal() {
+        return None;
+    }
+    let told = || std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok()).filter(|columns| *columns > 0);
+    let (_, columns) = console::Term::stdout().size_checked().unwrap_or((0, 0));
+    Some(if columns > 0 { usize::from(columns) } else { told().unwrap_or(COLUMNS_DEFAULT) })
 }
 
 /// `text` with control characters, and those that turn the direction of writing, made visible: it comes from outside

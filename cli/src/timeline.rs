@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shared::job::{AttemptEnd, Event, EventKind, Failure, OutcomeView};
+use shared::job::{Event, EventKind, OutcomeView};
 use shared::time::Time;
 
 /// How a job's time was spent, summed over its attempts.
@@ -115,47 +115,15 @@ pub fn words(event: &Event) -> String {
         EventKind::Canceling { .. } => "canceling".to_owned(),
         EventKind::Declined { why } => format!("declined: {why}"),
         EventKind::WorkerLost { message, .. } => format!("worker lost: {message}"),
-        EventKind::LateReport { end, .. } => format!("reported late: {}", end_words(end)),
+        EventKind::LateReport { end, .. } => format!("reported late: {end}"),
         EventKind::Retried { failure, delay, .. } => {
-            format!("attempt {} failed: {}; the next in {delay}", event.attempt, failure_words(failure))
+            let failure = OutcomeView::from(failure);
+            format!("attempt {} failed: {failure}; the next in {delay}", event.attempt)
         }
         EventKind::Succeeded {} => "succeeded".to_owned(),
-        EventKind::Failed { failure, .. } => format!("failed: {}", failure_words(failure)),
-        EventKind::Canceled { canceled, .. } => format!("canceled: {}", outcome_words(&canceled.into())),
+        EventKind::Failed { failure, .. } => format!("failed: {}", OutcomeView::from(failure)),
+        EventKind::Canceled { canceled, .. } => format!("canceled: {}", OutcomeView::from(canceled)),
     }
-}
-
-fn end_words(end: &AttemptEnd) -> String {
-    match end {
-        AttemptEnd::Succeeded => "succeeded".to_owned(),
-        AttemptEnd::Failed { failure } => format!("failed: {}", failure_words(failure)),
-        AttemptEnd::Stopped => "stopped".to_owned(),
-    }
-}
-
-fn failure_words(failure: &Failure) -> String {
-    outcome_words(&failure.into())
-}
-
-/// Why a job failed, or who canceled it.
-pub fn outcome_words(outcome: &OutcomeView) -> String {
-    let mut words = match (outcome.reason.as_deref(), &outcome.limit, outcome.step) {
-        (Some("step_failed"), _, Some(step)) => {
-            let code = outcome.exit_code.map(|code| format!("exit code {code}"));
-            let exit = code.or_else(|| outcome.signal.map(|signal| format!("signal {signal}")));
-            format!("step {step} ended with {}", exit.as_deref().unwrap_or("an error"))
-        }
-        (Some("timed_out" | "expired"), Some(limit), _) => format!("its {limit} passed"),
-        (Some(reason), _, _) => reason.to_owned(),
-        (None, _, _) => outcome.by.as_ref().map_or_else(String::new, |by| format!("by {by}")),
-    };
-    for detail in [&outcome.message, &outcome.why].into_iter().flatten() {
-        words = format!("{words}: {detail}");
-    }
-    if outcome.confirmed == Some(false) {
-        words.push_str(" (its worker has not confirmed it)");
-    }
-    words
 }
 
 /// A length of time for people: `240ms`, `1.2s`, `3m 05s`, `2h 03m`, `1d 4h`.

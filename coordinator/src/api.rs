@@ -13,7 +13,8 @@ use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, Resource, guard as accepts, web};
 use tokio::sync::{Semaphore, watch};
 
-use crate::service::Service;
+use crate::service::{self, Service};
+use passing::Passing;
 
 mod accept;
 mod auth;
@@ -26,11 +27,15 @@ mod guard;
 mod health;
 mod jobs;
 mod logs;
+mod mass_cancel;
 mod openapi;
+mod passing;
 mod problem;
 mod query;
 mod sse;
 mod stream;
+mod tokens;
+mod workers;
 
 pub use auth::Tokens;
 
@@ -45,6 +50,10 @@ const IDLE_TIME_MAX: Duration = Duration::from_secs(15);
 /// How long a client whose request was refused unread may go on sending before the connection is closed. Closed at once,
 /// it would lose the answer with it.
 const LINGER_TIME_MAX: Duration = Duration::from_secs(2);
+/// How long the service may take over one call. The store gives up much sooner: this is for what nobody thought of.
+const CALL_TIME_MAX: Duration = Duration::from_secs(10);
+/// When to come back after that.
+const CALL_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How long requests that are under way at a stop may take.
 const STOP_TIME_MAX_S: u64 = 5;
 
@@ -74,8 +83,8 @@ pub fn serve(listener: TcpListener, service: Service, tokens: Tokens) -> io::Res
     let address = listener.local_addr()?;
     let (stopping, stopping_seen) = watch::channel(false);
     let (end, ended) = watch::channel(false);
+    let tokens = web::Data::new(tokens.with(service.clone()));
     let api = web::Data::new(Api::new(service, stopping_seen));
-    let tokens = web::Data::new(tokens);
     let (started, handle) = mpsc::sync_channel(1);
     let run = move || {
         let run = async {
@@ -124,6 +133,12 @@ impl Drop for ApiServer {
 }
 
 impl Api {
+    /// What a call of the service answers, within [`CALL_TIME_MAX`].
+    async fn ask<T>(&self, call: impl Future<Output = Result<T, service::Error>>) -> Result<T, service::Error> {
+        let retry_after = CALL_RETRY_AFTER;
+        tokio::time::timeout(CALL_TIME_MAX, call).await.unwrap_or(Err(service::Error::Unavailable { retry_after }))
+    }
+
     fn new(service: Service, stopping: watch::Receiver<bool>) -> Self {
         let streams = Arc::new(Semaphore::new(stream::STREAMS_MAX));
         Self { service, streams, bodies: Semaphore::new(body::BODIES_KIB_MAX), stopping }
@@ -132,7 +147,7 @@ impl Api {
 
 fn server(listener: TcpListener, api: web::Data<Api>, tokens: web::Data<Tokens>) -> io::Result<Server> {
     let app = move || {
-        let app = App::new().app_data(api.clone()).app_data(tokens.clone());
+        let app = App::new().app_data(api.clone()).app_data(tokens.clone()).app_data(Passing::new());
         app.wrap(from_fn(guard::guard)).configure(routes)
     };
     let server = HttpServer::new(app)
@@ -156,12 +171,18 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(at("/readyz", "GET, HEAD").route(probe().to(health::ready)))
         .service(at("/api/openapi.json", "GET").route(web::get().to(openapi::describe)))
         .service(at("/api/v1/jobs", "GET, POST").route(web::get().to(jobs::list)).route(web::post().to(jobs::submit)))
-        .service(at("/api/v1/jobs/cancel", "POST").route(web::post().to(cancel::many)))
+        .service(at("/api/v1/jobs/cancel", "POST").route(web::post().to(mass_cancel::by_filter)))
         .service(at("/api/v1/jobs/{id}", "GET").route(web::get().to(jobs::show)))
         .service(at("/api/v1/jobs/{id}/events", "GET").route(web::get().to(events::show)))
         .service(at("/api/v1/jobs/{id}/logs", "GET").route(web::get().to(logs::show)))
         .service(at("/api/v1/jobs/{id}/cancel", "POST").route(web::post().to(cancel::one)))
         .service(at("/api/v1/jobs/{id}/retry", "POST").route(web::post().to(jobs::retry)))
+        .service(at("/api/v1/workers", "GET").route(web::get().to(workers::list)))
+        .service(at("/api/v1/workers/{id}/pause", "POST").route(web::post().to(workers::pause)))
+        .service(at("/api/v1/workers/{id}/resume", "POST").route(web::post().to(workers::resume)))
+        .service(at("/api/v1/workers/{id}/drain", "POST").route(web::post().to(workers::drain)))
+        .service(at("/api/v1/tokens/join", "POST").route(web::post().to(tokens::join)))
+        .service(at(mass_cancel::BETWEEN_COORDINATORS, "POST").route(web::post().to(mass_cancel::by_ids)))
         .default_service(web::to(|| async { problem::Problem::no_route().response() }));
 }
 

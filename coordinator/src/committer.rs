@@ -2,7 +2,8 @@
 //! then takes what has gathered meanwhile: batches grow with load, and a lone write never waits for company.
 //!
 //! A batch runs in a task that nobody cancels. When its answer is lost, whether it was done is unknown: the callers
-//! are told so, and the coordinator takes its shards over from itself under a new id, which fences the lost batch.
+//! are told so, and nothing more is committed until [`crate::shards`] has taken the shards over from this coordinator
+//! itself, under a new id, which fences the lost batch. What isn't in its own map of shards it doesn't write.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -13,23 +14,19 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use shared::bus::{Bus, Hint};
-use shared::clock;
 use shared::id::{CoordinatorId, Shard, ShardSeq, Version};
 use shared::job::{Event, Job, Transition};
 
 use crate::fault;
+use crate::holdings::Holdings;
 use crate::publisher::{Missed, Publish, Publisher};
-use crate::registry::Jobs;
 use crate::store::{Batch, Error as StoreError, NewJob, OwnedShard, Store, Submitted, Write, Written};
-use crate::timekeeper::{ReadAgain, SetTimer, Timekeeper};
+use crate::timekeeper::{SetTimer, Timekeeper};
 
 /// The most jobs that one batch writes, unless a single submission has more: others wait for the writer meanwhile.
 const BATCH_JOBS_MAX: usize = 512;
 /// The most jobs whose writes wait for a commit or are in one.
 const WAITING_JOBS_MAX: usize = 16 * 1024;
-/// Between two tries to take the shards over after an answer was lost.
-const RECOVERY_RETRY: Duration = Duration::from_millis(250);
-
 /// Between two tries to tell a busy publisher that it must read the store.
 const MISSED_RETRY: Duration = Duration::from_millis(100);
 
@@ -45,9 +42,12 @@ pub enum Error {
     /// It may have been done or not: whoever holds the job in memory must read it again.
     #[error("whether it was committed is unknown")]
     Unknown,
-    /// Another coordinator owns the shard.
-    #[error("this coordinator no longer owns the job")]
-    Fenced,
+    /// Nothing was done: this coordinator doesn't own the shard, or not any more.
+    #[error("this coordinator does not own the job's shard")]
+    Elsewhere,
+    /// The database refuses it, and will refuse it again.
+    #[error("the database refuses it: {0}")]
+    Refused(String),
 }
 
 /// The way to the committer; clones are the same one.
@@ -55,18 +55,51 @@ pub enum Error {
 pub struct Commits {
     committer: Addr<Committer>,
     permits: Arc<Semaphore>,
-    owner: watch::Receiver<CoordinatorId>,
+    trouble: watch::Receiver<Option<Trouble>>,
+}
+
+/// Why the committer needs the shards to be looked after: it commits nothing more under that id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble {
+    /// Whether a batch of that coordinator was committed is unknown.
+    Unknown(CoordinatorId),
+    /// That coordinator's row is gone.
+    Fenced(CoordinatorId),
 }
 
 impl Commits {
-    /// The id under which this coordinator writes at the moment.
-    pub fn owner(&self) -> CoordinatorId {
-        *self.owner.borrow()
+    /// What befalls the committer.
+    pub fn trouble(&self) -> watch::Receiver<Option<Trouble>> {
+        self.trouble.clone()
     }
 
-    /// Makes the jobs known whose live attempts are adopted after a recovery.
-    pub fn begin(&self, jobs: Jobs) {
-        self.committer.do_send(Begin(jobs));
+    /// These shards are ours from now on: their writes are taken.
+    pub async fn gain(&self, owned: &[OwnedShard]) {
+        // A committer that died is told by `/readyz`.
+        let _ = self.committer.send(Gain(owned.to_vec())).await;
+    }
+
+    /// These shards are not ours any more; returns when no write to them is in flight.
+    pub async fn release(&self, shards: &[Shard]) {
+        let (reply, released) = oneshot::channel();
+        self.committer.do_send(Release { shards: shards.to_vec(), reply });
+        let _ = released.await;
+    }
+
+    /// These shards were lost: nothing more is written to them. A write that is in flight is fenced.
+    pub fn lose(&self, shards: &[Shard]) {
+        let (reply, _) = oneshot::channel();
+        self.committer.do_send(Release { shards: shards.to_vec(), reply });
+    }
+
+    /// After [`Trouble`]: the outcome of the lost batch is settled, and it goes on.
+    pub async fn resume(&self) {
+        let _ = self.committer.send(Resume).await;
+    }
+
+    /// After [`Trouble`] that isn't over: what waits is told that it wasn't done.
+    pub async fn refuse_waiting(&self) {
+        let _ = self.committer.send(RefuseWaiting).await;
     }
 
     /// Commits a transition of a job whose version is `from`. None when its version is another.
@@ -75,6 +108,7 @@ impl Commits {
         match self.write(Write::Change { from, transition: Box::new(transition) }).await? {
             Written::Changed { fence, .. } => Ok(Some(Job { fence: fence.unwrap_or(job.fence), ..job })),
             Written::Conflict => Ok(None),
+            Written::Refused(why) => Err(Error::Refused(why)),
             Written::Submitted(_) | Written::KeyReused(_) | Written::TooManyTagSets(_) => Err(Error::Unknown),
         }
     }
@@ -124,35 +158,42 @@ pub struct Parts {
     pub runtime: Handle,
     pub publisher: Addr<Publisher>,
     pub timekeeper: Addr<Timekeeper>,
-    /// The id under which the shards were taken over, and what was found.
-    pub coordinator: CoordinatorId,
-    pub shards: Vec<OwnedShard>,
+    pub holdings: Arc<Holdings>,
 }
 
 /// The actor that commits.
 pub struct Committer {
     parts: Parts,
-    owner: watch::Sender<CoordinatorId>,
+    /// The last event's number of each shard that may be written to.
     last: HashMap<Shard, ShardSeq>,
     waiting: VecDeque<Commit>,
-    /// Whether a batch, or a recovery, is under way.
+    /// Whether a batch is under way, or trouble.
     busy: bool,
+    trouble: watch::Sender<Option<Trouble>>,
+    /// Who waits for the batch under way to end.
+    releasing: Vec<oneshot::Sender<()>>,
     /// Shards whose events found the publisher's mailbox full: it must be told to read the store.
     missed: BTreeSet<Shard>,
     /// Whether the next try to tell it is set.
     telling: bool,
-    /// The way to the jobs, once there is one.
-    jobs: Option<Jobs>,
 }
 
 impl Committer {
     /// Starts it on the arbiter of the caller.
     pub fn start_with(parts: Parts) -> Commits {
-        let (owner, watched) = watch::channel(parts.coordinator);
-        let last = parts.shards.iter().map(|owned| (owned.shard, owned.last)).collect();
-        let (waiting, missed) = (VecDeque::new(), BTreeSet::new());
-        let committer = Self { parts, owner, last, waiting, busy: false, missed, telling: false, jobs: None }.start();
-        Commits { committer, permits: Arc::new(Semaphore::new(WAITING_JOBS_MAX)), owner: watched }
+        let (trouble, watched) = watch::channel(None);
+        let committer = Self {
+            parts,
+            last: HashMap::new(),
+            waiting: VecDeque::new(),
+            busy: false,
+            trouble,
+            releasing: Vec::new(),
+            missed: BTreeSet::new(),
+            telling: false,
+        };
+        let permits = Arc::new(Semaphore::new(WAITING_JOBS_MAX));
+        Commits { committer: committer.start(), permits, trouble: watched }
     }
 
     fn flush(&mut self, ctx: &mut Context<Self>) {
@@ -168,23 +209,46 @@ impl Committer {
         let count = fit.count().max(1);
         let commits = self.waiting.drain(..count).collect();
         let (batch, callers) = self.batch(commits);
-        let (store, owner) = (Arc::clone(&self.parts.store), *self.owner.borrow());
+        let (store, owner) = (Arc::clone(&self.parts.store), self.parts.holdings.id());
         let committed = self.parts.runtime.spawn(async move {
-            let written = store.commit(owner, &batch).await;
+            let batch = Arc::new(batch);
+            let written = store.commit(owner, Arc::clone(&batch)).await;
             fault::point("committer.committed");
-            (written, batch)
+            (written, Arc::unwrap_or_clone(batch))
         });
         let done = committed.into_actor(self).map(move |result, actor, ctx| match result {
             Ok((Ok(written), batch)) => {
                 actor.took(batch, written, callers);
-                actor.busy = false;
                 actor.tell_missed(ctx);
-                actor.flush(ctx);
+                actor.go_on(ctx);
             }
-            Ok((Err(error), _)) => actor.failed(&error, callers, ctx),
-            Err(panic) => actor.failed(&StoreError::Unknown(panic.to_string()), callers, ctx),
+            Ok((Err(error), _)) => actor.failed(owner, &error, callers, ctx),
+            Err(panic) => actor.failed(owner, &StoreError::Unknown(panic.to_string()), callers, ctx),
         });
         ctx.spawn(done);
+    }
+
+    /// Tells the writers of shards that aren't ours that nothing was done.
+    fn refuse_foreign(&mut self) {
+        let waiting = std::mem::take(&mut self.waiting);
+        let (ours, foreign): (VecDeque<_>, VecDeque<_>) = waiting.into_iter().partition(|commit| self.is_ours(commit));
+        self.waiting = ours;
+        for commit in foreign {
+            let _ = commit.reply.send(Err(Error::Elsewhere));
+        }
+    }
+
+    fn is_ours(&self, commit: &Commit) -> bool {
+        commit.write.jobs().iter().all(|job| self.last.contains_key(&job.id.shard()))
+    }
+
+    /// The batch is over, or the trouble: whoever waited for that goes on, then the next batch begins.
+    fn go_on(&mut self, ctx: &mut Context<Self>) {
+        self.busy = false;
+        for released in self.releasing.drain(..) {
+            let _ = released.send(());
+        }
+        self.flush(ctx);
     }
 
     fn batch(&self, commits: Vec<Commit>) -> (Batch, Vec<Caller>) {
@@ -233,8 +297,9 @@ impl Committer {
                 Some((this, event))
             })
             .collect();
-        if let Some((last, _)) = numbered.last() {
-            self.last.insert(shard, *last);
+        // A shard that was released meanwhile stays so.
+        if let (Some((last, _)), Some(known)) = (numbered.last(), self.last.get_mut(&shard)) {
+            *known = (*known).max(*last);
         }
         if self.parts.publisher.try_send(Publish { shard, events: numbered }).is_err() {
             self.missed.insert(shard);
@@ -244,7 +309,7 @@ impl Committer {
         {
             tracing::debug!(job = %job.id, "the timekeeper is behind; it will read the store");
         }
-        self.parts.bus.hint(Hint { job: job.id });
+        self.parts.bus.hint(Hint::Job(job.id));
     }
 
     fn tell_missed(&mut self, ctx: &mut Context<Self>) {
@@ -262,67 +327,25 @@ impl Committer {
         }
     }
 
-    fn failed(&mut self, error: &StoreError, callers: Vec<Caller>, ctx: &mut Context<Self>) {
+    fn failed(&mut self, owner: CoordinatorId, error: &StoreError, callers: Vec<Caller>, ctx: &mut Context<Self>) {
         tracing::warn!(%error, writes = callers.len(), "a batch was not committed");
-        let told = match error {
-            StoreError::Unavailable(_) => Error::Unavailable,
-            StoreError::Fenced => Error::Fenced,
-            StoreError::Unknown(_) | StoreError::Corrupt(_) => Error::Unknown,
+        let (told, trouble) = match error {
+            StoreError::Unavailable(_) => (Error::Unavailable, None),
+            StoreError::Fenced => (Error::Elsewhere, Some(Trouble::Fenced(owner))),
+            StoreError::Unknown(_) | StoreError::Corrupt(_) => (Error::Unknown, Some(Trouble::Unknown(owner))),
         };
         for caller in callers {
             let _ = caller.reply.send(Err(told.clone()));
         }
-        if told == Error::Unknown {
-            self.recover(ctx);
+        if trouble.is_some() {
+            // Busy until the shards are looked after: whatever were committed now could contradict the lost batch.
+            self.trouble.send_replace(trouble);
+            for released in self.releasing.drain(..) {
+                let _ = released.send(());
+            }
         } else {
-            self.busy = false;
-            self.flush(ctx);
+            self.go_on(ctx);
         }
-    }
-
-    /// Takes the shards over from itself under a new id: that waits for the lost batch or fences it, and only then are
-    /// the numbers and the live attempts read.
-    fn recover(&mut self, ctx: &mut Context<Self>) {
-        let store = Arc::clone(&self.parts.store);
-        let coordinator = CoordinatorId(clock::random_uuid());
-        let taken = self.parts.runtime.spawn(async move {
-            fault::point("committer.recover");
-            let owned = store.take_over(coordinator).await?;
-            let shards: Vec<Shard> = owned.iter().map(|owned| owned.shard).collect();
-            Ok((owned, store.live_jobs(&shards).await?))
-        });
-        ctx.spawn(taken.into_actor(self).map(move |result, actor, ctx| {
-            match result.unwrap_or_else(|panic| Err(StoreError::Unknown(panic.to_string()))) {
-                Ok((owned, live)) => actor.recovered(coordinator, &owned, live, ctx),
-                Err(error) => {
-                    tracing::warn!(%error, "taking the shards over after a lost answer");
-                    // Nothing of what waits was begun, and when it can be is not known.
-                    for commit in actor.waiting.drain(..) {
-                        let _ = commit.reply.send(Err(Error::Unavailable));
-                    }
-                    ctx.run_later(RECOVERY_RETRY, Self::recover);
-                }
-            }
-        }));
-    }
-
-    /// Goes on under the new id. What the lost batch may have committed was announced to nobody: the publisher, the
-    /// timekeeper and the registries are told before the next batch begins.
-    fn recovered(&mut self, coordinator: CoordinatorId, owned: &[OwnedShard], live: Vec<Job>, ctx: &mut Context<Self>) {
-        tracing::info!(%coordinator, "took the shards over after a lost answer");
-        self.owner.send_replace(coordinator);
-        for OwnedShard { shard, last, .. } in owned {
-            if self.last.insert(*shard, *last) != Some(*last) {
-                self.missed.insert(*shard);
-            }
-        }
-        self.parts.timekeeper.do_send(ReadAgain);
-        if let Some(jobs) = &self.jobs {
-            jobs.adopt(live);
-        }
-        self.busy = false;
-        self.tell_missed(ctx);
-        self.flush(ctx);
     }
 }
 
@@ -349,16 +372,74 @@ impl Actor for Committer {
     }
 }
 
-/// These are the jobs whose live attempts a recovery reads.
+/// These shards are ours.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-struct Begin(Jobs);
+struct Gain(Vec<OwnedShard>);
 
-impl Handler<Begin> for Committer {
+impl Handler<Gain> for Committer {
     type Result = ();
 
-    fn handle(&mut self, Begin(jobs): Begin, _: &mut Context<Self>) {
-        self.jobs = Some(jobs);
+    fn handle(&mut self, Gain(owned): Gain, _: &mut Context<Self>) {
+        self.last.extend(owned.iter().map(|owned| (owned.shard, owned.last)));
+    }
+}
+
+/// These shards are not ours any more.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Release {
+    shards: Vec<Shard>,
+    reply: oneshot::Sender<()>,
+}
+
+impl Handler<Release> for Committer {
+    type Result = ();
+
+    fn handle(&mut self, release: Release, _: &mut Context<Self>) {
+        self.last.retain(|shard, _| !release.shards.contains(shard));
+        self.refuse_foreign();
+        if self.busy && self.trouble.borrow().is_none() {
+            self.releasing.push(release.reply);
+        } else {
+            // Whoever asked may have gone away.
+            let _ = release.reply.send(());
+        }
+    }
+}
+
+/// The trouble is over.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct Resume;
+
+impl Handler<Resume> for Committer {
+    type Result = ();
+
+    /// What the lost batch may have committed was announced to nobody: whoever resumes it tells the publisher, the
+    /// timekeeper and the registries before.
+    fn handle(&mut self, _: Resume, ctx: &mut Context<Self>) {
+        // Without trouble a batch may be under way, which goes on by itself.
+        if self.trouble.send_replace(None).is_some() {
+            self.go_on(ctx);
+        }
+    }
+}
+
+/// The trouble goes on: nothing of what waits was begun, and when it can be is not known.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+struct RefuseWaiting;
+
+impl Handler<RefuseWaiting> for Committer {
+    type Result = ();
+
+    fn handle(&mut self, _: RefuseWaiting, _: &mut Context<Self>) {
+        if self.trouble.borrow().is_some() {
+            for commit in self.waiting.drain(..) {
+                let _ = commit.reply.send(Err(Error::Unavailable));
+            }
+        }
     }
 }
 
@@ -367,7 +448,11 @@ impl Handler<Commit> for Committer {
 
     fn handle(&mut self, commit: Commit, ctx: &mut Context<Self>) {
         fault::point("committer.hear");
-        self.waiting.push_back(commit);
-        self.flush(ctx);
+        if self.is_ours(&commit) {
+            self.waiting.push_back(commit);
+            self.flush(ctx);
+        } else {
+            let _ = commit.reply.send(Err(Error::Elsewhere));
+        }
     }
 }

@@ -2,84 +2,204 @@
 //!
 //! Decoding and wording are here; deciding is the job's. Log chunks pass the jobs by and go straight to the store.
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::StreamExt;
+use futures_util::future::{BoxFuture, join_all};
+use futures_util::stream;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use shared::bus::{Address, Bus, Error as BusError, Hint, Request, Requests, Service};
 use shared::clock;
-use shared::id::{JobId, Shard, WorkerId};
+use shared::id::{Epoch, JobId, Shard, WorkerId};
 use shared::job::{AttemptEnd, Claim, Command, Failure, Job, Rejection, State, WorkerMessage, WorkerWord};
 use shared::log::LogSummary;
-use shared::seal::Sealed;
+use shared::proof::ProofKey;
+use shared::seal::{self, Sealed};
+use shared::secret::{Secret, Secrets};
 use shared::wire::{
-    self, Answer, Answers, Grant, Heartbeat, HeartbeatReply, Hello, LogBatch, LogReply, REPORTS_MAX, Report,
-    ReportKind, Reports,
+    self, Answer, Answers, Enrol, Enrolment, Grant, Heartbeat, HeartbeatReply, Hello, LogBatch, LogReply,
+    MESSAGE_BYTES_MAX, REPORTS_MAX, Report, ReportKind, Reports, Word,
 };
 
-use crate::committer::Commits;
+use crate::fault;
+use crate::holdings::Holdings;
 use crate::registry::Jobs;
-use crate::store::Store;
+use crate::roster::Roster;
+use crate::store::{Enrolled, NewWorker, Store};
 use crate::supervisor::{Error as JobError, Taken};
-use crate::vault::Vault;
+use crate::vault::{self, Vault};
 
+/// The most bytes of a word about answers without the grants in it: 256 small answers.
+const ENVELOPE_BYTES_MAX: usize = 32 * 1024;
+/// The most bytes that an answer has around a grant.
+const ANSWER_BYTES_MAX: usize = 64;
+/// The most bytes of a worker's name.
+const WORKER_NAME_BYTES_MAX: usize = 255;
+/// Bytes of randomness in a worker's secret.
+const IDENTITY_BYTES: usize = 32;
 /// The most requests that are worked on at once; more wait in their service's queue.
 const REQUESTS_MAX: usize = 1024;
+/// The most batches of log that are worked on at once; of more the worker says each again.
+const LOGS_MAX: usize = 256;
+/// How many services are begun at once.
+const SERVED_AT_ONCE: usize = 32;
 
 /// What the intake works with.
 pub struct Parts {
     pub store: Arc<dyn Store>,
     pub bus: Arc<dyn Bus>,
     pub jobs: Jobs,
-    pub commits: Commits,
+    pub holdings: Arc<Holdings>,
+    pub roster: Arc<Roster>,
     pub vault: Arc<Vault>,
+    pub runtime: Handle,
 }
 
 /// The running intake.
 pub struct Intake {
-    serving: TaskTracker,
-    stop: tokio_util::sync::CancellationToken,
+    parts: Arc<Parts>,
+    permits: Permits,
+    /// What is served now.
+    serving: Mutex<HashMap<Service, Serving>>,
+}
+
+/// One service that is served, and the answers that are under way.
+struct Serving {
+    stop: CancellationToken,
+    answers: TaskTracker,
+    task: JoinHandle<()>,
+}
+
+/// What bounds the requests that are worked on.
+#[derive(Clone)]
+struct Permits {
+    others: Arc<Semaphore>,
+    logs: Arc<Semaphore>,
+}
+
+impl Permits {
+    /// Waits for room to work on a request; none where it is dropped for want of it. A heartbeat is answered from memory
+    /// and needs none: nothing else may hold it up. Logs are many and have time, so they don't queue before others.
+    async fn room(&self, to: Address) -> Option<Option<OwnedSemaphorePermit>> {
+        match to {
+            Address::Heartbeat(..) => Some(None),
+            Address::Log(..) => Arc::clone(&self.logs).try_acquire_owned().ok().map(Some),
+            Address::Report(..) | Address::Hello(_) | Address::Enrol | Address::Control(_) => {
+                Arc::clone(&self.others).acquire_owned().await.ok().map(Some)
+            }
+        }
+    }
 }
 
 impl Intake {
-    /// Serves the workers of these shards.
-    pub async fn start(parts: Parts, shards: &[Shard], runtime: &Handle) -> Result<Self, BusError> {
-        let (parts, permits) = (Arc::new(parts), Arc::new(Semaphore::new(REQUESTS_MAX)));
-        let intake = Self { serving: TaskTracker::new(), stop: tokio_util::sync::CancellationToken::new() };
-        let services = std::iter::once(Service::Hello).chain(shards.iter().map(|shard| Service::Shard(*shard)));
-        for service in services {
-            let requests = parts.bus.serve(service).await?;
-            let serve = serve(Arc::clone(&parts), requests, Arc::clone(&permits), intake.serving.clone());
-            let stop = intake.stop.clone();
-            intake.serving.spawn_on(async move { stop.run_until_cancelled_owned(serve).await }, runtime);
-        }
-        Ok(intake)
+    /// An intake that serves nobody yet.
+    pub fn new(parts: Parts) -> Self {
+        let permits =
+            Permits { others: Arc::new(Semaphore::new(REQUESTS_MAX)), logs: Arc::new(Semaphore::new(LOGS_MAX)) };
+        Self { parts: Arc::new(parts), permits, serving: Mutex::default() }
+    }
+
+    /// Serves these shards and no others, and what is said to any coordinator: hellos and enrolments. What can't be served
+    /// now is tried again with the next call, and so is what has ended by a defect.
+    pub async fn serve_shards(&self, shards: &[Shard]) {
+        let common = [Service::Hello, Service::Enrol];
+        let wanted: HashSet<Service> = shards.iter().map(|shard| Service::Shard(*shard)).chain(common).collect();
+        self.end(|service| !wanted.contains(service));
+        let missing: Vec<Service> = {
+            let mut serving = self.serving();
+            serving.retain(|service, serving| {
+                let ended = serving.task.is_finished();
+                if ended {
+                    tracing::error!(?service, "a service ended by a defect; it is served again");
+                }
+                !ended
+            });
+            wanted.into_iter().filter(|service| !serving.contains_key(service)).collect()
+        };
+        let serve = async |service| {
+            if let Err(error) = self.serve(service).await {
+                tracing::warn!(?service, %error, "what workers say can't be heard; it is tried again");
+            }
+        };
+        stream::iter(missing).for_each_concurrent(SERVED_AT_ONCE, serve).await;
+    }
+
+    /// Serves nobody, until it is told otherwise.
+    pub fn fall_silent(&self) {
+        self.end(|_| true);
+    }
+
+    /// Serves these shards no more and waits, at most `within`, for the answers that are under way.
+    pub async fn release(&self, shards: &[Shard], within: Duration) {
+        let ended = self.end(|service| matches!(service, Service::Shard(shard) if shards.contains(shard)));
+        // What isn't answered by then is said again, to the next owner.
+        let _ = tokio::time::timeout(within, join_all(ended.iter().map(TaskTracker::wait))).await;
     }
 
     /// Takes no more requests and waits for the answers that are under way.
-    pub async fn stop(self) {
-        self.stop.cancel();
-        self.serving.close();
-        self.serving.wait().await;
+    pub async fn stop(&self) {
+        let ended = self.end(|_| true);
+        join_all(ended.iter().map(TaskTracker::wait)).await;
+    }
+
+    async fn serve(&self, service: Service) -> Result<(), BusError> {
+        let requests = self.parts.bus.serve(service).await?;
+        let (stop, answers) = (CancellationToken::new(), TaskTracker::new());
+        let serve = serve(Arc::clone(&self.parts), requests, self.permits.clone(), answers.clone());
+        let stopped = stop.clone();
+        let task = self.parts.runtime.spawn(async move {
+            // Cancelled or at its end: either way it is over.
+            let _ = stopped.run_until_cancelled_owned(serve).await;
+        });
+        let serving = Serving { stop, answers, task };
+        self.serving().insert(service, serving);
+        Ok(())
+    }
+
+    /// Ends the services that `which` names; returns the answers that are under way.
+    fn end(&self, which: impl Fn(&Service) -> bool) -> Vec<TaskTracker> {
+        let ended: Vec<Serving> = self.serving().extract_if(|service, _| which(service)).map(|(_, s)| s).collect();
+        let end = |serving: Serving| {
+            serving.stop.cancel();
+            serving.answers.close();
+            serving.answers
+        };
+        ended.into_iter().map(end).collect()
+    }
+
+    fn serving(&self) -> MutexGuard<'_, HashMap<Service, Serving>> {
+        self.serving.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn serve(parts: Arc<Parts>, mut requests: Requests, permits: Arc<Semaphore>, tasks: TaskTracker) {
+async fn serve(parts: Arc<Parts>, mut requests: Requests, permits: Permits, answers: TaskTracker) {
     while let Some(request) = requests.recv().await {
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-        let parts = Arc::clone(&parts);
+        let Some(permit) = permits.room(request.to).await else {
+            tracing::debug!(to = ?request.to, "a request was dropped for want of room; it is said again");
+            continue;
+        };
         // Reports take their places in the mailboxes here, in the order in which they came; only the answers are
         // awaited apart.
         let answer = answer(&parts, request);
-        tasks.spawn(async move {
-            answer.await;
-            drop(permit);
-        });
+        answers.spawn_on(
+            async move {
+                answer.await;
+                drop(permit);
+            },
+            &parts.runtime,
+        );
     }
 }
 
@@ -87,20 +207,23 @@ async fn serve(parts: Arc<Parts>, mut requests: Requests, permits: Arc<Semaphore
 fn answer(parts: &Arc<Parts>, request: Request) -> impl Future<Output = ()> + Send + use<> {
     let Request { to, body, reply } = request;
     let parts = Arc::clone(parts);
-    let reports = match to {
-        Address::Report(shard, worker) => read_reports(&parts, shard, worker, &body),
-        _ => None,
-    };
+    let stranger = to.worker().filter(|worker| parts.roster.key(*worker).is_none());
+    let begun = if stranger.is_none() { begin(&parts, to, &body) } else { None };
     async move {
-        let answer = match (to, reports) {
-            (Address::Report(..), Some(answers)) => Some(wire::encode(&Answers { answers: answers.await })),
-            (Address::Heartbeat(shard, worker), _) => heartbeat(&parts, shard, worker, &body).await,
-            (Address::Log(shard, worker), _) => log(&parts, shard, worker, &body).await,
-            (Address::Hello(worker), _) => hello(&parts, worker, &body).await,
-            (Address::Report(..) | Address::Control(_), _) => None,
+        let begun = match stranger {
+            None => begun,
+            Some(worker) => {
+                // It may have enrolled at another coordinator just now.
+                parts.roster.look_for(worker).await;
+                begin(&parts, to, &body)
+            }
+        };
+        let answer = match begun {
+            Some(answer) => answer.await,
+            None => None,
         };
         let Some(answer) = answer else {
-            tracing::warn!(?to, "a request was not answered");
+            tracing::debug!(?to, "a request was not answered");
             return;
         };
         // The worker may have stopped waiting; it says it again, and a repeat changes nothing.
@@ -108,10 +231,90 @@ fn answer(parts: &Arc<Parts>, request: Request) -> impl Future<Output = ()> + Se
     }
 }
 
-type Awaited = std::pin::Pin<Box<dyn Future<Output = Vec<Answer>> + Send>>;
+/// Hands a request on to where it belongs, in this moment; what is returned waits for the answer, if there is one.
+fn begin(parts: &Arc<Parts>, to: Address, body: &Bytes) -> Option<BoxFuture<'static, Option<Bytes>>> {
+    let parts = Arc::clone(parts);
+    if to == Address::Enrol {
+        let body = body.clone();
+        return Some(Box::pin(async move { enrol(&parts, &body).await }));
+    }
+    let (body, epoch) = opened(&parts, to, body)?;
+    match (to, epoch) {
+        (Address::Hello(worker), _) => Some(Box::pin(async move { hello(&parts, worker, &body).await })),
+        (Address::Report(shard, worker), Some(epoch)) => {
+            let answers = read_reports(&parts, shard, worker, &body)?;
+            Some(Box::pin(async move {
+                let answers = answers.await;
+                let grants = answers.iter().any(|answer| matches!(answer, Answer::Granted(_)));
+                let lost = fault::is_lost("intake.report_reply") || grants && fault::is_lost("intake.grant_reply");
+                if lost { None } else { word(&parts, shard, epoch, Answers { answers: fitting(answers) }) }
+            }))
+        }
+        (Address::Heartbeat(shard, worker), Some(epoch)) => Some(Box::pin(async move {
+            let reply = heartbeat(&parts, shard, worker, &body).await?;
+            word(&parts, shard, epoch, reply)
+        })),
+        (Address::Log(shard, worker), Some(epoch)) => Some(Box::pin(async move {
+            let reply = log(&parts, shard, worker, &body).await?;
+            word(&parts, shard, epoch, reply)
+        })),
+        (Address::Report(..) | Address::Heartbeat(..) | Address::Log(..), None) => None,
+        (Address::Enrol | Address::Control(_), _) => None,
+    }
+}
+
+/// What a worker says, where it proves that it is that worker, and the epoch at which the shard that it speaks to is
+/// owned. Nothing where that shard isn't ours: whoever owns it answers.
+fn opened(parts: &Parts, to: Address, body: &Bytes) -> Option<(Bytes, Option<Epoch>)> {
+    let (worker, epoch) = match to {
+        Address::Hello(worker) => (worker, None),
+        Address::Report(shard, worker) | Address::Heartbeat(shard, worker) | Address::Log(shard, worker) => {
+            (worker, Some(parts.holdings.epoch(shard)?))
+        }
+        Address::Enrol | Address::Control(_) => return None,
+    };
+    let Some(key) = parts.roster.key(worker) else {
+        tracing::warn!(%worker, "somebody speaks for a worker that isn't known");
+        return None;
+    };
+    let opened = key.open(&to, body);
+    if opened.is_none() {
+        tracing::warn!(%worker, ?to, "a message is not from the worker that it names");
+    }
+    Some((opened?, epoch))
+}
+
+/// As many of the answers as fit into one message; the others are asked for again, and a repeat gets the same grant.
+fn fitting(answers: Vec<Answer>) -> Vec<Answer> {
+    let mut room = MESSAGE_BYTES_MAX - ENVELOPE_BYTES_MAX;
+    let fit = |answer: Answer| match &answer {
+        Answer::Granted(grant) => match room.checked_sub(wire::encode(grant).len() + ANSWER_BYTES_MAX) {
+            Some(left) => {
+                room = left;
+                answer
+            }
+            None => Answer::TryAgain,
+        },
+        // Each of the others is small, and there are few.
+        Answer::Taken | Answer::Refused { .. } | Answer::Unknown | Answer::TryAgain => answer,
+    };
+    // A grant alone always fits: a job's specification is half as long at most.
+    if answers.len() == 1 { answers } else { answers.into_iter().map(fit).collect() }
+}
+
+/// What is said for a shard, as long as it is owned at the epoch at which it was asked.
+fn word<T: Serialize>(parts: &Parts, shard: Shard, epoch: Epoch, said: T) -> Option<Bytes> {
+    let ours = parts.holdings.epoch(shard) == Some(epoch);
+    ours.then(|| wire::encode(&Word { shard, epoch, said }))
+}
 
 /// Hands the reports of a batch to their jobs, in order.
-fn read_reports(parts: &Arc<Parts>, shard: Shard, worker: WorkerId, body: &[u8]) -> Option<Awaited> {
+fn read_reports(
+    parts: &Arc<Parts>,
+    shard: Shard,
+    worker: WorkerId,
+    body: &[u8],
+) -> Option<BoxFuture<'static, Vec<Answer>>> {
     let batch: Reports = decoded(body)?;
     let belongs = |report: &Report| report.job.shard() == shard;
     if batch.worker != worker || batch.reports.len() > REPORTS_MAX || !batch.reports.iter().all(belongs) {
@@ -135,7 +338,7 @@ fn report_one(parts: &Arc<Parts>, batch: &Reports, report: &Report) -> impl Futu
             attempt,
             worker: batch.worker,
             instance: batch.instance,
-            expires: clock::now().plus(wait),
+            expires: parts.holdings.now().plus(wait),
         }),
         ReportKind::Decline { why } => said(WorkerWord::Decline { why }),
         ReportKind::Progress { number, progress } => said(WorkerWord::Progress { number, progress }),
@@ -150,7 +353,9 @@ fn report_one(parts: &Arc<Parts>, batch: &Reports, report: &Report) -> impl Futu
             (Err(JobError::Refused(Rejection::Early)), _) => Answer::TryAgain,
             (Err(JobError::Refused(why)), _) => Answer::Refused { why },
             (Err(JobError::Unknown), _) => Answer::Unknown,
-            (Err(JobError::Busy | JobError::Unavailable | JobError::Internal), _) => Answer::TryAgain,
+            (Err(JobError::Busy | JobError::Unavailable | JobError::Elsewhere | JobError::Internal), _) => {
+                Answer::TryAgain
+            }
         }
     }
 }
@@ -185,6 +390,11 @@ async fn sealed_secrets(parts: &Parts, job: &Job, recipient: &str) -> Result<Opt
     })?;
     match parts.vault.seal(job.id, &stored.unwrap_or_default(), recipient) {
         Ok(sealed) => Ok(Some(sealed)),
+        Err(error @ vault::Error::KeyMissing(_)) => {
+            // A replica that was given it, or this one once it is, can hand them out.
+            tracing::error!(job = %job.id, %error, "a job's secrets can't be handed out here");
+            Err(Answer::TryAgain)
+        }
         Err(error) => {
             // No repeat will open them: the attempt ends here, with the reason on the timeline.
             tracing::error!(job = %job.id, %error, "a job's secrets can't be handed out");
@@ -199,7 +409,7 @@ async fn sealed_secrets(parts: &Parts, job: &Job, recipient: &str) -> Result<Opt
     }
 }
 
-async fn heartbeat(parts: &Parts, shard: Shard, worker: WorkerId, body: &[u8]) -> Option<Bytes> {
+async fn heartbeat(parts: &Parts, shard: Shard, worker: WorkerId, body: &[u8]) -> Option<HeartbeatReply> {
     let beat: Heartbeat = decoded(body)?;
     let belongs = beat.worker == worker && beat.attempts.iter().all(|(job, _)| job.shard() == shard);
     if !belongs {
@@ -207,24 +417,24 @@ async fn heartbeat(parts: &Parts, shard: Shard, worker: WorkerId, body: &[u8]) -
         return None;
     }
     let stop = parts.jobs.heard(worker, beat.instance, beat.attempts).await;
-    Some(wire::encode(&HeartbeatReply { stop }))
+    Some(HeartbeatReply { stop })
 }
 
-async fn log(parts: &Parts, shard: Shard, worker: WorkerId, body: &[u8]) -> Option<Bytes> {
+async fn log(parts: &Parts, shard: Shard, worker: WorkerId, body: &[u8]) -> Option<LogReply> {
     let batch: LogBatch = decoded(body)?;
     let belongs = batch.worker == worker && batch.chunks.iter().all(|chunk| chunk.job.shard() == shard);
     if !belongs {
         tracing::warn!(%worker, %shard, "log chunks don't belong to their subject");
         return None;
     }
-    let stored = parts.store.append_log(parts.commits.owner(), worker, &batch.chunks, clock::now()).await;
+    let stored = parts.store.append_log(parts.holdings.id(), worker, &batch.chunks, parts.holdings.now()).await;
     match stored {
         Ok(answers) => {
             let jobs: BTreeSet<JobId> = batch.chunks.iter().map(|chunk| chunk.job).collect();
             for job in jobs {
-                parts.bus.hint(Hint { job });
+                parts.bus.hint(Hint::Job(job));
             }
-            Some(wire::encode(&LogReply { answers }))
+            Some(LogReply { answers })
         }
         Err(error) => {
             tracing::warn!(%worker, %error, "storing log chunks");
@@ -239,13 +449,48 @@ async fn hello(parts: &Parts, worker: WorkerId, body: &[u8]) -> Option<Bytes> {
         tracing::warn!(%worker, "a hello doesn't belong to its subject");
         return None;
     }
-    match parts.store.welcome(parts.commits.owner(), &hello, clock::now()).await {
-        Ok(welcome) => {
+    match parts.store.welcome(parts.holdings.id(), &hello, parts.holdings.now()).await {
+        Ok(Some(welcome)) => {
             parts.jobs.announced(worker, hello.instance);
             Some(wire::encode(&welcome))
         }
+        Ok(None) => {
+            tracing::warn!(%worker, start = hello.start, "a hello of an earlier start came late");
+            None
+        }
         Err(error) => {
             tracing::warn!(%worker, %error, "noting that a worker is there");
+            None
+        }
+    }
+}
+
+/// Makes a worker of whoever has a join token.
+async fn enrol(parts: &Parts, body: &[u8]) -> Option<Bytes> {
+    let Enrol { token, name, recipient } = decoded(body)?;
+    let refused = |why: &str| Some(wire::encode(&Enrolment::Refused { why: why.to_owned() }));
+    if name.is_empty() || name.len() > WORKER_NAME_BYTES_MAX || name.contains(char::is_control) {
+        return refused("a worker's name must have 1 to 255 bytes and no control characters");
+    }
+    let secret = Secret::new(URL_SAFE_NO_PAD.encode(clock::random::<IDENTITY_BYTES>()));
+    let worker = NewWorker { id: WorkerId(clock::random_uuid()), name, key: ProofKey::of(&secret) };
+    let secrets = Secrets([(wire::IDENTITY_SECRET.to_owned(), secret)].into());
+    let Ok(sealed) = seal::seal(&secrets, &recipient) else {
+        return refused("the recipient is no public key");
+    };
+    let digest = Sha256::digest(token.reveal()).into();
+    match parts.store.enrol(parts.holdings.id(), digest, &worker, parts.holdings.now()).await {
+        Ok(Enrolled::Yes) => {
+            tracing::info!(worker = %worker.id, name = worker.name, "a worker has enrolled");
+            Some(wire::encode(&Enrolment::Enrolled { worker: worker.id, secret: sealed }))
+        }
+        Ok(Enrolled::NoToken) => {
+            tracing::warn!(name = worker.name, "a worker wanted to enrol with a token that doesn't count");
+            refused("the join token is not known or has expired: make one with `windlass token join`")
+        }
+        Ok(Enrolled::TooMany) => refused("there are too many workers"),
+        Err(error) => {
+            tracing::warn!(%error, "enrolling a worker");
             None
         }
     }

@@ -7,12 +7,11 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use shared::id::{Attempt, Instance, JobId, WorkerId};
+use shared::id::{Attempt, Instance, JobId, Shard, WorkerId};
 use shared::job::{Job, State, StopOrder};
 use shared::time::{Period, Time};
 
-/// Without a heartbeat for this long, a worker counts as lost.
-pub const LEASE: Duration = Duration::from_secs(15);
+pub use shared::wire::LEASE;
 /// How often leases are looked at.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A look that comes this late says that the process stood still, and heard nobody meanwhile.
@@ -40,19 +39,27 @@ impl Held {
     }
 }
 
+/// One attempt's lease.
+#[derive(Debug, Clone, Copy)]
+struct Lease {
+    held: Held,
+    /// When it was first known here.
+    since: Instant,
+    /// When its worker was last heard.
+    heard: Instant,
+}
+
 /// The leases of the jobs of one registry.
 #[derive(Debug)]
 pub struct Leases {
-    by_job: HashMap<JobId, (Held, Instant)>,
-    /// The last instance that each worker announced.
-    instances: HashMap<WorkerId, Instance>,
+    by_job: HashMap<JobId, Lease>,
     looked: Instant,
 }
 
 impl Leases {
     /// No lease, looked at `now`.
     pub fn new(now: Instant) -> Self {
-        Self { by_job: HashMap::new(), instances: HashMap::new(), looked: now }
+        Self { by_job: HashMap::new(), looked: now }
     }
 
     /// Notes who holds a job's attempt; a fresh hold gets a full lease.
@@ -62,9 +69,9 @@ impl Leases {
                 self.by_job.remove(&job);
             }
             Some(held) => {
-                let lease = self.by_job.get(&job).filter(|(before, _)| before.attempt == held.attempt);
-                let heard = lease.map_or(now, |(_, heard)| *heard);
-                self.by_job.insert(job, (held, heard));
+                let before = self.by_job.get(&job).filter(|lease| lease.held.attempt == held.attempt);
+                let fresh = Lease { held, since: now, heard: now };
+                self.by_job.insert(job, before.map_or(fresh, |lease| Lease { held, ..*lease }));
             }
         }
     }
@@ -83,9 +90,9 @@ impl Leases {
         for (job, attempt) in attempts {
             let order = |grace| StopOrder { job: *job, attempt: *attempt, worker, instance, grace };
             match self.by_job.get_mut(job) {
-                Some((held, heard)) if held.attempt == *attempt && held.worker == worker => {
-                    *heard = now;
-                    if let Some(ends) = held.stopping {
+                Some(lease) if lease.held.attempt == *attempt && lease.held.worker == worker => {
+                    lease.heard = now;
+                    if let Some(ends) = lease.held.stopping {
                         let left = u64::try_from(ends.since(time).as_millis()).unwrap_or(u64::MAX);
                         stop.push(order(Period::from_millis(left)));
                     }
@@ -103,24 +110,32 @@ impl Leases {
         let stood_still = now.duration_since(self.looked) > STOOD_STILL;
         self.looked = now;
         if stood_still {
-            for (_, heard) in self.by_job.values_mut() {
-                *heard = now;
-            }
+            self.begin_anew(now);
         }
-        let late = |heard: &Instant| now.duration_since(*heard) >= LEASE;
-        self.by_job.iter().filter(|(_, (_, heard))| late(heard)).map(|(job, (held, _))| (*job, held.attempt)).collect()
+        let late = |lease: &Lease| now.duration_since(lease.heard) >= LEASE;
+        self.by_job.iter().filter(|(_, lease)| late(lease)).map(|(job, lease)| (*job, lease.held.attempt)).collect()
     }
 
-    /// A worker announced its instance.
-    pub fn announce(&mut self, worker: WorkerId, instance: Instance) {
-        self.instances.insert(worker, instance);
+    /// Begins every lease anew in full: there was a time in which no worker could have been heard.
+    pub fn begin_anew(&mut self, now: Instant) {
+        for lease in self.by_job.values_mut() {
+            lease.heard = now;
+        }
     }
 
-    /// The attempts that an earlier instance of their worker holds: it was started anew, so they are gone. A grant that
-    /// was under way when the new one was announced is found by asking again.
-    pub fn left_behind(&self) -> Vec<(JobId, Attempt)> {
-        let left = |held: &Held| self.instances.get(&held.worker).is_some_and(|instance| *instance != held.instance);
-        self.by_job.iter().filter(|(_, (held, _))| left(held)).map(|(job, (held, _))| (*job, held.attempt)).collect()
+    /// Forgets the leases of shards that aren't ours any more.
+    pub fn forget(&mut self, shards: &[Shard]) {
+        self.by_job.retain(|job, _| !shards.contains(&job.shard()));
+    }
+
+    /// The attempts that another instance of their worker holds than the one that `announced` knows since that time: it
+    /// was started anew, so they are gone. An attempt that is known for less long says nothing of the kind: it may be that
+    /// of a newer instance. A grant that was under way when the new one was announced is found by asking again.
+    pub fn left_behind(&self, announced: impl Fn(WorkerId) -> Option<(Instance, Instant)>) -> Vec<(JobId, Attempt)> {
+        let left = |lease: &Lease| {
+            announced(lease.held.worker).is_some_and(|(known, at)| known != lease.held.instance && lease.since < at)
+        };
+        self.by_job.iter().filter(|(_, lease)| left(lease)).map(|(job, lease)| (*job, lease.held.attempt)).collect()
     }
 }
 
@@ -198,6 +213,16 @@ mod tests {
     }
 
     #[test]
+    fn after_a_break_every_lease_begins_anew_and_a_lost_shard_has_none() {
+        let mut story = Story::with_one_attempt();
+        story.pass(14);
+        story.leases.begin_anew(story.now);
+        assert_eq!(story.pass(14), []);
+        story.leases.forget(&[story.job.shard()]);
+        assert_eq!(story.pass(5), []);
+    }
+
+    #[test]
     fn a_transition_of_the_same_attempt_does_not_renew_its_lease() {
         let mut story = Story::with_one_attempt();
         story.pass(10);
@@ -220,12 +245,14 @@ mod tests {
     #[test]
     fn a_worker_that_was_started_anew_leaves_its_old_attempts_behind_also_late_ones() {
         let mut story = Story::with_one_attempt();
-        story.leases.announce(story.held.worker, story.held.instance);
-        assert_eq!(story.leases.left_behind(), []);
-        story.leases.announce(story.held.worker, Instance(clock::random_uuid()));
-        assert_eq!(story.leases.left_behind(), [(story.job, Attempt(1))]);
+        let (same, anew) = (story.held.instance, Instance(clock::random_uuid()));
+        let (before, at) = (story.now, story.now + LOOK_EVERY);
+        assert_eq!(story.leases.left_behind(|_| None), []);
+        assert_eq!(story.leases.left_behind(|_| Some((same, at))), []);
+        assert_eq!(story.leases.left_behind(|_| Some((anew, before))), [], "it may be newer than what was known then");
+        assert_eq!(story.leases.left_behind(|_| Some((anew, at))), [(story.job, Attempt(1))]);
         let late = JobId::from(clock::random_uuid());
         story.leases.set(late, Some(story.held), story.now);
-        assert_eq!(story.leases.left_behind().len(), 2);
+        assert_eq!(story.leases.left_behind(|_| Some((anew, at))).len(), 2);
     }
 }

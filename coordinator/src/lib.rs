@@ -5,55 +5,67 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
-use actix::{Actor, Addr};
+use actix::{Actor, Addr, ArbiterHandle};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use shared::bus::{Bus, Error as BusError};
+use shared::bus::Bus;
 use shared::clock;
-use shared::id::{CoordinatorId, Shard};
+use shared::id::CoordinatorId;
 
 use crate::arbiters::Arbiters;
 use crate::committer::{Commits, Committer};
+use crate::holdings::Holdings;
 use crate::intake::Intake;
 use crate::publisher::Publisher;
 use crate::registry::Jobs;
+use crate::roster::Roster;
 use crate::service::Service;
-use crate::store::{Error as StoreError, Store};
+use crate::shards::Shards;
+use crate::store::{Error as StoreError, Member, Store};
 use crate::timekeeper::Timekeeper;
 use crate::vault::{MasterKeys, Vault};
 
+pub mod access;
 pub mod api;
 mod arbiters;
 mod committer;
 pub mod fault;
+pub mod holdings;
 mod intake;
 pub mod leases;
 mod offers;
 mod publisher;
 mod registry;
+pub mod roster;
 pub mod service;
+mod shards;
 pub mod store;
 mod supervisor;
 mod timekeeper;
 pub mod vault;
 
+/// The number of the format that this program writes, into the store and onto the bus.
+pub const FORMAT: u32 = 1;
 /// The most arbiters that hold supervisors.
 const REGISTRIES_MAX: usize = 8;
-/// How long a stop waits for what is committed to be published; the next start goes on from the cursor.
-const DRAIN_WITHIN: Duration = Duration::from_secs(2);
-const DRAIN_LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// What a coordinator works with.
+pub struct Config {
+    pub store: Arc<dyn Store>,
+    pub bus: Arc<dyn Bus>,
+    pub keys: MasterKeys,
+    /// Where other coordinators reach this one's API, like `http://10.0.0.7:7070`; empty where there are none.
+    pub address: String,
+}
 
 /// Why a coordinator doesn't start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    #[error("taking the shards over")]
+    #[error("taking part in the cluster")]
     Store(#[from] StoreError),
-    #[error("serving the workers")]
-    Bus(#[from] BusError),
     #[error("starting the actors' threads")]
     Threads(#[from] std::io::Error),
     #[error("starting the actors")]
@@ -66,74 +78,65 @@ pub struct Coordinator {
     store: Arc<dyn Store>,
     arbiters: Arbiters,
     commits: Commits,
-    publisher: Addr<Publisher>,
-    intake: Intake,
-    offering: JoinHandle<()>,
+    intake: Arc<Intake>,
+    shards: Shards,
+    /// What goes on beside: offers made again, and the roster read.
+    beside: Vec<JoinHandle<()>>,
 }
 
 impl Coordinator {
-    /// Takes every shard over and begins to serve. The store, the bus and what waits for them run on the caller's
-    /// runtime, which must have several threads; the actors bring their own.
-    pub async fn start(store: Arc<dyn Store>, bus: Arc<dyn Bus>, keys: MasterKeys) -> Result<Self, StartError> {
-        let runtime = Handle::current();
-        let coordinator = CoordinatorId(clock::random_uuid());
-        let owned = store.take_over(coordinator).await?;
-        let shards: Vec<Shard> = owned.iter().map(|owned| owned.shard).collect();
-        let live = store.live_jobs(&shards).await?;
+    /// Joins the cluster, takes over what nobody owns, and begins to serve. The store, the bus and what waits for them
+    /// run on the caller's runtime, which must have several threads; the actors bring their own.
+    pub async fn start(config: Config) -> Result<Self, StartError> {
+        let Config { store, bus, keys, address } = config;
+        let member = Member { id: CoordinatorId(clock::random_uuid()), address: address.clone(), format: FORMAT };
+        store.join(&member).await?;
+        let holdings = Arc::new(Holdings::new(member.id));
+        let roster = Arc::new(Roster::new(Arc::clone(&store), Arc::clone(&holdings)));
+        let ground = Ground { store, bus, runtime: Handle::current(), holdings, roster };
 
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(REGISTRIES_MAX);
         // The last arbiter is the committer's, the publisher's and the timekeeper's.
         let arbiters = Arbiters::start("coordinator", threads + 1).await?;
         let (common, registries) = arbiters.handles().split_last().ok_or(StartError::Actors)?;
-
-        let parts = publisher::Parts { store: Arc::clone(&store), bus: Arc::clone(&bus), runtime: runtime.clone() };
-        let begin = owned.clone();
-        let publisher = Publisher::start_in_arbiter(common, move |_| Publisher::new(parts, &begin));
-        let parts = timekeeper::Parts { store: Arc::clone(&store), runtime: runtime.clone(), shards: shards.clone() };
-        let timekeeper = Timekeeper::start_in_arbiter(common, move |_| Timekeeper::new(parts));
-        let parts = committer::Parts {
+        let (publisher, timekeeper, commits) = ground.start_actors(common).await?;
+        let jobs = ground.start_jobs(registries, &commits);
+        timekeeper.do_send(timekeeper::Begin(jobs.clone()));
+        let vault = Arc::new(Vault::new(keys));
+        let intake = Arc::new(ground.intake(&jobs, &vault));
+        let (gain, gained) = mpsc::channel(offers::GAINS_MAX);
+        let Ground { store, bus, runtime, holdings, roster } = ground;
+        let parts = shards::Parts {
             store: Arc::clone(&store),
             bus: Arc::clone(&bus),
-            runtime: runtime.clone(),
+            holdings: Arc::clone(&holdings),
+            commits: commits.clone(),
             publisher: publisher.clone(),
             timekeeper: timekeeper.clone(),
-            coordinator,
-            shards: owned,
-        };
-        let (told, started) = oneshot::channel();
-        common.spawn_fn(move || drop(told.send(Committer::start_with(parts))));
-        let commits = started.await.map_err(|_| StartError::Actors)?;
-
-        let parts = supervisor::Parts { store: Arc::clone(&store), commits: commits.clone() };
-        let jobs = Jobs::start(registries, &parts);
-        jobs.adopt(live);
-        commits.begin(jobs.clone());
-        publisher.do_send(publisher::Begin(commits.clone()));
-        timekeeper.do_send(timekeeper::Begin(jobs.clone()));
-
-        let vault = Arc::new(Vault::new(keys));
-        let parts = intake::Parts {
-            store: Arc::clone(&store),
-            bus: Arc::clone(&bus),
             jobs: jobs.clone(),
-            commits: commits.clone(),
-            vault: Arc::clone(&vault),
+            intake: Arc::clone(&intake),
+            gained: gain,
+            address,
+            format: FORMAT,
         };
-        let intake = Intake::start(parts, &shards, &runtime).await?;
-        let offering = runtime.spawn(offers::keep_offering(Arc::clone(&store), Arc::clone(&bus), shards.clone()));
-        let stopping = AtomicBool::new(false);
+        let shards = Shards::start(parts, &runtime).await?;
+        let (offered, bus_offered) = (Arc::clone(&store), Arc::clone(&bus));
+        let parts = offers::Parts { store: offered, bus: bus_offered, holdings: Arc::clone(&holdings), gained };
+        let beside = vec![runtime.spawn(offers::keep_offering(parts)), runtime.spawn(Arc::clone(&roster).keep_fresh())];
         let parts = service::Parts {
             store: Arc::clone(&store),
             bus,
             jobs,
             commits: commits.clone(),
             vault,
-            publisher: publisher.clone(),
+            publisher,
             timekeeper,
-            shards,
-            stopping,
+            holdings,
+            roster,
+            beside: beside.iter().map(JoinHandle::abort_handle).collect(),
+            stopping: AtomicBool::new(false),
         };
-        Ok(Self { service: Service::new(parts), store, arbiters, commits, publisher, intake, offering })
+        Ok(Self { service: Service::new(parts), store, arbiters, commits, intake, shards, beside })
     }
 
     /// What the API and the command line speak to.
@@ -142,21 +145,80 @@ impl Coordinator {
     }
 
     /// Stops in this order: refuse what would move a job, answer what workers have said, commit what was taken, publish
-    /// what was committed, close the store, end the actors. The workers must have been stopped before.
+    /// what was committed and give the shards away, close the store, end the actors. Embedded, the worker must have been
+    /// stopped before.
     pub async fn stop(self) {
         self.service.refuse();
-        self.offering.abort();
-        self.intake.stop().await;
-        self.commits.drain().await;
-        let published = async {
-            while self.publisher.send(publisher::Drain).await.is_ok_and(|left| left > 0) {
-                tokio::time::sleep(DRAIN_LOOK_EVERY).await;
-            }
-        };
-        if tokio::time::timeout(DRAIN_WITHIN, published).await.is_err() {
-            tracing::warn!("some events are not published yet; the next start goes on from there");
+        for beside in &self.beside {
+            beside.abort();
         }
+        self.shards.stop().await;
+        self.intake.stop().await;
+        self.commits.refuse_waiting().await;
+        self.commits.drain().await;
         self.store.close().await;
         self.arbiters.stop().await;
+    }
+}
+
+/// What all parts stand on.
+struct Ground {
+    store: Arc<dyn Store>,
+    bus: Arc<dyn Bus>,
+    runtime: Handle,
+    holdings: Arc<Holdings>,
+    roster: Arc<Roster>,
+}
+
+impl Ground {
+    /// The actors that there is one of.
+    async fn start_actors(
+        &self,
+        arbiter: &ArbiterHandle,
+    ) -> Result<(Addr<Publisher>, Addr<Timekeeper>, Commits), StartError> {
+        let Self { store, bus, runtime, holdings, .. } = self;
+        let parts = publisher::Parts {
+            store: Arc::clone(store),
+            bus: Arc::clone(bus),
+            runtime: runtime.clone(),
+            holdings: Arc::clone(holdings),
+        };
+        let publisher = Publisher::start_in_arbiter(arbiter, move |_| Publisher::new(parts));
+        let parts =
+            timekeeper::Parts { store: Arc::clone(store), runtime: runtime.clone(), holdings: Arc::clone(holdings) };
+        let timekeeper = Timekeeper::start_in_arbiter(arbiter, move |_| Timekeeper::new(parts));
+        let parts = committer::Parts {
+            store: Arc::clone(store),
+            bus: Arc::clone(bus),
+            runtime: runtime.clone(),
+            publisher: publisher.clone(),
+            timekeeper: timekeeper.clone(),
+            holdings: Arc::clone(holdings),
+        };
+        let (told, started) = oneshot::channel();
+        arbiter.spawn_fn(move || drop(told.send(Committer::start_with(parts))));
+        let commits = started.await.map_err(|_| StartError::Actors)?;
+        Ok((publisher, timekeeper, commits))
+    }
+
+    fn start_jobs(&self, arbiters: &[ArbiterHandle], commits: &Commits) -> Jobs {
+        let Self { store, bus, holdings, roster, .. } = self;
+        let (store, holdings) = (Arc::clone(store), Arc::clone(holdings));
+        let parts = supervisor::Parts { store, commits: commits.clone(), holdings };
+        let surroundings = registry::Surroundings { bus: Arc::clone(bus), roster: Arc::clone(roster) };
+        Jobs::start(arbiters, &parts, &surroundings)
+    }
+
+    fn intake(&self, jobs: &Jobs, vault: &Arc<Vault>) -> Intake {
+        let Self { store, bus, runtime, holdings, roster } = self;
+        Intake::new(intake::Parts {
+            store: Arc::clone(store),
+            bus: Arc::clone(bus),
+            jobs: jobs.clone(),
+            holdings: Arc::clone(holdings),
+            roster: Arc::clone(roster),
+            vault: Arc::clone(vault),
+            runtime: runtime.clone(),
+        })
     }
 }

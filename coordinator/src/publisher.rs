@@ -12,12 +12,12 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use shared::bus::{Address, Bus, Error as BusError};
-use shared::id::{JobId, Shard, ShardSeq};
+use shared::id::{Epoch, JobId, Shard, ShardSeq};
 use shared::job::{Event, Message as Outgoing, StopOrder};
-use shared::wire::{self, Control};
+use shared::wire::{self, Control, Word};
 
-use crate::committer::Commits;
 use crate::fault;
+use crate::holdings::Holdings;
 use crate::store::{Error as StoreError, OwnedShard, Store};
 
 /// The most events of a shard that are published together, and that one reading brings.
@@ -31,6 +31,8 @@ const WRITE_EVERY: Duration = Duration::from_secs(1);
 /// Between two tries to publish, doubled each time up to the second figure.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How often an offer is tried before it is left to the slow round.
+const OFFER_TRIES_MAX: u32 = 5;
 /// From a window that was lost to reading it from the store.
 const READ_AGAIN_AFTER: Duration = Duration::from_millis(250);
 /// How long a worker may take to say that it has heard an order; heartbeats repeat it.
@@ -44,14 +46,16 @@ pub struct Parts {
     pub store: Arc<dyn Store>,
     pub bus: Arc<dyn Bus>,
     pub runtime: Handle,
+    pub holdings: Arc<Holdings>,
 }
 
 /// The actor.
 pub struct Publisher {
     parts: Parts,
     stops: Arc<Semaphore>,
-    commits: Option<Commits>,
     shards: HashMap<Shard, ShardLog>,
+    /// How often shards were gained.
+    gains: u64,
     /// Whether cursors are being written.
     writing: bool,
 }
@@ -59,6 +63,10 @@ pub struct Publisher {
 /// One shard's way from commit to publication.
 #[derive(Debug, Default)]
 struct ShardLog {
+    /// At which the shard is owned.
+    epoch: Epoch,
+    /// Which of the times that the shard was gained this is.
+    gain: u64,
     published: ShardSeq,
     /// What of it the store knows.
     written: ShardSeq,
@@ -72,9 +80,9 @@ struct ShardLog {
 }
 
 impl ShardLog {
-    fn new(owned: &OwnedShard) -> Self {
-        let OwnedShard { published, last, .. } = *owned;
-        Self { published, written: published, taken: published, committed: last, ..Self::default() }
+    fn new(owned: &OwnedShard, gain: u64) -> Self {
+        let OwnedShard { published, last, epoch, .. } = *owned;
+        Self { epoch, gain, published, written: published, taken: published, committed: last, ..Self::default() }
     }
 
     /// Takes up what follows on; anything else is left to the store.
@@ -95,11 +103,10 @@ impl ShardLog {
 }
 
 impl Publisher {
-    /// A publisher that goes on from the cursors of these shards once it is told to ([`Begin`]).
-    pub fn new(parts: Parts, shards: &[OwnedShard]) -> Self {
+    /// A publisher without shards.
+    pub fn new(parts: Parts) -> Self {
         let stops = Arc::new(Semaphore::new(STOPS_MAX));
-        let shards = shards.iter().map(|owned| (owned.shard, ShardLog::new(owned))).collect();
-        Self { parts, stops, commits: None, shards, writing: false }
+        Self { parts, stops, shards: HashMap::new(), gains: 0, writing: false }
     }
 
     fn pump(&mut self, shard: Shard, ctx: &mut Context<Self>) {
@@ -109,19 +116,21 @@ impl Publisher {
         }
         log.busy = true;
         let window: Vec<_> = log.waiting.drain(..log.waiting.len().min(WINDOW_EVENTS_MAX as usize)).collect();
-        let (parts, stops, after) = (self.parts.clone(), Arc::clone(&self.stops), log.published);
+        let (after, epoch, gain) = (log.published, log.epoch, log.gain);
+        let voice = Voice { parts: self.parts.clone(), stops: Arc::clone(&self.stops), shard, epoch };
         let published = self.parts.runtime.spawn(async move {
-            let window = if window.is_empty() { read(&parts, shard, after).await? } else { window };
-            publish(&parts, &stops, &window).await;
+            let window = if window.is_empty() { read(&voice.parts, shard, after).await? } else { window };
+            voice.publish(&window).await?;
             let last = window.last().map(|(number, _)| *number);
             last.ok_or_else(|| StoreError::Corrupt(format!("shard {shard} has no event after {after}")))
         });
         ctx.spawn(published.into_actor(self).map(move |result, actor, ctx| {
-            let Some(log) = actor.shards.get_mut(&shard) else { return };
+            // A shard that was gained again meanwhile has begun anew.
+            let Some(log) = actor.shards.get_mut(&shard).filter(|log| log.gain == gain) else { return };
             log.busy = false;
             match result {
                 Ok(Ok(last)) => {
-                    log.published = last;
+                    log.published = log.published.max(last);
                     log.taken = log.taken.max(last);
                     actor.pump(shard, ctx);
                 }
@@ -145,9 +154,10 @@ impl Publisher {
         let moved =
             |(shard, log): (&Shard, &ShardLog)| (log.written < log.published).then_some((*shard, log.published));
         let cursors: Vec<_> = self.shards.iter().filter_map(moved).collect();
-        let idle = !self.writing && !cursors.is_empty();
-        let Some(commits) = self.commits.as_ref().filter(|_| idle) else { return };
-        let (store, owner) = (Arc::clone(&self.parts.store), commits.owner());
+        if self.writing || cursors.is_empty() {
+            return;
+        }
+        let (store, owner) = (Arc::clone(&self.parts.store), self.parts.holdings.id());
         let written = self.parts.runtime.spawn(async move { (store.move_cursors(owner, &cursors).await, cursors) });
         self.writing = true;
         ctx.spawn(written.into_actor(self).map(|written, actor, _| {
@@ -171,62 +181,98 @@ async fn read(parts: &Parts, shard: Shard, after: ShardSeq) -> Result<Vec<(Shard
     parts.store.shard_events(shard, after, WINDOW_EVENTS_MAX).await
 }
 
-/// Publishes a window: a job's events one after the other, any number of jobs at once. Returns when all is out.
-async fn publish(parts: &Parts, stops: &Arc<Semaphore>, window: &[(ShardSeq, Event)]) {
-    fault::point("publisher.publish");
-    let mut by_job: BTreeMap<JobId, Vec<&Event>> = BTreeMap::new();
-    for (_, event) in window {
-        by_job.entry(event.job).or_default().push(event);
-    }
-    join_all(by_job.into_values().map(|events| async move {
-        for message in events.into_iter().flat_map(Event::outgoing) {
-            send(parts, stops, message).await;
-        }
-    }))
-    .await;
+/// Speaks for one shard under one epoch, for as long as it is owned so.
+#[derive(Clone)]
+struct Voice {
+    parts: Parts,
+    stops: Arc<Semaphore>,
+    shard: Shard,
+    epoch: Epoch,
 }
 
-/// Sends a message until the bus has it; one that the bus will never take is logged and passed over.
-async fn send(parts: &Parts, stops: &Arc<Semaphore>, message: Outgoing) {
-    let mut wait = RETRY_FIRST;
-    loop {
-        let sent = match &message {
-            Outgoing::Event(event) => parts.bus.publish(event).await,
-            Outgoing::Offer(offer) => parts.bus.offer(offer).await.map(|_| ()),
-            Outgoing::Withdraw(offer) => parts.bus.withdraw(offer).await,
-            Outgoing::Stop(order) => {
-                stop(parts, stops, order.clone());
+impl Voice {
+    /// Publishes a window: a job's events one after the other, any number of jobs at once. Returns when all is out, or
+    /// the shard isn't ours any more.
+    async fn publish(&self, window: &[(ShardSeq, Event)]) -> Result<(), StoreError> {
+        fault::point("publisher.publish");
+        let mut by_job: BTreeMap<JobId, Vec<&Event>> = BTreeMap::new();
+        for (_, event) in window {
+            by_job.entry(event.job).or_default().push(event);
+        }
+        let jobs = by_job.into_values().map(|events| async move {
+            for message in events.into_iter().flat_map(Event::outgoing) {
+                self.send(message).await?;
+            }
+            Ok(())
+        });
+        join_all(jobs).await.into_iter().collect()
+    }
+
+    /// Sends a message until the bus has it; one that the bus will never take is logged and passed over. While the lease
+    /// has lapsed nothing is said.
+    async fn send(&self, message: Outgoing) -> Result<(), StoreError> {
+        let (mut wait, mut tries) = (RETRY_FIRST, 0);
+        loop {
+            if !self.parts.holdings.owns(self.shard, self.epoch) {
+                return Err(StoreError::Fenced);
+            }
+            if self.parts.holdings.is_alive() {
+                match self.send_once(&message).await {
+                    Ok(()) => return Ok(()),
+                    Err(error @ (BusError::TooLarge(_) | BusError::Closed)) => {
+                        tracing::error!(%error, ?message, "a message can't be sent");
+                        return Ok(());
+                    }
+                    // The event before it went out, so it is this lane that is in trouble: it mustn't hold up all others.
+                    Err(error) if matches!(message, Outgoing::Offer(_)) && tries == OFFER_TRIES_MAX => {
+                        tracing::warn!(%error, ?message, "an offer can't be made now; the slow round makes it again");
+                        return Ok(());
+                    }
+                    Err(error) => tracing::warn!(%error, "publishing"),
+                }
+                tries += 1;
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(RETRY_MAX);
+        }
+    }
+
+    async fn send_once(&self, message: &Outgoing) -> Result<(), BusError> {
+        let bus = &self.parts.bus;
+        match message {
+            Outgoing::Event(event) => bus.publish(event).await,
+            Outgoing::Offer(offer) => bus.offer(offer).await.map(|_| ()),
+            Outgoing::Withdraw(offer) => {
+                // Best effort: a claim of what is left is refused.
+                if let Err(error) = bus.withdraw(offer).await {
+                    tracing::info!(job = %offer.job, %error, "an offer could not be taken back");
+                }
                 Ok(())
             }
-        };
-        match sent {
-            Ok(()) => return,
-            Err(error @ (BusError::TooLarge(_) | BusError::Closed)) => {
-                tracing::error!(%error, ?message, "a message can't be sent");
-                return;
+            Outgoing::Stop(order) => {
+                self.stop(order.clone());
+                Ok(())
             }
-            Err(error) => tracing::warn!(%error, "publishing"),
         }
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(RETRY_MAX);
     }
-}
 
-/// Gives a worker its order without waiting for it: a worker that doesn't hear must not hold up what others wait for.
-fn stop(parts: &Parts, stops: &Arc<Semaphore>, order: StopOrder) {
-    let Ok(permit) = Arc::clone(stops).try_acquire_owned() else {
-        tracing::warn!(job = %order.job, "too many orders are under way; a heartbeat's reply will carry this one");
-        return;
-    };
-    let bus = Arc::clone(&parts.bus);
-    parts.runtime.spawn(async move {
-        let (job, worker) = (order.job, order.worker);
-        let body = wire::encode(&Control::Stop(order));
-        if let Err(error) = bus.request(&Address::Control(worker), body, STOP_WITHIN).await {
-            tracing::info!(%job, %worker, %error, "a worker did not hear its order; a heartbeat's reply repeats it");
-        }
-        drop(permit);
-    });
+    /// Gives a worker its order without waiting for it: a worker that doesn't hear must not hold up what others wait for.
+    fn stop(&self, order: StopOrder) {
+        let Ok(permit) = Arc::clone(&self.stops).try_acquire_owned() else {
+            tracing::warn!(job = %order.job, "too many orders are under way; a heartbeat's reply will carry this one");
+            return;
+        };
+        let bus = Arc::clone(&self.parts.bus);
+        let (shard, epoch) = (self.shard, self.epoch);
+        self.parts.runtime.spawn(async move {
+            let (job, worker) = (order.job, order.worker);
+            let body = wire::encode(&Control::Stop(Word { shard, epoch, said: order }));
+            if let Err(error) = bus.request(&Address::Control(worker), body, STOP_WITHIN).await {
+                tracing::info!(%job, %worker, %error, "a worker did not hear its order; a heartbeat's reply repeats it");
+            }
+            drop(permit);
+        });
+    }
 }
 
 impl Actor for Publisher {
@@ -234,24 +280,52 @@ impl Actor for Publisher {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         ctx.set_mailbox_capacity(MAILBOX_MAX);
+        ctx.run_interval(WRITE_EVERY, Self::write_cursors);
     }
 }
 
-/// Begin to publish, also what an earlier process left.
-#[derive(Message)]
+/// These shards are ours, at these epochs; one that was ours before begins anew. Events are taken up from now on, and
+/// nothing is said before [`Begin`].
+#[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct Begin(pub Commits);
+pub struct Gain(pub Vec<OwnedShard>);
+
+impl Handler<Gain> for Publisher {
+    type Result = ();
+
+    fn handle(&mut self, Gain(owned): Gain, _: &mut Context<Self>) {
+        self.gains += 1;
+        self.shards.extend(owned.iter().map(|owned| (owned.shard, ShardLog::new(owned, self.gains))));
+    }
+}
+
+/// Begin to publish what isn't published of these shards.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Begin(pub Vec<Shard>);
 
 impl Handler<Begin> for Publisher {
     type Result = ();
 
-    fn handle(&mut self, Begin(commits): Begin, ctx: &mut Context<Self>) {
-        self.commits = Some(commits);
-        let shards: Vec<Shard> = self.shards.keys().copied().collect();
+    fn handle(&mut self, Begin(shards): Begin, ctx: &mut Context<Self>) {
         for shard in shards {
             self.pump(shard, ctx);
         }
-        ctx.run_interval(WRITE_EVERY, Self::write_cursors);
+    }
+}
+
+/// These shards are not ours any more.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Lose(pub Vec<Shard>);
+
+impl Handler<Lose> for Publisher {
+    type Result = ();
+
+    fn handle(&mut self, Lose(shards): Lose, _: &mut Context<Self>) {
+        for shard in shards {
+            self.shards.remove(&shard);
+        }
     }
 }
 
@@ -268,7 +342,10 @@ impl Handler<Publish> for Publisher {
 
     fn handle(&mut self, publish: Publish, ctx: &mut Context<Self>) {
         fault::point("publisher.hear");
-        self.shards.entry(publish.shard).or_default().take_up(publish.events);
+        // Where the shard was lost meanwhile, its next owner publishes them.
+        if let Some(log) = self.shards.get_mut(&publish.shard) {
+            log.take_up(publish.events);
+        }
         self.pump(publish.shard, ctx);
     }
 }
@@ -285,22 +362,23 @@ impl Handler<Missed> for Publisher {
     type Result = ();
 
     fn handle(&mut self, missed: Missed, ctx: &mut Context<Self>) {
-        let log = self.shards.entry(missed.shard).or_default();
-        log.committed = log.committed.max(missed.committed);
+        if let Some(log) = self.shards.get_mut(&missed.shard) {
+            log.committed = log.committed.max(missed.committed);
+        }
         self.pump(missed.shard, ctx);
     }
 }
 
-/// Write the cursors once more and tell how many shards aren't published to their end.
+/// Write the cursors once more and tell how many of these shards aren't published to their end.
 #[derive(Debug, Message)]
 #[rtype(result = "usize")]
-pub struct Drain;
+pub struct Drain(pub Arc<[Shard]>);
 
 impl Handler<Drain> for Publisher {
     type Result = usize;
 
-    fn handle(&mut self, _: Drain, ctx: &mut Context<Self>) -> usize {
+    fn handle(&mut self, Drain(shards): Drain, ctx: &mut Context<Self>) -> usize {
         self.write_cursors(ctx);
-        self.shards.values().filter(|log| !log.is_done()).count()
+        shards.iter().filter_map(|shard| self.shards.get(shard)).filter(|log| !log.is_done()).count()
     }
 }

@@ -7,37 +7,51 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, ArbiterHandle, AsyncContext, Context, Handler, Message};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use shared::bus::{Bus, Link};
 use shared::clock;
-use shared::id::{Attempt, Instance, JobId, WorkerId};
+use shared::id::{Attempt, Instance, JobId, Shard, WorkerId};
 use shared::job::{Command, Job, StopOrder};
 
 use crate::fault;
+use crate::holdings::Holdings;
 use crate::leases::{self, LOOK_EVERY, Leases};
+use crate::roster::Roster;
 use crate::supervisor::{Error, Held, JobSupervisor, Parts, Pending, Pulse, Rest, Take, Taken};
 
 /// The most commands that are under way in one process.
 const COMMANDS_MAX: usize = 16 * 1024;
+/// How often is looked whether the supervisors of a shard that is given away are at rest.
+const RELEASE_LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// The way to every job; clones are the same one.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Jobs {
     registries: Vec<Addr<Registry>>,
     permits: Arc<Semaphore>,
+    holdings: Arc<Holdings>,
+}
+
+/// What a registry knows of the world outside.
+#[derive(Clone)]
+pub struct Surroundings {
+    pub bus: Arc<dyn Bus>,
+    pub roster: Arc<Roster>,
 }
 
 impl Jobs {
     /// A registry on each of these arbiters.
-    pub fn start(arbiters: &[ArbiterHandle], parts: &Parts) -> Self {
+    pub fn start(arbiters: &[ArbiterHandle], parts: &Parts, surroundings: &Surroundings) -> Self {
         let start = |arbiter| {
-            let parts = parts.clone();
-            Registry::start_in_arbiter(arbiter, move |_| Registry::new(parts))
+            let (parts, surroundings) = (parts.clone(), surroundings.clone());
+            Registry::start_in_arbiter(arbiter, move |_| Registry::new(parts, surroundings))
         };
-        Self { registries: arbiters.iter().map(start).collect(), permits: Arc::new(Semaphore::new(COMMANDS_MAX)) }
+        let (registries, holdings) = (arbiters.iter().map(start).collect(), Arc::clone(&parts.holdings));
+        Self { registries, permits: Arc::new(Semaphore::new(COMMANDS_MAX)), holdings }
     }
 
     /// Gives a command to a job. It takes its place in the job's mailbox at once, before the answer is awaited.
@@ -47,6 +61,7 @@ impl Jobs {
     pub fn tell(&self, job: JobId, command: Command) -> impl Future<Output = Result<Taken, Error>> + Send + use<> {
         let (reply, answer) = oneshot::channel();
         let sent = match (self.registry(job), Arc::clone(&self.permits).try_acquire_owned()) {
+            _ if self.holdings.epoch(job.shard()).is_none() => Err(Error::Elsewhere),
             (Some(registry), Ok(permit)) => {
                 registry.do_send(Tell { job, command, reply, permit: Some(permit) });
                 Ok(answer)
@@ -62,6 +77,23 @@ impl Jobs {
             if let Some(registry) = self.registry(job.id) {
                 registry.do_send(Adopt { job: Box::new(job) });
             }
+        }
+    }
+
+    /// Lets the supervisors of shards go that aren't ours any more, with their leases. Returns when none of them has a
+    /// command under way, or after `within`: what is committed later is refused by the committer.
+    pub async fn release(&self, shards: &[Shard], within: Duration) {
+        let mut pulses = Vec::new();
+        for registry in &self.registries {
+            pulses.extend(registry.send(Release(shards.to_vec())).await.unwrap_or_default());
+        }
+        let resting = async {
+            while pulses.iter().any(|pulse| pulse.is_busy()) {
+                tokio::time::sleep(RELEASE_LOOK_EVERY).await;
+            }
+        };
+        if tokio::time::timeout(within, resting).await.is_err() {
+            tracing::warn!("some commands were under way when their shards were given away");
         }
     }
 
@@ -125,8 +157,19 @@ impl Jobs {
 /// The actor.
 pub struct Registry {
     parts: Parts,
+    surroundings: Surroundings,
+    /// What was seen at the last look of the ways by which workers are heard and ends are committed.
+    ways: Ways,
     entries: HashMap<JobId, Entry>,
     leases: Leases,
+}
+
+/// Whether workers can be heard and their ends be committed, and how often that was not so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Ways {
+    link: Link,
+    alive: bool,
+    lapses: u64,
 }
 
 struct Entry {
@@ -136,8 +179,9 @@ struct Entry {
 }
 
 impl Registry {
-    fn new(parts: Parts) -> Self {
-        Self { parts, entries: HashMap::new(), leases: Leases::new(clock::instant()) }
+    fn new(parts: Parts, surroundings: Surroundings) -> Self {
+        let (leases, ways) = (Leases::new(clock::instant()), Ways::of(&parts, &surroundings));
+        Self { parts, surroundings, ways, entries: HashMap::new(), leases }
     }
 
     /// The job's live supervisor, started where there is none.
@@ -168,6 +212,10 @@ impl Registry {
     /// Tells a job that its attempt's worker is lost, without waiting for what it makes of it.
     fn lose(&mut self, lost: Vec<(JobId, Attempt)>, message: &str, ctx: &Context<Self>) {
         for (job, attempt) in lost {
+            // While the store doesn't answer, one such word waits, not one a second.
+            if self.entries.get(&job).is_some_and(|entry| entry.supervisor.connected() && entry.pulse.is_busy()) {
+                continue;
+            }
             tracing::info!(%job, %attempt, message, "an attempt lost its worker");
             let (reply, _) = oneshot::channel();
             let command = Command::WorkerLost { attempt, message: message.to_owned() };
@@ -179,9 +227,16 @@ impl Registry {
     /// nothing pending here can have nothing in its mailbox.
     fn look(&mut self, ctx: &mut Context<Self>) {
         let now = clock::instant();
+        let ways = Ways::of(&self.parts, &self.surroundings);
+        if ways != self.ways || !ways.are_open() {
+            self.leases.begin_anew(now);
+            self.ways = ways;
+        }
         let expired = self.leases.expired(now);
         self.lose(expired, "the worker was not heard for its whole lease", ctx);
-        self.lose(self.leases.left_behind(), "the worker was started anew", ctx);
+        let roster = &self.surroundings.roster;
+        let left = self.leases.left_behind(|worker| roster.instance(worker));
+        self.lose(left, "the worker was started anew", ctx);
         self.entries.retain(|_, entry| {
             if !entry.supervisor.connected() {
                 return false;
@@ -203,6 +258,17 @@ impl Actor for Registry {
     }
 }
 
+impl Ways {
+    fn of(parts: &Parts, surroundings: &Surroundings) -> Self {
+        let holdings = &parts.holdings;
+        Self { link: surroundings.bus.link(), alive: holdings.is_alive(), lapses: holdings.lapses() }
+    }
+
+    fn are_open(self) -> bool {
+        self.link.up && self.alive
+    }
+}
+
 /// A command for a job.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -219,6 +285,12 @@ impl Handler<Tell> for Registry {
 
     fn handle(&mut self, tell: Tell, ctx: &mut Context<Self>) {
         fault::point("registry.hear");
+        // It may have been released since the command was sent: then a supervisor would hold what isn't ours.
+        if self.parts.holdings.epoch(tell.job.shard()).is_none() {
+            // Whoever asked may have gone away.
+            let _ = tell.reply.send(Err(Error::Elsewhere));
+            return;
+        }
         self.give(tell, ctx);
     }
 }
@@ -235,8 +307,30 @@ impl Handler<Adopt> for Registry {
 
     fn handle(&mut self, Adopt { job }: Adopt, ctx: &mut Context<Self>) {
         let held = leases::Held::of(&job);
+        // Its lease begins anew, also where one is left from when the shard was ours before.
+        self.leases.set(job.id, None, clock::instant());
         self.leases.set(job.id, held, clock::instant());
         self.entry(job.id, Held::Job(job), ctx);
+    }
+}
+
+/// These shards are not ours any more. Returns how their supervisors are.
+#[derive(Message)]
+#[rtype(result = "Vec<Arc<Pulse>>")]
+struct Release(Vec<Shard>);
+
+impl Handler<Release> for Registry {
+    type Result = Vec<Arc<Pulse>>;
+
+    fn handle(&mut self, Release(shards): Release, _: &mut Context<Self>) -> Self::Result {
+        self.leases.forget(&shards);
+        let gone = self.entries.extract_if(|job, _| shards.contains(&job.shard()));
+        let rest = |(_, entry): (JobId, Entry)| {
+            // It comes after whatever the supervisor still has to do.
+            entry.supervisor.do_send(Rest);
+            entry.pulse
+        };
+        gone.map(rest).collect()
     }
 }
 
@@ -252,6 +346,10 @@ impl Handler<Holds> for Registry {
     type Result = ();
 
     fn handle(&mut self, holds: Holds, _: &mut Context<Self>) {
+        // A supervisor that was let go may still have ended its last command.
+        if !self.entries.contains_key(&holds.job) {
+            return;
+        }
         self.leases.set(holds.job, holds.held, clock::instant());
     }
 }
@@ -273,7 +371,7 @@ impl Handler<Beat> for Registry {
 
     fn handle(&mut self, beat: Beat, _: &mut Context<Self>) -> Self::Result {
         let Beat { worker, instance, attempts } = beat;
-        let answer = self.leases.heard(worker, instance, &attempts, clock::instant(), clock::now());
+        let answer = self.leases.heard(worker, instance, &attempts, clock::instant(), self.parts.holdings.now());
         actix::MessageResult(answer)
     }
 }
@@ -290,7 +388,9 @@ impl Handler<Announced> for Registry {
     type Result = ();
 
     fn handle(&mut self, announced: Announced, ctx: &mut Context<Self>) {
-        self.leases.announce(announced.worker, announced.instance);
-        self.lose(self.leases.left_behind(), "the worker was started anew", ctx);
+        let Announced { worker, instance } = announced;
+        let now = clock::instant();
+        let left = self.leases.left_behind(|held| (held == worker).then_some((instance, now)));
+        self.lose(left, "the worker was started anew", ctx);
     }
 }

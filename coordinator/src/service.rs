@@ -2,6 +2,7 @@
 //!
 //! Reads go to the store; what moves a job goes to its supervisor. Nothing here knows HTTP.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -9,10 +10,11 @@ use std::time::Duration;
 use actix::Addr;
 use futures_util::{StreamExt, stream};
 use tokio::sync::broadcast;
+use tokio::task::AbortHandle;
 
 use shared::bus::{Bus, Hint};
 use shared::clock;
-use shared::id::{Actor, Attempt, JobId, Seq, Shard};
+use shared::id::{Actor, Attempt, JobId, Seq};
 use shared::job::{self, Cancel, Command, Event, Job, StateName};
 use shared::log::Line;
 use shared::secret::Secrets;
@@ -20,8 +22,10 @@ use shared::spec::{JobSpec, Submission};
 use shared::time::Period;
 
 use crate::committer::{self, Commits};
+use crate::holdings::Holdings;
 use crate::publisher::Publisher;
 use crate::registry::Jobs;
+use crate::roster::Roster;
 use crate::store::{self, Filter, IdempotencyKey, NewJob, Store, Submitted, Written};
 use crate::supervisor;
 use crate::timekeeper::Timekeeper;
@@ -31,10 +35,12 @@ use crate::vault::Vault;
 const IDEMPOTENCY: Period = Period::from_secs(24 * 60 * 60);
 /// What a caller is told to wait at a bound, or when the store doesn't answer.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// How often a submission is given ids at most: each time a shard is given away before it is stored, it gets others.
+const MINT_MAX: u32 = 3;
 /// A watcher looks again after this long, also without a hint.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
-/// How many ids a cancel by filter reads at once, and how many of these cancels are under way at once.
-const CANCEL_PAGE: u32 = 1000;
+/// How many jobs one call of [`Service::cancel_all`] is for at most, and how many of these cancels are under way at once.
+pub const CANCELS_MAX: usize = 1000;
 const CANCELS_AT_ONCE: usize = 256;
 /// How long after its job's end a log may still be incomplete without a word about it.
 const LOG_LATE: Duration = Duration::from_secs(5);
@@ -56,6 +62,10 @@ pub enum Error {
     /// A bound is reached.
     #[error("too much is under way")]
     Busy { retry_after: Duration },
+    /// This coordinator doesn't own the job's shard, or, for a submission, owns none: nothing was done, and whoever
+    /// [`Holdings::route`] names can do it.
+    #[error("another coordinator owns the job's shard")]
+    Elsewhere,
     /// The store or the owner doesn't answer; the outcome may be unknown, and the call can be repeated.
     #[error("not available right now")]
     Unavailable { retry_after: Duration },
@@ -94,7 +104,7 @@ pub enum LogState {
 /// The service; clones are the same one.
 #[derive(Clone)]
 pub struct Service {
-    parts: Arc<Parts>,
+    pub(crate) parts: Arc<Parts>,
 }
 
 /// What the service works with.
@@ -106,7 +116,10 @@ pub(crate) struct Parts {
     pub vault: Arc<Vault>,
     pub publisher: Addr<Publisher>,
     pub timekeeper: Addr<Timekeeper>,
-    pub shards: Vec<Shard>,
+    pub holdings: Arc<Holdings>,
+    pub roster: Arc<Roster>,
+    /// What goes on beside, without an end.
+    pub beside: Vec<AbortHandle>,
     pub stopping: AtomicBool,
 }
 
@@ -122,8 +135,16 @@ impl Service {
 
     /// Stores new jobs, all or none; returns one answer for each, in order.
     pub async fn submit(&self, by: &Actor, submissions: Vec<Submission>) -> Result<Vec<Accepted>, Error> {
-        let jobs = submissions.into_iter().map(|submission| self.new_job(by, submission, None));
-        self.store_new(jobs.collect::<Result<_, _>>()?).await
+        let new = |submission: &Submission| self.new_job(by, submission.clone(), None);
+        let mint = || submissions.iter().map(new).collect::<Result<Vec<_>, _>>();
+        for _ in 1..MINT_MAX {
+            match self.store_new(mint()?).await {
+                // The shard that was chosen was given away meanwhile: another is chosen.
+                Err(Error::Elsewhere) => {}
+                stored => return stored,
+            }
+        }
+        self.store_new(mint()?).await
     }
 
     /// Wants a job stopped; returns when that is committed.
@@ -133,24 +154,27 @@ impl Service {
         Ok(Canceled { state: taken.job.state.name(), was_terminal: !taken.changed && taken.job.is_terminal() })
     }
 
-    /// Wants every job stopped that `filter` lets through and that hasn't ended; returns how many there were.
-    pub async fn cancel_matching(&self, filter: Filter, by: Actor, why: Option<String>) -> Result<u64, Error> {
-        let (mut matched, mut after) = (0, None);
-        loop {
-            let ids = self.parts.store.open_jobs(&filter, after, CANCEL_PAGE).await?;
-            after = ids.last().copied();
-            matched += ids.len() as u64;
-            let full = ids.len() == CANCEL_PAGE as usize;
-            let cancel = Cancel { by: by.clone(), why: why.clone(), force: false, grace: None };
-            let results = stream::iter(ids).map(|id| self.cancel(id, cancel.clone())).buffer_unordered(CANCELS_AT_ONCE);
-            let failed = results.filter_map(async |result| result.err().filter(|error| *error != Error::NotFound));
-            if let Some(error) = std::pin::pin!(failed).next().await {
-                return Err(error);
-            }
-            if !full {
-                return Ok(matched);
+    /// The ids of the jobs that `filter` lets through and that haven't ended, in order, after `after`; at most
+    /// [`CANCELS_MAX`].
+    pub async fn open_jobs(&self, filter: &Filter, after: Option<JobId>) -> Result<Vec<JobId>, Error> {
+        let limit = u32::try_from(CANCELS_MAX).unwrap_or(u32::MAX);
+        Ok(self.parts.store.open_jobs(filter, after, limit).await?)
+    }
+
+    /// Wants all of these jobs stopped; returns those for which that isn't committed and may be tried again, here or at
+    /// their owner.
+    pub async fn cancel_all(&self, ids: Vec<JobId>, cancel: &Cancel) -> Result<Vec<JobId>, Error> {
+        let results = stream::iter(ids).map(async |id| (id, self.cancel(id, cancel.clone()).await));
+        let mut results = pin!(results.buffer_unordered(CANCELS_AT_ONCE));
+        let mut left = Vec::new();
+        while let Some((id, result)) = results.next().await {
+            match result {
+                Ok(_) | Err(Error::NotFound) => {}
+                Err(Error::Elsewhere | Error::Busy { .. } | Error::Unavailable { .. }) => left.push(id),
+                Err(error) => return Err(error),
             }
         }
+        Ok(left)
     }
 
     /// A new job that repeats one that has ended, with its secrets.
@@ -214,7 +238,11 @@ impl Service {
             Some(told) => format!("{} of its {} parts are missing", told.log.chunks - stored, told.log.chunks),
             None => "its worker was lost before it told how long the log is".to_owned(),
         };
-        if clock::now().since(finished) < LOG_LATE { Ok(LogState::Growing) } else { Ok(LogState::Gap(missing)) }
+        if self.parts.holdings.now().since(finished) < LOG_LATE {
+            Ok(LogState::Growing)
+        } else {
+            Ok(LogState::Gap(missing))
+        }
     }
 
     /// Waits for changes of a job, from now on.
@@ -226,7 +254,11 @@ impl Service {
     pub async fn ready(&self) -> Result<(), Error> {
         self.open()?;
         let Parts { jobs, publisher, timekeeper, .. } = &*self.parts;
-        if !(jobs.are_reachable() && publisher.connected() && timekeeper.connected()) {
+        if !self.parts.holdings.is_alive() {
+            return Err(Error::Unavailable { retry_after: RETRY_AFTER });
+        }
+        let beside = self.parts.beside.iter().all(|task| !task.is_finished());
+        if !(beside && jobs.are_reachable() && publisher.connected() && timekeeper.connected()) {
             tracing::error!("an actor died: the process must be started again");
             return Err(Error::Unavailable { retry_after: RETRY_AFTER });
         }
@@ -242,10 +274,11 @@ impl Service {
     fn new_job(&self, by: &Actor, submission: Submission, retry_of: Option<JobId>) -> Result<NewJob, Error> {
         self.open()?;
         let Submission { spec, secrets, idempotency_key, hash } = submission;
-        let (now, random) = (clock::now(), clock::random::<12>());
+        let (now, random) = (self.parts.holdings.now(), clock::random::<12>());
         let [.., high, low] = random;
-        let chosen = usize::from(u16::from_be_bytes([high, low])).checked_rem(self.parts.shards.len());
-        let shard = chosen.and_then(|chosen| self.parts.shards.get(chosen)).ok_or(Error::Internal)?;
+        let shards = self.parts.holdings.shards();
+        let chosen = usize::from(u16::from_be_bytes([high, low])).checked_rem(shards.len());
+        let shard = chosen.and_then(|chosen| shards.get(chosen)).ok_or(Error::Elsewhere)?;
         let id = JobId::mint(*shard, now, *random.first_chunk().ok_or(Error::Internal)?);
         let secrets = self.parts.vault.encrypt(id, &secrets).map_err(internal)?;
         let transition = job::submit(id, Arc::new(spec), secrets.is_some(), retry_of, by.clone(), now);
@@ -264,6 +297,7 @@ impl Service {
             Written::Submitted(submitted) => submitted,
             Written::KeyReused(index) => return Err(Error::KeyReused(index)),
             Written::TooManyTagSets(index) => return Err(Error::TooManyTagSets(index)),
+            Written::Refused(why) => return Err(internal(why)),
             // An id that is taken: a repeat mints another one.
             Written::Conflict | Written::Changed { .. } => return Err(Error::Unavailable { retry_after: RETRY_AFTER }),
         };
@@ -291,7 +325,7 @@ impl Watch {
         let hinted = async {
             loop {
                 match self.hints.recv().await {
-                    Ok(hint) if hint.job != self.id => {}
+                    Ok(hint) if hint != Hint::Job(self.id) => {}
                     Ok(_) | Err(broadcast::error::RecvError::Lagged(_)) => return,
                     Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
                 }
@@ -323,9 +357,9 @@ impl From<committer::Error> for Error {
     fn from(error: committer::Error) -> Self {
         match error {
             committer::Error::Busy => Self::Busy { retry_after: RETRY_AFTER },
-            committer::Error::Unavailable | committer::Error::Unknown | committer::Error::Fenced => {
-                Self::Unavailable { retry_after: RETRY_AFTER }
-            }
+            committer::Error::Refused(why) => internal(why),
+            committer::Error::Elsewhere => Self::Elsewhere,
+            committer::Error::Unavailable | committer::Error::Unknown => Self::Unavailable { retry_after: RETRY_AFTER },
         }
     }
 }
@@ -335,6 +369,7 @@ impl From<supervisor::Error> for Error {
         match error {
             supervisor::Error::Unknown => Self::NotFound,
             supervisor::Error::Refused(rejection) => Self::Conflict(rejection.to_string()),
+            supervisor::Error::Elsewhere => Self::Elsewhere,
             supervisor::Error::Busy => Self::Busy { retry_after: RETRY_AFTER },
             supervisor::Error::Unavailable => Self::Unavailable { retry_after: RETRY_AFTER },
             supervisor::Error::Internal => Self::Internal,

@@ -1,19 +1,29 @@
 //! The waist to the database, which is the only truth. Its verbs are the domain's; no SQL is written anywhere else.
 //!
-//! [`sqlite::SqliteStore`] is the embedded default. `tests/tests/conformance/store.rs` is what every implementation
-//! has to pass.
+//! [`sqlite::SqliteStore`] is the embedded default, [`postgres::PostgresStore`] the cluster's, and [`measured::Measured`] what
+//! measures either. `tests/tests/conformance/store.rs` is what every implementation has to pass.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use shared::id::{Attempt, CoordinatorId, Epoch, Fence, JobId, Seq, Shard, ShardSeq, Version, WorkerId};
+use shared::id::{Attempt, CoordinatorId, Fence, JobId, Seq, Shard, ShardSeq, Version, WorkerId};
 use shared::job::{Event, Job, Offer, StateName, Transition};
 use shared::log::{Chunk, Line};
 use shared::time::Time;
-use shared::wire::{Hello, LogAnswer, Welcome};
+use shared::wire::LogAnswer;
 
+pub mod measured;
+pub mod postgres;
 pub mod sqlite;
+
+mod log_bounds;
+mod ownership;
+mod roster;
+
+pub use ownership::{Cluster, LEASE_TTL, Member, OwnedShard, Ownership};
+pub use roster::{Enrolled, NewWorker, ROSTER_MAX, Roster, Seen, Token, TokenKind, Worker};
 
 /// The most tag sets that are known at a time: each is one consumer per priority on the bus.
 pub const TAG_SETS_MAX: u32 = 1000;
@@ -21,15 +31,12 @@ pub const TAG_SETS_MAX: u32 = 1000;
 /// Keeps jobs, their events and logs. Every write names the coordinator that makes it, and is refused as
 /// [`Error::Fenced`] once that coordinator's lease is gone.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
-    /// Makes `coordinator` the owner of every shard, each at its next epoch, and fences whoever had them before.
-    async fn take_over(&self, coordinator: CoordinatorId) -> Result<Vec<OwnedShard>, Error>;
-
+pub trait Store: Ownership + Roster + Send + Sync + 'static {
     /// Commits a batch in one transaction. The answers are in the order of the writes; a write that isn't taken
     /// leaves no gap in the numbers and harms no other.
-    async fn commit(&self, owner: CoordinatorId, batch: &Batch) -> Result<Vec<Written>, Error>;
+    async fn commit(&self, owner: CoordinatorId, batch: Arc<Batch>) -> Result<Vec<Written>, Error>;
 
-    /// Notes how far shards are published.
+    /// Notes how far shards are published; those that `owner` doesn't own are passed over.
     async fn move_cursors(&self, owner: CoordinatorId, cursors: &[(Shard, ShardSeq)]) -> Result<(), Error>;
 
     /// Stores the chunks of attempts that `worker` holds, or held until at most an hour before `now`; the
@@ -42,9 +49,6 @@ pub trait Store: Send + Sync + 'static {
         now: Time,
     ) -> Result<Vec<LogAnswer>, Error>;
 
-    /// Notes that a worker is there and which instance of it, and returns the tag sets whose jobs it may run.
-    async fn welcome(&self, owner: CoordinatorId, hello: &Hello, now: Time) -> Result<Welcome, Error>;
-
     /// The job of that id.
     async fn job(&self, id: JobId) -> Result<Option<Job>, Error>;
 
@@ -54,11 +58,19 @@ pub trait Store: Send + Sync + 'static {
     /// The ids of the jobs that aren't terminal and that `filter` lets through, in order, after `after`; at most `limit`.
     async fn open_jobs(&self, filter: &Filter, after: Option<JobId>, limit: u32) -> Result<Vec<JobId>, Error>;
 
-    /// Every job of `shards` with a live attempt.
-    async fn live_jobs(&self, shards: &[Shard]) -> Result<Vec<Job>, Error>;
+    /// The jobs of `shards` with a live attempt, in order, after `after`; at most `limit`. One that can't be read is logged
+    /// and left out: it mustn't keep its neighbours from being owned.
+    async fn live_jobs(&self, shards: &[Shard], after: Option<JobId>, limit: u32) -> Result<LiveJobs, Error>;
 
-    /// The offers of queued jobs of `shards`, in the order of the jobs' ids, after `after`; at most `limit`.
-    async fn offers(&self, shards: &[Shard], after: Option<JobId>, limit: u32) -> Result<Vec<Offer>, Error>;
+    /// The offers of jobs of `shards` that are queued since before `before`, in the order of the jobs' ids, after `after`;
+    /// at most `limit`.
+    async fn offers(
+        &self,
+        shards: &[Shard],
+        before: Time,
+        after: Option<JobId>,
+        limit: u32,
+    ) -> Result<Vec<Offer>, Error>;
 
     /// The jobs of `shards` that must be woken before `before`, the soonest first; at most `limit`.
     async fn due(&self, shards: &[Shard], before: Time, limit: u32) -> Result<Vec<(JobId, Time)>, Error>;
@@ -86,15 +98,12 @@ pub trait Store: Send + Sync + 'static {
     async fn close(&self);
 }
 
-/// A shard that was taken over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OwnedShard {
-    pub shard: Shard,
-    pub epoch: Epoch,
-    /// The number of its last event.
-    pub last: ShardSeq,
-    /// The number up to which its events are published.
-    pub published: ShardSeq,
+/// Jobs with a live attempt, and where to go on.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LiveJobs {
+    pub jobs: Vec<Job>,
+    /// After which job the next page begins; none where this is the last.
+    pub next: Option<JobId>,
 }
 
 /// What is committed together.
@@ -154,6 +163,8 @@ pub enum Written {
     /// The tag set of the submission's job at this index would be one more than [`TAG_SETS_MAX`]; nothing of it is
     /// stored. It can be once no open job needs one of the others.
     TooManyTagSets(usize),
+    /// The database refuses it for a reason that no repeat will change; nothing of the write is stored.
+    Refused(String),
 }
 
 /// What became of a submitted job.
@@ -174,6 +185,11 @@ pub struct Filter {
     pub repository: Option<String>,
     /// A label's key and, where it matters, its value.
     pub label: Option<(String, Option<String>)>,
+}
+
+/// What a row holds, if it can be read; where not, that is said.
+fn readable<T>(row: Result<T, Error>) -> Option<T> {
+    row.inspect_err(|error| tracing::error!(%error, "a row can't be read and is passed over")).ok()
 }
 
 /// Why the store didn't do it.

@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use actix::{Actor, ActorContext, ActorFutureExt, Addr, AtomicResponse, Context, Handler, Message, WrapFuture};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use shared::clock;
 use shared::id::JobId;
 use shared::job::{Command, Job, Rejection};
 
 use crate::committer::{self, Commits};
 use crate::fault;
+use crate::holdings::Holdings;
 use crate::leases;
 use crate::registry::{Holds, Registry};
 use crate::store::Store;
@@ -40,6 +40,9 @@ pub enum Error {
     Unknown,
     #[error("refused: {0}")]
     Refused(Rejection),
+    /// Another coordinator owns the job's shard, or nobody does at the moment.
+    #[error("the job's shard is not owned here")]
+    Elsewhere,
     /// A bound is reached: again later.
     #[error("too many commands are under way")]
     Busy,
@@ -70,6 +73,11 @@ pub struct Pulse {
 }
 
 impl Pulse {
+    /// Whether a command is on its way.
+    pub fn is_busy(&self) -> bool {
+        self.pending.load(Ordering::Acquire) > 0
+    }
+
     /// Whether the supervisor has nothing to do and agrees to be ended.
     pub fn may_rest(&self) -> bool {
         self.pending.load(Ordering::Acquire) == 0 && self.restful.load(Ordering::Acquire)
@@ -99,6 +107,7 @@ impl Drop for Pending {
 pub struct Parts {
     pub store: Arc<dyn Store>,
     pub commits: Commits,
+    pub holdings: Arc<Holdings>,
 }
 
 /// The actor of one job.
@@ -201,7 +210,7 @@ pub async fn decide(parts: &Parts, id: JobId, held: Held, command: Command) -> (
             },
         };
         fault::point("supervisor.take");
-        let transition = match job.apply(command.clone(), clock::now()) {
+        let transition = match job.apply(command.clone(), parts.holdings.now()) {
             Err(rejection) => return (Held::Job(job), Err(Error::Refused(rejection))),
             Ok(transition) if transition.is_empty() => {
                 return (Held::Job(job.clone()), Ok(Taken { job: *job, changed: false }));
@@ -214,8 +223,11 @@ pub async fn decide(parts: &Parts, id: JobId, held: Held, command: Command) -> (
             Ok(None) => held = Held::NotRead,
             Err(committer::Error::Busy) => return (Held::Job(job), Err(Error::Busy)),
             Err(committer::Error::Unavailable) => return (Held::Job(job), Err(Error::Unavailable)),
-            Err(committer::Error::Unknown | committer::Error::Fenced) => {
-                return (Held::NotRead, Err(Error::Unavailable));
+            Err(committer::Error::Unknown) => return (Held::NotRead, Err(Error::Unavailable)),
+            Err(committer::Error::Elsewhere) => return (Held::NotRead, Err(Error::Elsewhere)),
+            Err(committer::Error::Refused(why)) => {
+                tracing::error!(job = %id, why, "the database refuses a transition");
+                return (Held::NotRead, Err(Error::Internal));
             }
         }
     }

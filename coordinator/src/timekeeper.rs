@@ -10,12 +10,12 @@ use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, Spaw
 use futures_util::future::join_all;
 use tokio::runtime::Handle;
 
-use shared::clock;
-use shared::id::{JobId, Shard};
+use shared::id::JobId;
 use shared::job::Command;
 use shared::time::{Period, Time};
 
 use crate::fault;
+use crate::holdings::Holdings;
 use crate::registry::Jobs;
 use crate::store::Store;
 
@@ -37,7 +37,7 @@ const MAILBOX_MAX: usize = 16 * 1024;
 pub struct Parts {
     pub store: Arc<dyn Store>,
     pub runtime: Handle,
-    pub shards: Vec<Shard>,
+    pub holdings: Arc<Holdings>,
 }
 
 /// The actor.
@@ -61,8 +61,8 @@ impl Timekeeper {
 
     fn read(&mut self, ctx: &mut Context<Self>) {
         let store = Arc::clone(&self.parts.store);
-        let shards = self.parts.shards.clone();
-        let until = clock::now().plus(AHEAD);
+        let shards = self.parts.holdings.shards();
+        let until = self.parts.holdings.now().plus(AHEAD);
         let due = self.parts.runtime.spawn(async move { store.due(&shards, until, READ_MAX).await });
         ctx.spawn(due.into_actor(self).map(|due, actor, ctx| match due {
             Ok(Ok(due)) => {
@@ -84,7 +84,7 @@ impl Timekeeper {
             }
             ctx.cancel_future(alarm);
         }
-        let wait = soonest.since(clock::now());
+        let wait = soonest.since(self.parts.holdings.now());
         self.next = Some((*soonest, ctx.run_later(wait, Self::ring)));
     }
 
@@ -92,7 +92,7 @@ impl Timekeeper {
     fn ring(&mut self, ctx: &mut Context<Self>) {
         self.next = None;
         let Some(jobs) = &self.jobs else { return };
-        let now = clock::now();
+        let now = self.parts.holdings.now();
         let mut due = BTreeSet::new();
         while let Some(Reverse((at, job))) = self.times.peek().copied()
             && at <= now
@@ -123,7 +123,7 @@ impl Actor for Timekeeper {
 }
 
 /// Begin to wake jobs.
-#[derive(Debug, Message)]
+#[derive(Message)]
 #[rtype(result = "()")]
 pub struct Begin(pub Jobs);
 
@@ -137,7 +137,7 @@ impl Handler<Begin> for Timekeeper {
     }
 }
 
-/// Timers were set of which nothing was told: read the store, without waiting for the next reading.
+/// Timers were set of which nothing was told, or shards were gained: read the store, without waiting for the next reading.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct ReadAgain;
@@ -163,7 +163,7 @@ impl Handler<SetTimer> for Timekeeper {
 
     fn handle(&mut self, timer: SetTimer, ctx: &mut Context<Self>) {
         fault::point("timekeeper.hear");
-        let near = timer.at <= clock::now().plus(AHEAD);
+        let near = timer.at <= self.parts.holdings.now().plus(AHEAD);
         if near && self.times.len() < HELD_MAX {
             self.times.push(Reverse((timer.at, timer.job)));
             self.set_alarm(ctx);

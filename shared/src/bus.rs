@@ -1,20 +1,24 @@
 //! The waist between coordinators and workers, and to subscribers. What goes over it may be lost, repeated and
 //! delayed: the store is the truth, and everything here can be made again from it.
 //!
-//! [`local::LocalBus`] is the implementation within one process. `tests/tests/conformance/bus.rs` is what every
+//! [`local::LocalBus`] is the implementation within one process, `nats::NatsBus` that of a cluster. `tests/tests/conformance/bus.rs` is what every
 //! implementation has to pass.
 
+use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::{broadcast, mpsc, oneshot};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::cloud_event::CloudEvent;
 use crate::id::{JobId, Shard, WorkerId};
 use crate::job::{Event, Offer};
 use crate::wire::Lane;
 
 pub mod local;
+pub mod nats;
 
 /// Carries requests, offers, events and hints.
 #[async_trait]
@@ -22,8 +26,9 @@ pub trait Bus: Send + Sync + 'static {
     /// Sends `body` to whoever serves `to` and waits for the reply, at most `within`.
     async fn request(&self, to: &Address, body: Bytes, within: Duration) -> Result<Bytes, Error>;
 
-    /// The requests to `service` from now on, until what is returned is dropped. Where several serve the same, each
-    /// request goes to one of them.
+    /// The requests to `service` from now on, until what is returned is dropped. Where several serve [`Service::Hello`]
+    /// or [`Service::Enrol`], each request goes to one of them. The others have one server; while there are two, as
+    /// during a takeover, each gets every request, the first reply counts, and whoever isn't the owner says nothing.
     async fn serve(&self, service: Service) -> Result<Requests, Error>;
 
     /// Puts an offer out. One that is still there is not doubled.
@@ -39,19 +44,38 @@ pub trait Bus: Send + Sync + 'static {
     /// Tells the subscribers of an event; returns when it can't be lost any more.
     async fn publish(&self, event: &Event) -> Result<(), Error>;
 
-    /// The events that are published from now on, a job's in order.
-    async fn events(&self) -> Result<broadcast::Receiver<Event>, Error>;
+    /// The events that are published from now on, a job's in order, as a subscriber gets them.
+    async fn events(&self) -> Result<broadcast::Receiver<CloudEvent>, Error>;
 
-    /// Tells all coordinators that something of the job has changed. It may be lost.
+    /// Tells all coordinators that something has changed. It may be lost.
     fn hint(&self, hint: Hint);
 
     /// The hints from now on. A receiver that lags has missed some and looks at the store.
     fn hints(&self) -> broadcast::Receiver<Hint>;
+
+    /// How the connection is, and how often it was lost.
+    fn link(&self) -> Link;
+
+    /// How often all offers were lost at once, as when their stream was deleted: each time they are to be made again
+    /// from the store.
+    fn offers_lost(&self) -> watch::Receiver<u64>;
+}
+
+/// How the connection to the bus is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Link {
+    pub up: bool,
+    /// Whether what is there can carry everything: where it can't, offers and events have to wait for somebody to mend it.
+    pub fit: bool,
+    /// How often it was lost so far: a count that has grown between two looks tells of a break that is over.
+    pub breaks: u64,
 }
 
 /// Whom a request goes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 pub enum Address {
+    /// Any coordinator: a program that wants to become a worker.
+    Enrol,
     /// Any coordinator: a worker's hello.
     Hello(WorkerId),
     /// The owner of a shard: a worker's reports.
@@ -67,6 +91,8 @@ pub enum Address {
 /// What somebody answers for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Service {
+    /// Every program's wish to become a worker.
+    Enrol,
     /// Every worker's hello.
     Hello,
     /// Everything that is said to a shard.
@@ -76,12 +102,35 @@ pub enum Service {
 }
 
 impl Address {
+    /// The worker that speaks, or is spoken to.
+    pub fn worker(self) -> Option<WorkerId> {
+        match self {
+            Self::Enrol => None,
+            Self::Hello(worker) | Self::Control(worker) => Some(worker),
+            Self::Report(_, worker) | Self::Heartbeat(_, worker) | Self::Log(_, worker) => Some(worker),
+        }
+    }
+
     /// Who answers for it.
     pub fn service(self) -> Service {
         match self {
+            Self::Enrol => Service::Enrol,
             Self::Hello(_) => Service::Hello,
             Self::Report(shard, _) | Self::Heartbeat(shard, _) | Self::Log(shard, _) => Service::Shard(shard),
             Self::Control(worker) => Service::Worker(worker),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Enrol => f.write_str("the enrolment"),
+            Self::Hello(worker) => write!(f, "the hello of worker {worker}"),
+            Self::Report(shard, worker) => write!(f, "the reports of worker {worker} to shard {shard}"),
+            Self::Heartbeat(shard, worker) => write!(f, "the heartbeat of worker {worker} to shard {shard}"),
+            Self::Log(shard, worker) => write!(f, "the log of worker {worker} to shard {shard}"),
+            Self::Control(worker) => write!(f, "the orders to worker {worker}"),
         }
     }
 }
@@ -139,20 +188,24 @@ impl Delivery {
     }
 }
 
-/// Something about a job has changed: look at the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Hint {
-    pub job: JobId,
+/// Something has changed: look at the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Hint {
+    /// Something about a job.
+    Job(JobId),
+    /// Who owns which shard.
+    Shards,
 }
 
 /// Why the bus didn't do it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Nobody serves that address now.
-    #[error("nobody answers at {0:?}")]
+    #[error("nobody takes {0}")]
     NoResponder(Address),
     /// No reply within the time that the asker gave; whether it was heard is unknown.
-    #[error("no reply from {0:?} in time")]
+    #[error("no reply to {0} in time")]
     TimedOut(Address),
     /// A bound is reached: again later.
     #[error("the bus is busy at {0}")]
@@ -160,6 +213,9 @@ pub enum Error {
     /// The message is over [`crate::wire::MESSAGE_BYTES_MAX`]: never again.
     #[error("a message of {0} bytes is too large")]
     TooLarge(usize),
+    /// There is no connection now; whether the message was heard is unknown.
+    #[error("the bus can't be reached: {0}")]
+    Unreachable(String),
     /// The bus is closed.
     #[error("the bus is closed")]
     Closed,

@@ -138,6 +138,10 @@ random_id! {
     /// One start of a coordinator; its row in the store is its lease.
     CoordinatorId
 }
+random_id! {
+    /// A token of the API or of those who want to become workers; it says nothing of the token's text.
+    TokenId
+}
 
 /// Declares a number that only grows.
 macro_rules! growing_number {

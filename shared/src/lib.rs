@@ -5,9 +5,11 @@
 
 pub mod bus;
 pub mod clock;
+pub mod cloud_event;
 pub mod id;
 pub mod job;
 pub mod log;
+pub mod proof;
 pub mod seal;
 pub mod secret;
 pub mod settings;

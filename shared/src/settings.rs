@@ -14,7 +14,8 @@ pub struct Fault {
 }
 
 impl Fault {
-    fn new(name: &str, detail: impl Display) -> Self {
+    /// `name` can't be used because of `detail`.
+    pub fn new(name: &str, detail: impl Display) -> Self {
         Self { name: name.to_owned(), detail: detail.to_string() }
     }
 }
@@ -41,6 +42,14 @@ impl<'a> Settings<'a> {
     /// When it is set to something else.
     pub fn parsed<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>, Fault> {
         self.text(name).map(|text| text.parse().map_err(|e: T::Err| Fault::new(name, e))).transpose()
+    }
+
+    /// What a flag said, or else the variable.
+    ///
+    /// # Errors
+    /// When there is no flag and the variable is set to something else.
+    pub fn flag_or<T: FromStr<Err: Display>>(&self, flag: Option<T>, name: &str) -> Result<Option<T>, Fault> {
+        flag.map_or_else(|| self.parsed(name), |told| Ok(Some(told)))
     }
 
     /// A secret from the variable or from the file that the variable `…_FILE` names, without its last newline.

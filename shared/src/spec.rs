@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use crate::secret::Secrets;
 use crate::time::{Period, Time};
 
+pub mod document;
 mod grammar;
 mod parse;
 pub mod reader;
@@ -29,6 +30,9 @@ pub const STEPS_MAX: usize = 100;
 pub const ENTRIES_MAX: usize = 64;
 /// The most bytes of a label's, an environment entry's or a secret's value: 32 KiB.
 pub const VALUE_BYTES_MAX: usize = 32 * 1024;
+/// The least bytes of a secret's value. Something shorter is guessed in no time and occurs everywhere by chance: masking
+/// it in a log would tell what it is and spoil the log.
+pub const SECRET_BYTES_MIN: usize = 4;
 /// The most bytes of a `run` script: 64 KiB.
 pub const RUN_BYTES_MAX: usize = 64 * 1024;
 /// The most bytes of a name, a tag, a ref or a label's key.

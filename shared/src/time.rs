@@ -36,6 +36,12 @@ impl Time {
         Self(self.0.saturating_add(micros)).min(Self::MAX)
     }
 
+    /// The time that much earlier.
+    pub fn minus(self, period: Period) -> Self {
+        let micros = i64::try_from(period.millis().saturating_mul(1000)).unwrap_or(i64::MAX);
+        Self(self.0.saturating_sub(micros))
+    }
+
     /// How long after `earlier` this is; zero when it isn't later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
@@ -43,10 +49,11 @@ impl Time {
 }
 
 impl fmt::Display for Time {
-    /// RFC 3339 in UTC; a time that RFC 3339 can't write is shown in microseconds.
+    /// RFC 3339 in UTC, always with six digits of the second, so that texts sort as their times do; a time that RFC 3339
+    /// can't write is shown in microseconds.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_microsecond(self.0) {
-            Ok(timestamp) => timestamp.fmt(f),
+            Ok(timestamp) => write!(f, "{timestamp:.6}"),
             Err(_) => write!(f, "{}us", self.0),
         }
     }
@@ -55,11 +62,20 @@ impl fmt::Display for Time {
 /// How RFC 3339 begins: a digit for each 0.
 const FORM: &[u8; 19] = b"0000-00-00T00:00:00";
 
-impl FromStr for Time {
-    type Err = &'static str;
+/// Why a text is no time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotATime {
+    #[error("is not a time like 2026-12-01T08:00:00Z (RFC 3339)")]
+    Form,
+    /// It is later than [`Time::MAX`].
+    #[error("is later than 9999-12-30T22:00:00Z, the last time that can be kept")]
+    TooLate,
+}
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let error = "is not a time like 2026-12-01T08:00:00Z (RFC 3339)";
+impl FromStr for Time {
+    type Err = NotATime;
+
+    fn from_str(text: &str) -> Result<Self, NotATime> {
         // The parser also takes ISO 8601 and RFC 9557, which nothing here promises to understand.
         let digits_stand = text.bytes().zip(*FORM).all(|(b, form)| match form {
             b'0' => b.is_ascii_digit(),
@@ -67,16 +83,26 @@ impl FromStr for Time {
             mark => b == mark,
         });
         if text.len() <= FORM.len() || !digits_stand || text.contains('[') {
-            return Err(error);
+            return Err(if is_of_a_later_millennium(text) { NotATime::TooLate } else { NotATime::Form });
         }
-        text.parse().map(Self::from_jiff).map_err(|_| error)
+        // What the parser refuses as a point in time although it is a date and a time of day lies beyond its last one.
+        let is_a_date = || text.get(..FORM.len()).is_some_and(|date| date.parse::<jiff::civil::DateTime>().is_ok());
+        let late = || text.starts_with("9999-12-31") && is_a_date();
+        text.parse().map(Self::from_jiff).map_err(|_| if late() { NotATime::TooLate } else { NotATime::Form })
     }
 }
 
-impl TryFrom<String> for Time {
-    type Error = &'static str;
+/// Whether it begins like a time whose year has more than four digits.
+fn is_of_a_later_millennium(text: &str) -> bool {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let rest = text.get(digits..).unwrap_or_default();
+    digits > 4 && rest.starts_with('-') && text.get(digits - 4..).is_some_and(|year| year.len() > FORM.len())
+}
 
-    fn try_from(text: String) -> Result<Self, Self::Error> {
+impl TryFrom<String> for Time {
+    type Error = NotATime;
+
+    fn try_from(text: String) -> Result<Self, NotATime> {
         text.parse()
     }
 }

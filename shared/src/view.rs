@@ -1,14 +1,17 @@
 //! What the API shows of a job: the form in which the server writes it and the client reads it.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-use crate::id::JobId;
-use crate::job::{Job, OutcomeView, StateName};
+use crate::id::{Instance, JobId, WorkerId};
+use crate::job::{Event, Job, OutcomeView, StateName};
 use crate::spec::{JobSpec, Priority};
 use crate::time::Time;
+use crate::wire::WorkerMode;
 
 /// A job as the API shows it. Secrets are in none of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -61,6 +64,96 @@ impl From<&Job> for JobView {
             finished_at: job.finished_at,
             outcome: job.state.outcome(),
             retry_of: job.retry_of,
+        }
+    }
+}
+
+/// An event as the API and the subscribers see it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct EventView {
+    /// Its number within the job, from 1, without gaps.
+    pub seq: u64,
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Time,
+    /// What happened, like `step_started`.
+    #[schema(value_type = String)]
+    pub kind: Cow<'static, str>,
+    /// The last attempt that was granted when it happened; 0 before the first.
+    pub attempt: u32,
+    /// `coordinator`, `worker:ID` or `client:NAME`.
+    pub actor: String,
+    /// What the kind brings with it.
+    #[serde(flatten)]
+    #[schema(value_type = Object, additional_properties)]
+    pub more: Map<String, Value>,
+}
+
+impl From<&Event> for EventView {
+    fn from(event: &Event) -> Self {
+        let mut more = match serde_json::to_value(&event.kind) {
+            Ok(Value::Object(fields)) => fields,
+            _ => Map::new(),
+        };
+        more.remove("kind");
+        Self {
+            seq: event.seq.0,
+            at: event.at,
+            kind: event.kind.name().into(),
+            attempt: event.attempt.0,
+            actor: event.actor.to_string(),
+            more,
+        }
+    }
+}
+
+/// A worker as the API shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct WorkerView {
+    #[schema(value_type = String, format = Uuid)]
+    pub id: WorkerId,
+    pub name: String,
+    /// What is wanted of it.
+    pub mode: WorkerMode,
+    pub state: WorkerState,
+    pub tags: Vec<String>,
+    pub slots: u32,
+    /// How many attempts ran when it was last heard.
+    pub running: u32,
+    /// Which start of it was last heard.
+    #[schema(value_type = Option<String>, format = Uuid)]
+    pub instance: Option<Instance>,
+    #[schema(value_type = String, format = DateTime)]
+    pub enrolled_at: Time,
+    /// When it was last heard.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub seen_at: Option<Time>,
+}
+
+/// How a worker is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerState {
+    /// It has enrolled and wasn't heard since.
+    New,
+    /// It takes offers.
+    Active,
+    /// It takes nothing new, until it is resumed.
+    Paused,
+    /// It takes nothing new, and ends when nothing runs any more.
+    Draining,
+    /// It wasn't heard for 15 seconds.
+    Silent,
+}
+
+impl WorkerState {
+    /// Its name, as in the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Active => "active",
+            Self::Paused => "paused",
+            Self::Draining => "draining",
+            Self::Silent => "silent",
         }
     }
 }

@@ -1,14 +1,18 @@
 //! The words between coordinators and workers, as JSON. Decoders ignore fields that they don't know, so that two
 //! formats can talk; what is missing or too large is refused.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use crate::id::{Attempt, ClaimId, CommitId, Fence, Instance, JobId, WorkerId};
+use crate::id::{Attempt, ClaimId, CommitId, Epoch, Fence, Instance, JobId, Shard, WorkerId};
 use crate::job::{AttemptEnd, Progress, Rejection, StopOrder};
 use crate::log::{Chunk, LogSummary};
 use crate::seal::Sealed;
+use crate::secret::Secret;
 use crate::spec::{JobSpec, Priority};
 use crate::time::Period;
 
@@ -16,6 +20,9 @@ use crate::time::Period;
 pub const MESSAGE_BYTES_MAX: usize = 512 * 1024;
 /// The most reports of one batch.
 pub const REPORTS_MAX: usize = 256;
+
+/// Without a heartbeat for this long, a worker's attempt counts as lost.
+pub const LEASE: Duration = Duration::from_secs(15);
 
 /// A message that isn't what its subject carries.
 #[derive(Debug, thiserror::Error)]
@@ -39,19 +46,89 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Undecodable> {
     Ok(serde_json::from_slice(bytes)?)
 }
 
+/// What the owner of a shard says, under its epoch. Whoever hears it ignores an epoch lower than the highest that it has
+/// heard of that shard: it comes from an owner that isn't one any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Word<T> {
+    pub shard: Shard,
+    pub epoch: Epoch,
+    #[serde(flatten)]
+    pub said: T,
+}
+
+/// A program wants to become a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enrol {
+    /// The join token.
+    pub token: Secret,
+    /// What people shall call it: its host's name, unless told otherwise.
+    pub name: String,
+    /// The one-time public key that the secret is to be sealed to.
+    pub recipient: String,
+}
+
+/// The answer to [`Enrol`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Enrolment {
+    /// It is this worker; committed before it is sent. The secret, under [`IDENTITY_SECRET`], proves it from now on.
+    Enrolled { worker: WorkerId, secret: Sealed },
+    /// The join token isn't one, or has expired.
+    Refused { why: String },
+}
+
+/// The name of the one secret in [`Enrolment::Enrolled`].
+pub const IDENTITY_SECRET: &str = "worker";
+
 /// A worker tells that it is there: at its start, after the sweep, and every five seconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     pub worker: WorkerId,
     pub instance: Instance,
+    /// Counts the worker's starts, so that a hello of an earlier one that comes late changes nothing.
+    pub start: u64,
     pub tags: Vec<String>,
     pub slots: u32,
+    /// How many attempts run.
+    pub running: u32,
+    /// Whether it takes nothing new and ends when nothing runs any more.
+    pub draining: bool,
 }
 
-/// The tag sets whose jobs the worker may run; committed before it is sent.
+/// The tag sets whose jobs the worker may run, and what it shall do; committed before it is sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Welcome {
     pub tag_sets: Vec<Vec<String>>,
+    pub mode: WorkerMode,
+}
+
+/// What people want of a worker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerMode {
+    /// It takes offers.
+    #[default]
+    Active,
+    /// It takes nothing new, until it is resumed; restarts don't change that.
+    Paused,
+    /// It takes nothing new, and its process ends when nothing runs any more. Its next start is active.
+    Draining,
+}
+
+impl WorkerMode {
+    /// Its name, as in the store and the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Active => "active",
+            Self::Paused => "paused",
+            Self::Draining => "draining",
+        }
+    }
+
+    /// The mode of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Active, Self::Paused, Self::Draining].into_iter().find(|mode| mode.name() == name)
+    }
 }
 
 /// A worker's reports to one shard, in order.
@@ -87,7 +164,7 @@ pub enum ReportKind {
     End { end: AttemptEnd, log: LogSummary },
 }
 
-/// The answer to [`Reports`]: one for each, in the same order, each committed before it is sent.
+/// The answer to [`Reports`], as a [`Word`]: one for each, in the same order, each committed before it is sent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answers {
     pub answers: Vec<Answer>,
@@ -130,7 +207,7 @@ pub struct Heartbeat {
     pub attempts: Vec<(JobId, Attempt)>,
 }
 
-/// What should become of a worker's attempts, from the coordinator's memory.
+/// What should become of a worker's attempts, from the coordinator's memory, as a [`Word`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeartbeatReply {
     /// These are to end; said again until the worker has told their end.
@@ -144,7 +221,7 @@ pub struct LogBatch {
     pub chunks: Vec<Chunk>,
 }
 
-/// What became of each chunk, in the same order.
+/// What became of each chunk, in the same order, as a [`Word`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogReply {
     pub answers: Vec<LogAnswer>,
@@ -166,7 +243,10 @@ pub enum LogAnswer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "order", rename_all = "snake_case")]
 pub enum Control {
-    Stop(StopOrder),
+    /// Under the epoch of the job's shard.
+    Stop(Word<StopOrder>),
+    /// From any coordinator: say hello at once, there is something to hear.
+    SayHello {},
 }
 
 /// The worker's answer to an order: it has heard it. The end of an attempt is a report of its own.

@@ -3,41 +3,30 @@
 //! It can be killed and started again on the same directory as often as a test likes; dropping it ends it.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{ChildStderr, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
+use std::process::{Command, ExitStatus};
 use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::http::Client;
-use crate::process::{self, Owned};
+use crate::server::Server;
 use crate::wait::eventually;
 use crate::windlass::windlass;
 
 /// How long a start, an ordinary stop or a short job may take at most, on a machine that is busy with other tests.
 pub const DEADLINE: Duration = Duration::from_mins(1);
 
-/// What a line of its log says once it serves.
-const LISTENING: &str = "listening on ";
-
 /// A running `windlass dev`.
 #[derive(Debug)]
 pub struct Dev {
     dir: TempDir,
     arguments: Vec<String>,
-    process: Owned,
-    log: Log,
+    server: Server,
     /// Speaks to it with the token that it wrote.
     pub client: Client,
 }
-
-/// The lines that it wrote to standard error since its start.
-type Log = Arc<Mutex<Vec<String>>>;
 
 impl Dev {
     /// Starts it in a fresh directory and waits until it serves.
@@ -49,8 +38,8 @@ impl Dev {
     pub fn start_with(arguments: &[&str]) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let arguments: Vec<String> = arguments.iter().map(|&argument| argument.to_owned()).collect();
-        let (process, log, client) = started(dir.path(), &arguments);
-        Self { dir, arguments, process, log, client }
+        let (server, client) = started(dir.path(), &arguments);
+        Self { dir, arguments, server, client }
     }
 
     /// The directory that holds all it keeps.
@@ -59,30 +48,28 @@ impl Dev {
     }
 
     pub fn pid(&self) -> i32 {
-        self.process.pid()
+        self.server.pid()
     }
 
     /// What it has written to standard error since its start.
     pub fn log(&self) -> String {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
+        self.server.log()
     }
 
     /// Ends it with SIGKILL: it has no moment left to tidy up.
     pub fn kill(&mut self) {
-        self.process.0.kill().expect("it can be killed");
-        self.process.0.wait().expect("its end");
+        self.server.kill();
     }
 
     /// Asks it to end (SIGTERM) and waits until it has.
     pub fn stop(&mut self) -> ExitStatus {
-        process::send(self.pid(), Signal::SIGTERM);
-        eventually(DEADLINE, "dev has stopped", || self.process.0.try_wait().expect("its end"))
+        self.server.stop()
     }
 
     /// Starts it again on the same directory; where it still runs, it is killed before.
     pub fn restart(&mut self) {
         self.kill();
-        (self.process, self.log, self.client) = started(self.dir.path(), &self.arguments);
+        (self.server, self.client) = started(self.dir.path(), &self.arguments);
     }
 
     /// Submits a job, which must be accepted, and returns its id.
@@ -140,43 +127,17 @@ impl Dev {
     }
 }
 
-impl Drop for Dev {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            eprintln!("what dev wrote:\n{}", self.log());
-        }
-    }
-}
-
 fn data_dir(dir: &Path) -> PathBuf {
     dir.join("data")
 }
 
 /// Starts it in `dir` and waits until it serves.
-fn started(dir: &Path, arguments: &[String]) -> (Owned, Log, Client) {
+fn started(dir: &Path, arguments: &[String]) -> (Server, Client) {
     let mut command = windlass();
-    command.arg("dev").args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.arg("dev").args(arguments);
     command.env("WINDLASS_LISTEN", "127.0.0.1:0").env("WINDLASS_DATA_DIR", data_dir(dir)).env("HOME", dir);
-    let mut process = Owned(command.spawn().expect("windlass starts"));
-    let log = collected(process.0.stderr.take().expect("its standard error"));
-    let address = eventually(DEADLINE, "dev listens", || {
-        let lines = log.lock().unwrap_or_else(PoisonError::into_inner);
-        let ended = process.0.try_wait().expect("its state");
-        assert!(ended.is_none(), "dev has ended ({ended:?}):\n{}", lines.join("\n"));
-        lines.iter().find_map(|line| line.split_once(LISTENING)).map(|(_, address)| address.trim().to_owned())
-    });
+    let mut server = Server::start("dev", command);
+    let address = server.address();
     let token = fs::read_to_string(data_dir(dir).join("token")).expect("dev writes its token before it listens");
-    (process, log, Client::new(&address, token.trim()))
-}
-
-/// Collects the lines as they come; ends with the pipe.
-fn collected(stderr: ChildStderr) -> Log {
-    let log = Log::default();
-    let lines = Arc::clone(&log);
-    thread::spawn(move || {
-        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
-        }
-    });
-    log
+    (server, Client::new(&address, token.trim()))
 }

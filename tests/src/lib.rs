@@ -4,11 +4,16 @@
 //! to it through [`http::Client`], gives it a [`repo::Repo`] to build, and looks at what runs with [`process`]. Whatever
 //! takes time is awaited with [`wait::eventually`] or [`wait::until`], and with nothing else. Tests within one process have [`played`].
 
+pub mod cluster;
 pub mod dev;
 pub mod http;
+pub mod nats;
 pub mod played;
+pub mod postgres;
 pub mod process;
+pub mod proxy;
 pub mod repo;
 pub mod scripted;
+pub mod server;
 pub mod wait;
 pub mod windlass;

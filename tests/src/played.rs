@@ -4,23 +4,28 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use coordinator::Coordinator;
 use coordinator::service::Service;
 use coordinator::store::Store;
 use coordinator::store::sqlite::SqliteStore;
 use coordinator::vault::MasterKeys;
+use coordinator::{Config, Coordinator};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use shared::bus::local::LocalBus;
 use shared::bus::{Address, Bus};
 use shared::clock;
 use shared::id::{Actor, Attempt, ClaimId, Instance, JobId, WorkerId};
-use shared::job::{Event, Job};
+use shared::job::{Event, Job, Rejection};
+use shared::proof::ProofKey;
 use shared::seal::OneTimeKey;
 use shared::spec::{Priority, parse_single};
 use shared::time::Period;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
-use shared::wire::{self, Answer, Answers, Grant, Heartbeat, HeartbeatReply, Hello, Lane, Report, ReportKind, Reports};
+use shared::wire::{
+    self, Answer, Answers, Enrol, Enrolment, Grant, Heartbeat, HeartbeatReply, Hello, Lane, Report, ReportKind,
+    Reports, Word,
+};
 
 /// How long a test waits for anything before it fails.
 pub const DEADLINE: Duration = Duration::from_secs(30);
@@ -60,8 +65,9 @@ impl Played {
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(path).await.expect("the database opens"));
         let bus = Arc::new(LocalBus::default());
         let (keys, _) = MasterKeys::generate();
-        let coordinator =
-            Coordinator::start(Arc::clone(&store), Arc::clone(&bus) as Arc<dyn Bus>, keys).await.expect("it starts");
+        let config =
+            Config { store: Arc::clone(&store), bus: Arc::clone(&bus) as Arc<dyn Bus>, keys, address: String::new() };
+        let coordinator = Coordinator::start(config).await.expect("it starts");
         Self { service: coordinator.service(), coordinator, bus, store }
     }
 
@@ -116,22 +122,64 @@ pub struct Hand {
     pub bus: Arc<LocalBus>,
     pub id: WorkerId,
     pub instance: Instance,
+    pub start: u64,
+    pub key: ProofKey,
 }
 
 impl Hand {
-    /// A worker that has said hello.
-    pub async fn arrive(bus: &Arc<LocalBus>) -> Self {
-        let hand =
-            Self { bus: Arc::clone(bus), id: WorkerId(clock::random_uuid()), instance: Instance(clock::random_uuid()) };
+    /// A worker that has enrolled and said hello.
+    pub async fn arrive(played: &Played) -> Self {
+        let token = played.service.join_token("a test", None).await.expect("a join token").text;
+        let key = OneTimeKey::generate();
+        let enrol = wire::encode(&Enrol { token, name: "hand".to_owned(), recipient: key.recipient() });
+        let reply = played.bus.request(&Address::Enrol, enrol, DEADLINE).await.expect("the enrolment is answered");
+        let Enrolment::Enrolled { worker, secret } = wire::decode(&reply).expect("the answer can be read") else {
+            panic!("the enrolment is refused");
+        };
+        let secrets = key.open(&secret).expect("the secret is sealed to the key");
+        let hand = Self {
+            bus: Arc::clone(&played.bus),
+            id: worker,
+            instance: Instance(clock::random_uuid()),
+            start: 1,
+            key: ProofKey::of(&secrets.0[wire::IDENTITY_SECRET]),
+        };
         hand.hello().await;
         hand
     }
 
-    /// Says hello.
+    /// The same worker, started anew; it hasn't said hello yet.
+    #[must_use]
+    pub fn reborn(&self, played: &Played) -> Self {
+        let (bus, instance) = (Arc::clone(&played.bus), Instance(clock::random_uuid()));
+        Self { bus, instance, start: self.start + 1, ..self.clone() }
+    }
+
+    /// Says hello until it is answered.
     pub async fn hello(&self) {
-        let hello = Hello { worker: self.id, instance: self.instance, tags: Vec::new(), slots: 8 };
-        let body = wire::encode(&hello);
-        self.bus.request(&Address::Hello(self.id), body, DEADLINE).await.expect("the hello is answered");
+        let hello = Hello {
+            worker: self.id,
+            instance: self.instance,
+            start: self.start,
+            tags: Vec::new(),
+            slots: 8,
+            running: 0,
+            draining: false,
+        };
+        let to = Address::Hello(self.id);
+        let body = self.key.prove(&to, &wire::encode(&hello));
+        let until = clock::instant() + DEADLINE;
+        while self.bus.request(&to, body.clone(), DEADLINE).await.is_err() {
+            assert!(clock::instant() < until, "the hello is answered");
+        }
+    }
+
+    /// Says something to the owner of a shard.
+    pub async fn ask<T: DeserializeOwned>(&self, to: &Address, body: &[u8]) -> T {
+        let reply = self.bus.request(to, self.key.prove(to, body), DEADLINE).await.expect("it is answered");
+        let word: Word<T> = wire::decode(&reply).expect("the answer can be read");
+        assert!(word.epoch.0 > 0);
+        word.said
     }
 
     /// Takes the offer of this job and claims it.
@@ -158,9 +206,13 @@ impl Hand {
 
     /// Takes the job's offer, claims it, and must be granted it.
     pub async fn must_get(&self, job: JobId) -> Grant {
-        match self.claim(job).await {
-            Answer::Granted(grant) => *grant,
-            other => panic!("the claim was answered with {other:?}"),
+        loop {
+            match self.claim(job).await {
+                Answer::Granted(grant) => return *grant,
+                // A lost offer that was made again may be of an attempt before: it is dropped.
+                Answer::Refused { why: Rejection::Stale } => {}
+                other => panic!("the claim was answered with {other:?}"),
+            }
         }
     }
 
@@ -169,16 +221,13 @@ impl Hand {
         let reports = vec![Report { job, attempt, what }];
         let body = wire::encode(&Reports { worker: self.id, instance: self.instance, reports });
         let to = Address::Report(job.shard(), self.id);
-        let reply = self.bus.request(&to, body, DEADLINE).await.expect("the report is answered");
-        let mut answers: Answers = wire::decode(&reply).expect("the answer can be read");
-        answers.answers.remove(0)
+        self.ask::<Answers>(&to, &body).await.answers.remove(0)
     }
 
     /// Sends a heartbeat that names this attempt.
     pub async fn beat(&self, job: JobId, attempt: Attempt) -> HeartbeatReply {
         let beat = Heartbeat { worker: self.id, instance: self.instance, attempts: vec![(job, attempt)] };
         let to = Address::Heartbeat(job.shard(), self.id);
-        let reply = self.bus.request(&to, wire::encode(&beat), DEADLINE).await.expect("the heartbeat is answered");
-        wire::decode(&reply).expect("the answer can be read")
+        self.ask(&to, &wire::encode(&beat)).await
     }
 }

@@ -5,10 +5,16 @@
 
 use std::fmt;
 use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::Child;
+use std::process::{Child, Command};
+use std::sync::OnceLock;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread;
 use std::time::Duration;
 
+use nix::sys::prctl;
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 use uuid::Uuid;
@@ -31,6 +37,42 @@ impl Drop for Owned {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Starts a process that ends with ours, however we end.
+///
+/// # Panics
+/// When it can't be started.
+pub fn bound(mut command: Command) -> Owned {
+    // SAFETY: `prctl` is safe to call between `fork` and `exec`.
+    unsafe {
+        command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from));
+    }
+    let (answer, spawned) = sync_channel(1);
+    let order = Order { command, answer };
+    STARTER.get_or_init(starter).send(order).expect("the thread that starts processes");
+    Owned(spawned.recv().expect("an answer").expect("the program starts"))
+}
+
+/// A process to be started.
+struct Order {
+    command: Command,
+    answer: SyncSender<io::Result<Child>>,
+}
+
+/// Takes orders to start processes. The kernel tells such a process when the thread that started it ends, and a test's
+/// thread ends before its process does: so one thread starts them all, and never ends.
+static STARTER: OnceLock<SyncSender<Order>> = OnceLock::new();
+
+fn starter() -> SyncSender<Order> {
+    let (orders, ordered) = sync_channel::<Order>(1);
+    thread::spawn(move || {
+        for Order { mut command, answer } in ordered {
+            // Whoever ordered it may have panicked since.
+            let _ = answer.send(command.spawn());
+        }
+    });
+    orders
 }
 
 /// The environment entry that a mark is.

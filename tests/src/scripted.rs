@@ -1,6 +1,7 @@
 //! A worker in this process, and a coordinator that a test plays by a script over the real bus.
 //!
-//! The script answers whatever the worker says, keeps what it has heard, and can be told to lose answers.
+//! The script enrols the worker, answers whatever it says and can prove, under an epoch that a test may change, keeps what
+//! it has heard, and can be told to lose answers.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -11,25 +12,32 @@ use serde_json::Value;
 use shared::bus::local::LocalBus;
 use shared::bus::{Address, Bus, Request, Service};
 use shared::clock;
-use shared::id::{Attempt, Fence, Instance, JobId, Shard, WorkerId};
-use shared::job::{AttemptEnd, Offer, Progress, StopOrder};
+use shared::id::{Attempt, Epoch, Fence, Instance, JobId, Shard, WorkerId};
+use shared::job::{AttemptEnd, Offer, Progress, Rejection, StopOrder};
 use shared::log::{Chunk, LogSummary, Stream};
+use shared::proof::ProofKey;
 use shared::seal;
+use shared::secret::{Secret, Secrets};
 use shared::spec::{Submission, parse_single};
 use shared::time::Period;
 use shared::wire::{
-    self, Answer, Answers, Control, Grant, Heartbeat, HeartbeatReply, Hello, LogAnswer, LogBatch, LogReply, Report,
-    ReportKind, Reports, Welcome,
+    self, Answer, Answers, Control, Enrol, Enrolment, Grant, Heartbeat, HeartbeatReply, Hello, LogAnswer, LogBatch,
+    LogReply, Report, ReportKind, Reports, Welcome, Word, WorkerMode,
 };
 use tempfile::TempDir;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, oneshot, watch};
 use worker::{Config, Worker};
 
 use crate::played::DEADLINE;
 use crate::wait;
 
-/// The shard of every scripted job.
-const SHARD: u16 = 7;
+/// The shard of every scripted job, unless a test wants the other one.
+pub const SHARD: u16 = 7;
+pub const OTHER_SHARD: u16 = 8;
+/// The permits of an open gate: whoever holds them all has closed it.
+pub const GATE: u32 = 1000;
+/// The token that a worker enrols with.
+pub const JOIN_TOKEN: &str = "a join token";
 
 /// What the script has heard, and what it is to do.
 #[derive(Default)]
@@ -45,12 +53,35 @@ pub struct Seen {
     pub order: Vec<&'static str>,
     /// The text of chunks is dropped when they are heard.
     pub forget_text: bool,
+    /// What asked to be enrolled, by name.
+    pub enrols: Vec<String>,
+    /// So many answers to those are lost.
+    pub lose_enrols: u32,
+    /// Messages whose proof didn't hold; none of them is answered.
+    pub unproved: u32,
+    /// How many messages of reports have come before the gate.
+    pub waiting: u64,
+    /// How many reports each message held.
+    pub batches: Vec<usize>,
+    /// What is answered is said under this epoch.
+    pub epoch: Epoch,
+    /// What people want of the worker.
+    pub mode: WorkerMode,
+    /// So many answers to heartbeats are lost.
+    pub lose_beats: u32,
+    unanswered: Vec<oneshot::Sender<Bytes>>,
+    /// How many reports came before the one that they follow.
+    pub early: u32,
+    /// So many reports are answered with "try again".
+    pub try_again: u32,
     /// So many answers to ends are lost.
     pub lose_ends: u32,
     /// So many answers to log chunks are lost.
     pub lose_logs: u32,
     /// So many answers to claims are lost.
     pub lose_claims: u32,
+    /// So many claims count as come too late.
+    pub late_claims: u32,
     /// A stop is sent before the answer to a claim.
     pub stop_before_grant: bool,
     /// What every answer to a heartbeat tells to stop.
@@ -73,6 +104,8 @@ pub struct End {
 #[derive(Clone)]
 pub struct Script {
     pub bus: Arc<LocalBus>,
+    /// A permit for each message of reports that may be answered.
+    pub gate: Arc<Semaphore>,
     seen: Arc<Mutex<Seen>>,
     changes: watch::Sender<u64>,
 }
@@ -102,29 +135,69 @@ impl Staged {
 impl Script {
     /// Begins to answer.
     pub async fn start() -> Self {
-        let seen = Seen { tag_sets: vec![Vec::new()], ..Seen::default() };
-        let script = Self { bus: Arc::default(), seen: Arc::new(Mutex::new(seen)), changes: watch::Sender::new(0) };
-        for service in [Service::Hello, Service::Shard(Shard::new(SHARD).expect("a shard"))] {
+        let seen = Seen { tag_sets: vec![Vec::new()], epoch: Epoch(1), ..Seen::default() };
+        let script = Self {
+            bus: Arc::default(),
+            gate: Arc::new(Semaphore::new(GATE as usize)),
+            seen: Arc::new(Mutex::new(seen)),
+            changes: watch::Sender::new(0),
+        };
+        let shards = [SHARD, OTHER_SHARD].map(|shard| Service::Shard(Shard::new(shard).expect("a shard")));
+        for service in shards.into_iter().chain([Service::Hello, Service::Enrol]) {
             let mut requests = script.bus.serve(service).await.expect("the bus is open");
             let script = script.clone();
             tokio::spawn(async move {
-                while let Some(Request { to, body, reply }) = requests.recv().await {
-                    if let Some(answer) = script.answer(to, &body).await {
-                        let _ = reply.send(answer);
+                while let Some(request) = requests.recv().await {
+                    if let Address::Report(..) = request.to {
+                        // Its turn comes when the gate is open; heartbeats and the log go past.
+                        tokio::spawn(script.clone().gated(request));
+                    } else {
+                        script.clone().reply(request).await;
                     }
-                    script.changes.send_modify(|changes| *changes += 1);
                 }
             });
         }
         script
     }
 
-    /// Starts a worker on `dir`.
+    /// Starts a worker on `dir`, which enrols where it never did.
     pub async fn worker(&self, keeper: &str, dir: &Path, change: impl FnOnce(&mut Config)) -> Worker {
+        self.try_worker(keeper, dir, change).await.expect("the worker starts")
+    }
+
+    /// The same, where the start may fail.
+    pub async fn try_worker(
+        &self,
+        keeper: &str,
+        dir: &Path,
+        change: impl FnOnce(&mut Config),
+    ) -> Result<Worker, worker::Error> {
         let mut config = Config::new(dir.join("data"), 2);
         config.keeper = PathBuf::from(keeper);
+        config.join = Some(Secret::new(JOIN_TOKEN.to_owned()));
+        // Several workers share this process, and its own children are nobody's orphans.
+        config.adopts = false;
         change(&mut config);
-        worker::start(config, Arc::clone(&self.bus) as Arc<dyn Bus>).await.expect("the worker starts")
+        worker::start(config, Arc::clone(&self.bus) as Arc<dyn Bus>).await
+    }
+
+    async fn gated(self, request: Request) {
+        let gate = Arc::clone(&self.gate);
+        self.seen().waiting += 1;
+        self.changes.send_modify(|changes| *changes += 1);
+        let permit = gate.acquire().await.expect("the gate isn't closed for good");
+        self.reply(request).await;
+        drop(permit);
+    }
+
+    async fn reply(self, Request { to, body, reply }: Request) {
+        match self.answer(to, &body).await {
+            Some(answer) => drop(reply.send(answer)),
+            // Whoever asks waits as long as it does for an answer that is lost on its way.
+            None if matches!(to, Address::Heartbeat(..)) => self.seen().unanswered.push(reply),
+            None => {}
+        }
+        self.changes.send_modify(|changes| *changes += 1);
     }
 
     /// What was heard so far.
@@ -134,7 +207,12 @@ impl Script {
 
     /// Offers a job of that specification.
     pub async fn offer(&self, spec: Value) -> JobId {
-        let job = JobId::mint(Shard::new(SHARD).expect("a shard"), clock::now(), clock::random());
+        self.offer_in(SHARD, spec).await
+    }
+
+    /// The same in another shard.
+    pub async fn offer_in(&self, shard: u16, spec: Value) -> JobId {
+        let job = JobId::mint(Shard::new(shard).expect("a shard"), clock::now(), clock::random());
         let submission = parse_single(&spec, None).expect("the specification is right");
         let offer =
             Offer { job, attempt: Attempt(1), tags: submission.spec.tags.clone(), priority: submission.spec.priority };
@@ -180,8 +258,24 @@ impl Script {
 
     /// Gives the worker an order, and waits until it has heard.
     pub async fn order(&self, order: StopOrder) {
+        self.send(order).await.expect("the worker hears it");
+    }
+
+    /// Gives the worker an order that it may not heed.
+    pub async fn send(&self, order: StopOrder) -> Result<(), shared::bus::Error> {
         let to = Address::Control(order.worker);
-        self.bus.request(&to, wire::encode(&Control::Stop(order)), DEADLINE).await.expect("the worker hears it");
+        let control = Control::Stop(self.word(order.job.shard(), order));
+        self.bus.request(&to, wire::encode(&control), DEADLINE).await.map(drop)
+    }
+
+    /// Waits until that many messages of reports wait for the gate.
+    pub async fn until_waiting(&self, count: u64) {
+        self.until("messages before the gate", |seen| (seen.waiting >= count).then_some(())).await;
+    }
+
+    /// What the owner of a shard says now.
+    fn word<T>(&self, shard: Shard, said: T) -> Word<T> {
+        Word { shard, epoch: self.seen().epoch, said }
     }
 
     /// The order to stop the job's first attempt.
@@ -199,34 +293,67 @@ impl Script {
         segments.map(|segment| segment.text.as_str()).collect()
     }
 
-    async fn answer(&self, to: Address, body: &[u8]) -> Option<Bytes> {
+    async fn answer(&self, to: Address, body: &Bytes) -> Option<Bytes> {
+        let Some(worker) = to.worker() else { return self.enrol(&wire::decode(body).expect("an enrolment")) };
+        let Some(body) = ProofKey::of(&secret(worker)).open(&to, body) else {
+            self.seen().unproved += 1;
+            return None;
+        };
         match to {
             Address::Hello(_) => {
                 let mut seen = self.seen();
-                seen.hellos.push(wire::decode(body).expect("a hello"));
+                seen.hellos.push(wire::decode(&body).expect("a hello"));
                 seen.order.push("hello");
-                Some(wire::encode(&Welcome { tag_sets: seen.tag_sets.clone() }))
+                Some(wire::encode(&Welcome { tag_sets: seen.tag_sets.clone(), mode: seen.mode }))
             }
-            Address::Heartbeat(..) => {
-                let mut seen = self.seen();
-                seen.beats.push(wire::decode(body).expect("a heartbeat"));
-                Some(wire::encode(&HeartbeatReply { stop: seen.stop.clone() }))
+            Address::Heartbeat(shard, _) => {
+                let stop = {
+                    let mut seen = self.seen();
+                    seen.beats.push(wire::decode(&body).expect("a heartbeat"));
+                    if lost(&mut seen.lose_beats) {
+                        return None;
+                    }
+                    seen.stop.clone()
+                };
+                Some(wire::encode(&self.word(shard, HeartbeatReply { stop })))
             }
-            Address::Log(..) => self.log(&wire::decode(body).expect("log chunks")),
-            Address::Report(_, worker) => {
-                let Reports { instance, reports, .. } = wire::decode(body).expect("reports");
+            Address::Log(shard, _) => {
+                let reply = self.log(&wire::decode(&body).expect("log chunks"))?;
+                Some(wire::encode(&self.word(shard, reply)))
+            }
+            Address::Report(shard, worker) => {
+                let Reports { instance, reports, .. } = wire::decode(&body).expect("reports");
+                self.seen().batches.push(reports.len());
                 let mut answers = Vec::new();
                 for report in reports {
                     answers.push(self.report(worker, instance, report).await?);
                 }
-                Some(wire::encode(&Answers { answers }))
+                Some(wire::encode(&self.word(shard, Answers { answers })))
             }
-            Address::Control(_) => None,
+            Address::Enrol | Address::Control(_) => None,
         }
+    }
+
+    fn enrol(&self, Enrol { token, name, recipient }: &Enrol) -> Option<Bytes> {
+        let mut seen = self.seen();
+        seen.enrols.push(name.clone());
+        if lost(&mut seen.lose_enrols) {
+            return None;
+        }
+        if token.reveal() != JOIN_TOKEN {
+            return Some(wire::encode(&Enrolment::Refused { why: "it is not known".to_owned() }));
+        }
+        let worker = WorkerId(clock::random_uuid());
+        let secrets = Secrets([(wire::IDENTITY_SECRET.to_owned(), secret(worker))].into());
+        let secret = seal::seal(&secrets, recipient).expect("a recipient");
+        Some(wire::encode(&Enrolment::Enrolled { worker, secret }))
     }
 
     async fn report(&self, worker: WorkerId, instance: Instance, report: Report) -> Option<Answer> {
         let Report { job, attempt, what } = report;
+        if lost(&mut self.seen().try_again) {
+            return Some(Answer::TryAgain);
+        }
         match what {
             ReportKind::Claim { recipient, .. } => {
                 let (stop, grant) = {
@@ -237,19 +364,27 @@ impl Script {
                     if lost(&mut seen.lose_claims) {
                         return None;
                     }
+                    if lost(&mut seen.late_claims) {
+                        return Some(Answer::Refused { why: Rejection::Late });
+                    }
                     let submission = seen.jobs.get(&job).expect("only what was offered is claimed");
                     (seen.stop_before_grant, grant(job, attempt, Fence(seen.grants), submission, &recipient))
                 };
                 if stop {
                     let order = StopOrder { job, attempt, worker, instance, grace: Period::ZERO };
-                    let body = wire::encode(&Control::Stop(order));
-                    self.bus.request(&Address::Control(worker), body, DEADLINE).await.expect("the worker hears it");
+                    self.order(order).await;
                 }
                 return Some(Answer::Granted(Box::new(grant)));
             }
             ReportKind::Decline { why } => self.seen().declines.push((job, why)),
             ReportKind::Progress { number, progress } => {
                 let mut seen = self.seen();
+                let told = seen.progress.iter().filter(|(of, ..)| *of == job).map(|(_, number, _)| *number).max();
+                if number > told.unwrap_or(0) + 1 {
+                    // The one before it isn't taken yet.
+                    seen.early += 1;
+                    return Some(Answer::TryAgain);
+                }
                 seen.order.push("progress");
                 seen.progress.push((job, number, progress));
             }
@@ -266,7 +401,7 @@ impl Script {
         Some(Answer::Taken)
     }
 
-    fn log(&self, batch: &LogBatch) -> Option<Bytes> {
+    fn log(&self, batch: &LogBatch) -> Option<LogReply> {
         let mut seen = self.seen();
         seen.order.push("log");
         if lost(&mut seen.lose_logs) {
@@ -279,7 +414,7 @@ impl Script {
             }
             seen.chunks.insert((chunk.job, chunk.number), chunk);
         }
-        Some(wire::encode(&LogReply { answers: vec![LogAnswer::Stored; batch.chunks.len()] }))
+        Some(LogReply { answers: vec![LogAnswer::Stored; batch.chunks.len()] })
     }
 }
 
@@ -299,6 +434,11 @@ pub async fn pids(path: &Path, count: usize) -> Vec<i32> {
 pub fn runs(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z'))
+}
+
+/// What every script gives a worker of that id: one that goes on after another knows it too.
+fn secret(worker: WorkerId) -> Secret {
+    Secret::new(format!("the secret of {worker}"))
 }
 
 fn lost(left: &mut u32) -> bool {

@@ -26,7 +26,14 @@ pub fn eventually<T>(deadline: Duration, what: &str, mut probe: impl FnMut() -> 
     }
 }
 
-/// The same on a runtime, whose other tasks go on meanwhile.
+/// Lets time go by because the story is about that time: an outage of so many seconds, a while in which something must
+/// not happen. What will happen is waited for with [`eventually`].
+pub fn pass(time: Duration, what: &str) {
+    println!("{what}: {} ms go by", time.as_millis());
+    thread::sleep(time);
+}
+
+/// Like [`eventually`], on a runtime, whose other tasks go on meanwhile.
 ///
 /// # Panics
 /// When `probe` finds nothing within `deadline`.

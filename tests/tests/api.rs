@@ -6,16 +6,21 @@ use std::net::TcpStream;
 
 use coordinator::api::{ApiServer, Tokens, serve};
 use serde_json::{Value, json};
-use shared::bus::{Address, Bus};
+use shared::bus::Address;
 use shared::id::{Attempt, JobId};
 use shared::job::AttemptEnd;
 use shared::log::{Chunk, LogSummary, Segment, Stream};
 use shared::secret::Secret;
-use shared::wire::{self, LogBatch, ReportKind};
+use shared::wire::{self, LogBatch, LogReply, ReportKind};
 use tempfile::TempDir;
 use tests::http::{Answer, Client};
 use tests::played::{DEADLINE, Hand, Played};
 use tokio::runtime::Runtime;
+
+mod api {
+    mod access;
+    mod passing;
+}
 
 const TOKEN: &str = "a-token-of-the-tests";
 const JOB: &str = r#"{"steps": [{"run": "ls"}]}"#;
@@ -135,12 +140,13 @@ fn what_is_malformed_is_refused_by_name() {
     let server = Server::start();
     let id = server.submitted(JOB);
     let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    let bodies: [(&[u8], u16, &[&str]); 9] = [
+    let bodies: [(&[u8], u16, &[&str]); 10] = [
         (b"", 400, &["body"]),
         (b"{", 400, &["body"]),
         (b"{} {}", 400, &["body"]),
         (b"{\"steps\": [{\"run\": \"\xff\"}]}", 400, &["body"]),
         (deep.as_bytes(), 400, &["body"]),
+        (br#"{"steps": [{"run": "ls", "run": "pwd"}], "env": {"A": "1", "A": "2"}}"#, 400, &["steps[0].run", "env.A"]),
         (b"[]", 422, &["body"]),
         (br#"{"steps": [{"run": ""}], "x": 1}"#, 422, &["steps[0].run", "x"]),
         (br#"{"jobs": []}"#, 422, &["jobs"]),
@@ -388,7 +394,7 @@ fn a_log_is_shown_in_every_form_from_where_a_reader_left_it() {
 
 /// Runs the job by hand: one attempt that succeeds and writes three lines.
 async fn write_a_log(played: &Played, job: JobId) {
-    let hand = Hand::arrive(&played.bus).await;
+    let hand = Hand::arrive(played).await;
     hand.must_get(job).await;
     let segment =
         |stream, text: &str| Segment { at: shared::clock::now(), step: Some(0), stream, text: text.to_owned() };
@@ -396,7 +402,7 @@ async fn write_a_log(played: &Played, job: JobId) {
     let chunk = Chunk { job, attempt: Attempt(1), number: 1, first_line: 1, segments };
     let log = LogSummary { chunks: 1, ..LogSummary::default() };
     let batch = wire::encode(&LogBatch { worker: hand.id, chunks: vec![chunk] });
-    played.bus.request(&Address::Log(job.shard(), hand.id), batch, DEADLINE).await.unwrap();
+    hand.ask::<LogReply>(&Address::Log(job.shard(), hand.id), &batch).await;
     hand.say(job, Attempt(1), ReportKind::End { end: AttemptEnd::Succeeded, log }).await;
 }
 

@@ -5,6 +5,7 @@ mod pure {
     mod acts;
     mod builders;
     mod details;
+    mod documents;
     mod edges;
     mod events;
     mod promises;

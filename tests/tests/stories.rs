@@ -7,6 +7,7 @@ mod stories {
     mod flood;
     mod interrupts;
     mod limits;
+    mod mistakes;
     mod output;
     mod races;
     mod run;

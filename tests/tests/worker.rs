@@ -5,9 +5,15 @@ const HOST: &str = env!("CARGO_BIN_EXE_worker_host");
 
 mod worker {
     mod checkout;
+    mod claims;
     mod contact;
     mod crash;
+    mod duty;
     mod ending;
+    mod identity;
+    mod lost_contact;
     mod output;
+    mod protection;
+    mod reports;
     mod steps;
 }

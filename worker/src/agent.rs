@@ -14,8 +14,9 @@ use shared::id::{Attempt, JobId};
 use shared::job::StopOrder;
 use tokio::sync::watch;
 
-use crate::Site;
+use crate::keeper::lifeline::Lifeline;
 use crate::runner::{AttemptRunner, Granted, StopAttempt};
+use crate::site::Site;
 
 pub mod claims;
 pub mod contact;
@@ -40,11 +41,35 @@ pub struct Agent {
 struct Running {
     runner: Addr<AttemptRunner>,
     grace: Duration,
+    /// Where it must not outlive its lease.
+    lifeline: Option<Arc<Lifeline>>,
 }
 
-/// Run a granted attempt. Answers with the reason when it mustn't start.
+/// Why a granted attempt doesn't start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotStarted {
+    #[error("the worker is being shut down")]
+    Stopping,
+    #[error("{TOLD_TO_STOP}")]
+    Marked,
+    /// It runs already: this grant is a repeat of its own.
+    #[error("it is running already")]
+    Running,
+    #[error("the worker's agent is gone")]
+    NoAgent,
+}
+
+/// Why an attempt is declined that was stopped before its grant came.
+const TOLD_TO_STOP: &str = "it was told to stop before it had started";
+
+/// Would that attempt be started now?
 #[derive(Message)]
-#[rtype(result = "Result<(), &'static str>")]
+#[rtype(result = "Result<(), NotStarted>")]
+pub struct MayStart(pub JobId, pub Attempt);
+
+/// Run a granted attempt.
+#[derive(Message)]
+#[rtype(result = "Result<(), NotStarted>")]
 pub struct Start(pub Granted);
 
 /// Stop an attempt, or see to it that it never starts.
@@ -65,6 +90,14 @@ pub struct Ended {
 #[rtype(result = "Vec<(JobId, Attempt)>")]
 pub struct Attempts;
 
+/// A heartbeat that was sent at `sent` and named these was answered.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Confirmed {
+    pub attempts: Vec<(JobId, Attempt)>,
+    pub sent: Instant,
+}
+
 /// Start nothing more and stop all that runs.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -80,15 +113,34 @@ impl Agent {
         self.count.send_replace(self.running.len());
     }
 
+    fn may_start(&self, attempt: (JobId, Attempt)) -> Result<(), NotStarted> {
+        if self.stopping {
+            return Err(NotStarted::Stopping);
+        }
+        if self.marks.contains_key(&attempt) {
+            return Err(NotStarted::Marked);
+        }
+        if self.running.contains_key(&attempt) {
+            return Err(NotStarted::Running);
+        }
+        Ok(())
+    }
+
+    /// Sees to it that the attempt never starts, and only then confirms that it is stopped.
     fn mark(&mut self, attempt: (JobId, Attempt)) {
         let now = clock::instant();
         self.marks.retain(|_, until| *until > now);
+        if self.marks.contains_key(&attempt) {
+            return;
+        }
         if self.marks.len() >= MARKS_MAX
             && let Some(oldest) = self.marks.iter().min_by_key(|(_, until)| **until).map(|(key, _)| *key)
         {
             self.marks.remove(&oldest);
         }
         self.marks.insert(attempt, now + MARK_FOR);
+        let (reporter, (job, attempt)) = (self.site.reporter.clone(), attempt);
+        self.site.runtime.spawn(async move { reporter.decline(job, attempt, TOLD_TO_STOP).await });
     }
 }
 
@@ -96,23 +148,27 @@ impl Actor for Agent {
     type Context = Context<Self>;
 }
 
+impl Handler<MayStart> for Agent {
+    type Result = Result<(), NotStarted>;
+
+    fn handle(&mut self, MayStart(job, attempt): MayStart, _: &mut Self::Context) -> Self::Result {
+        self.may_start((job, attempt))
+    }
+}
+
 impl Handler<Start> for Agent {
-    type Result = Result<(), &'static str>;
+    type Result = Result<(), NotStarted>;
 
     fn handle(&mut self, Start(granted): Start, context: &mut Self::Context) -> Self::Result {
+        self.site.config.fault("agent");
         let key = (granted.grant.job, granted.grant.attempt);
-        if self.stopping {
-            return Err("the worker is being shut down");
-        }
-        if self.marks.remove(&key).is_some() {
-            return Err("it was told to stop before it had started");
-        }
-        if self.running.contains_key(&key) {
-            return Err("it is running already");
-        }
-        let grace = granted.grant.spec.grace.duration();
+        self.may_start(key)?;
+        let (grace, lifeline) = (granted.grant.spec.grace.duration(), granted.lifeline.clone());
         let runner = AttemptRunner::run(self.site.clone(), granted, context.address()).start();
-        self.running.insert(key, Running { runner, grace });
+        if lifeline.is_some() {
+            self.site.beat.notify_one();
+        }
+        self.running.insert(key, Running { runner, grace, lifeline });
         self.counted();
         Ok(())
     }
@@ -123,8 +179,8 @@ impl Handler<Stop> for Agent {
 
     fn handle(&mut self, Stop(order): Stop, _: &mut Self::Context) {
         let StopOrder { job, attempt, worker, instance, grace } = order;
-        let reporter = &self.site.reporter;
-        if worker != reporter.worker || instance != reporter.instance {
+        let courier = &self.site.reporter.courier;
+        if worker != courier.worker || instance != courier.instance {
             // The sweep has ended what an earlier start of this worker ran.
             return;
         }
@@ -150,6 +206,15 @@ impl Handler<Attempts> for Agent {
 
     fn handle(&mut self, _: Attempts, _: &mut Self::Context) -> Self::Result {
         self.running.keys().copied().collect()
+    }
+}
+
+impl Handler<Confirmed> for Agent {
+    type Result = ();
+
+    fn handle(&mut self, Confirmed { attempts, sent }: Confirmed, _: &mut Self::Context) {
+        let running = attempts.iter().filter_map(|attempt| self.running.get(attempt));
+        running.filter_map(|running| running.lifeline.as_ref()).for_each(|lifeline| lifeline.renew(sent));
     }
 }
 

@@ -4,6 +4,7 @@
 //! returns how the attempt ended; who reports that, and what becomes of a panic in here, is for the runner to say.
 
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ use tokio::time::{sleep, timeout};
 use crate::Config;
 use crate::checkout::Git;
 use crate::keeper::cgroup::Cgroup;
+use crate::keeper::lifeline::Lifeline;
 use crate::keeper::{Command, Keeper};
 use crate::output::Log;
 use crate::output::mask::Forms;
@@ -29,7 +31,7 @@ use crate::output::pump::{Ended, Outputs, Sink};
 use crate::spool::Entry;
 use directories::Directories;
 use environment::{Environment, Sources};
-use processes::{Cut, Deadline, Orders, Processes};
+use processes::{Bounds, Cut, Deadline, Orders, Processes};
 
 pub mod directories;
 pub mod environment;
@@ -51,6 +53,8 @@ pub struct Attempt {
     pub granted: Instant,
     /// Its entry in the spool.
     pub entry: Entry,
+    /// Where it must not outlive its lease.
+    pub lifeline: Option<Arc<Lifeline>>,
     pub directories: Directories,
     pub log: Log,
     /// Has room for [`PROGRESS_MAX`] reports.
@@ -84,11 +88,32 @@ impl Attempt {
             // Without a cgroup the keeper ends the tree all the same.
             Ok(cgroup.filter(|dir| Cgroup::make(dir).is_ok()))
         });
-        let cgroup: Option<PathBuf> = made.await.unwrap_or_else(|panic| Err(std::io::Error::other(panic)))?;
-        let keeper = Keeper::start(&self.config.keeper, cgroup.as_deref())?;
+        let cgroup: Option<PathBuf> = made.await.unwrap_or_else(|panic| Err(io::Error::other(panic)))?;
+        let keeper = match self.keeper(cgroup.as_deref()).await {
+            Ok(keeper) => keeper,
+            Err(error) => {
+                // There is no keeper to remove it.
+                cgroup.as_deref().and_then(Cgroup::existing).iter().for_each(Cgroup::remove);
+                return Err(error.into());
+            }
+        };
         let spec = &self.grant.spec;
-        let deadline = Deadline { at: self.granted + spec.timeout.duration(), limit: Limit::Job };
-        Ok(Processes::new(keeper, self.orders.clone(), deadline, spec.grace.duration(), self.entry.clone()))
+        let bounds = Bounds {
+            orders: self.orders.clone(),
+            deadline: Deadline { at: self.granted + spec.timeout.duration(), limit: Limit::Job },
+            grace: spec.grace.duration(),
+            entry: self.entry.clone(),
+            adopts: self.config.adopts,
+        };
+        Ok(Processes::new(keeper, bounds))
+    }
+
+    async fn keeper(&self, cgroup: Option<&Path>) -> io::Result<Keeper> {
+        let mut keeper = Keeper::start(&self.config.keeper, cgroup)?;
+        if let Some(lifeline) = &self.lifeline {
+            keeper.watch(lifeline).await?;
+        }
+        Ok(keeper)
     }
 
     async fn work(&self, processes: &mut Processes) -> Result<(), Cut> {

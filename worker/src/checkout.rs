@@ -70,15 +70,21 @@ impl Git<'_> {
     /// Finds the repository at `path`: its top or its git directory.
     async fn source(&mut self, path: &str) -> Result<Source, Cut> {
         let name = path.to_owned();
-        let real = match fs::canonicalize(path) {
-            Ok(real) if real.is_dir() => real,
+        let (given, git_config) = (PathBuf::from(path), self.directories.git_config());
+        let found = self.processes.aside(move || {
+            let real = fs::canonicalize(&given)?;
+            let is_dir = real.is_dir();
+            Ok::<_, io::Error>((config(&[&given, &real]), real, is_dir))
+        });
+        let (config, real) = match found.await? {
+            Ok((config, real, true)) => (config, real),
             Ok(_) => return Err(refused(format!("repository {name} is not a directory"))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(refused(format!("repository {name} does not exist")));
             }
             Err(error) => return Err(refused(format!("repository {name} can't be read: {error}"))),
         };
-        fs::write(self.directories.git_config(), config(&[Path::new(path), &real]))?;
+        self.processes.aside(move || fs::write(git_config, config)).await??;
         let facts =
             ["rev-parse", "--show-prefix", "--git-path", "objects", "--git-path", "shallow", "--show-object-format"];
         let answer = self.run(&real, &facts).await?;
@@ -127,14 +133,18 @@ impl Git<'_> {
         let answer = self.run(&tree, &arguments).await?;
         answer.success(|why| format!("git could not make a work tree: {why}"))?;
         let info = tree.join(".git/objects/info");
-        fs::create_dir_all(&info)?;
         let mut alternates = source.objects.clone().into_os_string();
         alternates.push("\n");
-        fs::write(info.join("alternates"), alternates.as_encoded_bytes())?;
-        match fs::copy(&source.shallow, tree.join(".git/shallow")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
-            _ => Ok(()),
-        }
+        let shallow = source.shallow.clone();
+        let borrowed = self.processes.aside(move || {
+            fs::create_dir_all(&info)?;
+            fs::write(info.join("alternates"), alternates.as_encoded_bytes())?;
+            match fs::copy(&shallow, tree.join(".git/shallow")) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            }
+        });
+        Ok(borrowed.await??)
     }
 
     async fn run(&mut self, cwd: &Path, arguments: &[&str]) -> Result<Answer, Cut> {

@@ -9,7 +9,7 @@
 
 use std::ffi::OsStr;
 use std::io::{self, IoSlice};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
@@ -22,12 +22,16 @@ use tokio::net::UnixStream;
 use tokio::process::Child;
 use tokio::time::timeout;
 
+use lifeline::Lifeline;
 pub use protocol::{Command, Event, Text};
 use protocol::{Incoming, Order, frame};
 
 pub mod cgroup;
+pub mod lifeline;
+pub mod orphans;
 mod process;
 mod protocol;
+pub mod rank;
 pub mod tree;
 
 /// The first argument that makes our binary a keeper.
@@ -57,6 +61,9 @@ pub struct Keeper {
 /// How long a keeper may take to read an order to stop: one that a job has stopped is woken first.
 const STOP_WITHIN: Duration = Duration::from_secs(1);
 
+/// How long a keeper that was killed may take to be gone.
+const END_WITHIN: Duration = Duration::from_secs(5);
+
 impl Keeper {
     /// Starts a keeper from our binary at `program`, with a cgroup that is already made.
     pub fn start(program: &Path, cgroup: Option<&Path>) -> io::Result<Self> {
@@ -68,15 +75,23 @@ impl Keeper {
         // SAFETY: `setsid` is safe to call between `fork` and `exec`. From its first moment on the keeper is out of
         // reach of what the terminal sends to the worker's group.
         unsafe { starting.pre_exec(|| setsid().map(drop).map_err(io::Error::from)) };
-        let process = starting.spawn()?;
+        let process = orphans::start_keeper(&mut starting)?;
         Ok(Self { socket: UnixStream::from_std(ours)?, events: Incoming::default(), process })
     }
 
     /// Orders `command` to be run with these two as its standard output and standard error.
     pub async fn run(&mut self, command: Command, stdout: OwnedFd, stderr: OwnedFd) -> io::Result<()> {
-        let bytes = frame(&Order::Run(command)).map_err(io::Error::other)?;
-        let descriptors = [stdout.as_raw_fd(), stderr.as_raw_fd()];
-        let rights = [ControlMessage::ScmRights(&descriptors)];
+        self.order(&Order::Run(command), &[stdout.as_raw_fd(), stderr.as_raw_fd()]).await
+    }
+
+    /// Orders the whole tree to end when the lifeline's deadline passes. The keeper needs nobody for that any more.
+    pub async fn watch(&mut self, lifeline: &Lifeline) -> io::Result<()> {
+        self.order(&Order::Watch, &[lifeline.as_fd().as_raw_fd()]).await
+    }
+
+    async fn order(&mut self, order: &Order, descriptors: &[RawFd]) -> io::Result<()> {
+        let bytes = frame(order).map_err(io::Error::other)?;
+        let rights = [ControlMessage::ScmRights(descriptors)];
         let socket = &self.socket;
         // The descriptors go with the frame's first bytes.
         let sent = socket
@@ -106,6 +121,14 @@ impl Keeper {
     pub fn kill(&mut self) {
         if let Err(error) = self.process.start_kill() {
             tracing::warn!(%error, "killing a keeper that does not hear");
+        }
+    }
+
+    /// Waits until the keeper's process is gone, which it must be: then what it kept is adopted by this process or dead.
+    pub async fn ended(&mut self) {
+        self.kill();
+        if timeout(END_WITHIN, self.process.wait()).await.is_err() {
+            tracing::error!("a keeper that was killed does not end");
         }
     }
 

@@ -1,42 +1,50 @@
 //! The worker: takes offers, runs attempts, tells how they went.
 //!
-//! [`start`] brings one up: first it ends what an earlier start has left, then it tells what became of that one's
-//! attempts, and only then announces itself and takes offers. It speaks to coordinators over the bus alone. Its actors
+//! [`start`] brings one up: first it ends what an earlier start has left, enrols if it never did, then tells what became of
+//! that one's attempts, and only then announces itself and takes offers. It speaks to coordinators over the bus alone. Its actors
 //! run in a thread of their own; the work of the attempts runs on the runtime that [`start`] is called in.
 
 use std::ffi::OsString;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use actix::{Actor, Addr, System};
+use actix::{Addr, System};
 use shared::bus::{self, Bus, Service};
 use shared::clock;
 use shared::id::{Instance, WorkerId};
-use shared::wire::{Report, ReportKind};
+use shared::proof::ProofKey;
+use shared::secret::Secret;
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use agent::contact::{self, TagSets};
-use agent::{Agent, SHUTDOWN_GRACE_MAX, Shutdown, claims};
-use attempt::directories::private;
+use agent::{Agent, SHUTDOWN_GRACE_MAX, Shutdown, claims, contact};
+use courier::Courier;
+use duty::Duty;
 pub use output::Tap;
 use report::Reporter;
-use spool::{Entry, Outcome, Spool};
+use site::{LOGS_MAX, Site};
+use startup::{Enrolled, Prepared};
 
 mod agent;
 mod attempt;
 mod checkout;
+mod courier;
+mod durable;
+mod duty;
+mod epochs;
+mod identity;
 pub mod keeper;
 mod output;
 mod report;
 mod runner;
+mod site;
 mod spool;
+mod startup;
 mod sweep;
 
 /// How long a stop waits for the ends of its attempts to be told, after the longest grace.
@@ -53,6 +61,10 @@ pub struct Config {
     pub slots: u32,
     /// What it offers; it may run jobs that ask for some of these.
     pub tags: Vec<String>,
+    /// What people shall call it; told when it enrols.
+    pub name: String,
+    /// What it enrols with, if it has no identity yet: see [`is_enrolled`]. With one it is ignored.
+    pub join: Option<Secret>,
     /// Below all other entries of a step's environment, but above our own HOME, PATH and LANG; `windlass run` alone
     /// sets it.
     pub base_env: Vec<(OsString, OsString)>,
@@ -60,6 +72,9 @@ pub struct Config {
     pub tap: Option<Tap>,
     /// The program that runs [`keeper::main`] when its first argument is [`keeper::SUBCOMMAND`]: our own binary.
     pub keeper: PathBuf,
+    /// Whether this process takes in what loses its keeper, and ends it. Then nothing else that the process starts may
+    /// begin a session of its own: it would be taken for a job's.
+    pub adopts: bool,
     /// Called at the points of the work that are named there, so that a test can make them fail.
     #[cfg(feature = "faults")]
     pub faults: Option<fn(point: &str)>,
@@ -70,6 +85,15 @@ pub struct Config {
 pub enum Error {
     #[error("{doing} {path}: {source}", path = path.display())]
     DataDir { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error(
+        "this worker has no identity in {path} and no join token to get one: set WINDLASS_JOIN_TOKEN",
+        path = path.display()
+    )]
+    NotEnrolled { path: PathBuf },
+    #[error("the join token was refused: {why}")]
+    Refused { why: String },
+    #[error("the worker's agent died: its log says why")]
+    AgentDied,
     #[error("starting the worker's thread: {0}")]
     Thread(io::Error),
     #[error("listening for orders: {0}")]
@@ -79,10 +103,10 @@ pub enum Error {
 /// A worker that runs. Dropping it ends it at once, with all that it runs, and tells nobody.
 pub struct Worker {
     agent: Addr<Agent>,
-    /// How many attempts run.
-    count: watch::Receiver<usize>,
+    site: Arc<Site>,
     tasks: Mutex<Tasks>,
     system: System,
+    stopped: AtomicBool,
 }
 
 /// What keeps a worker going besides its actors.
@@ -94,18 +118,6 @@ struct Tasks {
     contact: JoinSet<()>,
 }
 
-/// What all parts of one worker share.
-pub(crate) struct Site {
-    config: Arc<Config>,
-    reporter: Reporter,
-    spool: Spool,
-    /// Holds the attempts' directories.
-    work: PathBuf,
-    /// Where cgroups may be made.
-    cgroups: Option<PathBuf>,
-    runtime: Handle,
-}
-
 impl Config {
     /// A worker on `data_dir` that runs `slots` attempts at once.
     pub fn new(data_dir: PathBuf, slots: u32) -> Self {
@@ -113,9 +125,12 @@ impl Config {
             data_dir,
             slots,
             tags: Vec::new(),
+            name: "worker".to_owned(),
+            join: None,
             base_env: Vec::new(),
             tap: None,
             keeper: PathBuf::from("/proc/self/exe"),
+            adopts: true,
             #[cfg(feature = "faults")]
             faults: None,
         }
@@ -136,48 +151,120 @@ impl Config {
     }
 }
 
-/// Brings a worker up: returns when nothing is left of an earlier start, before it has found a coordinator.
+/// Whether a worker has enrolled in that data directory, so that its start needs no join token.
+pub fn is_enrolled(data_dir: &Path) -> bool {
+    identity::file(&startup::own(data_dir)).exists()
+}
+
+/// The worker that has enrolled in that data directory.
 ///
 /// # Errors
-/// When its data directory can't be used, or its thread can't be started.
+/// When what is there can't be read.
+pub fn enrolled(data_dir: &Path) -> io::Result<Option<WorkerId>> {
+    Ok(identity::Identity::load(&startup::own(data_dir))?.map(|identity| identity.worker))
+}
+
+/// Forgets the identity in that data directory, so that the next start enrols anew: for one that no coordinator knows any
+/// more.
+///
+/// # Errors
+/// When it can't be removed.
+pub fn forget(data_dir: &Path) -> io::Result<()> {
+    std::fs::remove_file(identity::file(&startup::own(data_dir)))
+}
+
+/// Brings a worker up: returns when nothing is left of an earlier start and it has an identity. A first start waits for a
+/// coordinator to enrol with, without end and saying so; any other hasn't found one yet.
+///
+/// # Errors
+/// When its data directory can't be used, it can't enrol, or its thread can't be started.
 pub async fn start(config: Config, bus: Arc<dyn Bus>) -> Result<Worker, Error> {
     let slots = config.slots.clamp(1, SLOTS_MAX);
     let config = Arc::new(Config { slots, ..config });
-    let dir = config.data_dir.clone();
-    let prepared = tokio::task::spawn_blocking(move || prepare(&dir)).await;
-    let Prepared { worker, spool, work, left } = prepared.map_err(|e| Error::Thread(io::Error::other(e)))??;
-    let instance = Instance(clock::random_uuid());
+    keeper::rank::protect();
+    if config.adopts
+        && let Err(error) = keeper::orphans::adopt()
+    {
+        tracing::warn!(%error, "what loses its keeper can't be adopted");
+    }
+    let Prepared { own, spool, work, left } = startup::prepare(&config).await?;
+    let Enrolled { identity, start } = startup::identify(&config, &*bus, own).await?;
+    let worker = identity.worker;
     let requests = bus.serve(Service::Worker(worker)).await?;
-    let reporter = Reporter { bus, worker, instance };
-    let cgroups = keeper::cgroup::parent();
-    let site = Arc::new(Site { config, reporter, spool, work, cgroups, runtime: Handle::current() });
-    let (counted, count) = watch::channel(0);
-    let (agent, system) = actors(site.clone(), counted).await?;
-    let tag_sets = TagSets::new(Vec::new());
-    let slots = Arc::new(Semaphore::new(usize::try_from(slots).unwrap_or(1)));
-    let mut tasks = Tasks::default();
-    tasks.contact.spawn(contact::orders(agent.clone(), requests));
-    tasks.contact.spawn(contact::heartbeats(site.clone(), agent.clone()));
-    let taking = agent.clone();
-    tasks.taking.spawn(async move {
-        announce(&site, left, &tag_sets).await;
-        let hellos = contact::hellos(site.clone(), tag_sets.clone());
-        tokio::join!(hellos, claims::take(site, taking, tag_sets, slots));
+    let courier = Courier {
+        bus,
+        worker,
+        instance: Instance(clock::random_uuid()),
+        start,
+        key: ProofKey::of(&identity.secret),
+        epochs: Arc::default(),
+    };
+    let (counted, running) = watch::channel(0);
+    let site = Arc::new(Site {
+        config,
+        reporter: Reporter::new(courier),
+        spool,
+        work,
+        cgroups: keeper::cgroup::parent(),
+        runtime: Handle::current(),
+        duty: Duty::new(),
+        greeting: tokio::sync::Mutex::default(),
+        beat: Notify::new(),
+        slots: Arc::new(Semaphore::new(usize::try_from(slots).unwrap_or(1))),
+        logs: Arc::new(Semaphore::new(usize::try_from(LOGS_MAX).unwrap_or(1))),
+        running,
+        spool_takes: watch::Sender::new(true),
     });
-    Ok(Worker { agent, count, tasks: Mutex::new(tasks), system })
+    let (agent, system) = startup::actors(site.clone(), counted).await?;
+    let mut tasks = Tasks::default();
+    tasks.contact.spawn(contact::orders(site.clone(), agent.clone(), requests));
+    tasks.contact.spawn(contact::heartbeats(site.clone(), agent.clone()));
+    let (taking, claiming) = (site.clone(), agent.clone());
+    tasks.taking.spawn(async move {
+        startup::announce(&taking, left).await;
+        tokio::join!(contact::hellos(taking.clone()), claims::take(taking.clone(), claiming));
+    });
+    Ok(Worker { agent, site, tasks: Mutex::new(tasks), system, stopped: AtomicBool::new(false) })
 }
 
 impl Worker {
+    /// Takes nothing new from now on, and tells the coordinators so; what runs goes on to its end.
+    /// [`Worker::drained`] says when that is.
+    pub fn drain(&self) {
+        self.site.duty.drain();
+    }
+
+    /// Returns when a drain is over, whoever has ordered it: nothing runs and all that ran is told. Without a drain it
+    /// waits for one. The process can end then, after [`Worker::stop`].
+    ///
+    /// # Errors
+    /// When the worker's agent has died, at once: this worker does nothing any more but tell how its attempts have ended.
+    pub async fn drained(&self) -> Result<(), Error> {
+        let mut running = self.site.running.clone();
+        tokio::select! {
+            // The agent has the sender: it is gone with the agent.
+            _ = running.wait_for(|_| false) => {
+                if self.stopped.load(Ordering::Acquire) { Ok(()) } else { Err(Error::AgentDied) }
+            }
+            () = self.idle_for_good() => Ok(()),
+        }
+    }
+
+    async fn idle_for_good(&self) {
+        self.site.duty.draining().await;
+        self.site.idle().await;
+    }
+
     /// Takes nothing more, stops what runs with its grace (30 s at most), waits until the ends are told, and ends.
     /// What isn't told by then is in the spool. A second call finds nothing to do.
     pub async fn stop(&self) {
         self.tasks().taking.abort_all();
         // An agent that is gone has stopped its attempts already.
         let _ = self.agent.send(Shutdown).await;
-        let mut count = self.count.clone();
-        if timeout(SHUTDOWN_GRACE_MAX + TELL_WITHIN, count.wait_for(|count| *count == 0)).await.is_err() {
-            tracing::warn!(attempts = *count.borrow(), "not every attempt could be told: the next start does it");
+        if timeout(SHUTDOWN_GRACE_MAX + TELL_WITHIN, self.site.idle()).await.is_err() {
+            tracing::warn!("not every attempt could be told: the next start does it");
         }
+        self.stopped.store(true, Ordering::Release);
         self.tasks().contact.abort_all();
         self.system.stop();
     }
@@ -191,101 +278,4 @@ impl Drop for Worker {
     fn drop(&mut self) {
         self.system.stop();
     }
-}
-
-impl Site {
-    /// Does something with the spool where it may block; whether it went well.
-    async fn spooled(&self, work: impl FnOnce(&Spool) -> io::Result<()> + Send + 'static) -> bool {
-        let spool = self.spool.clone();
-        match tokio::task::spawn_blocking(move || work(&spool)).await {
-            Ok(Ok(())) => true,
-            Ok(Err(error)) => {
-                tracing::error!(%error, "writing the spool");
-                false
-            }
-            Err(error) => {
-                tracing::error!(%error, "writing the spool");
-                false
-            }
-        }
-    }
-}
-
-/// What a start finds on disk.
-struct Prepared {
-    worker: WorkerId,
-    spool: Spool,
-    work: PathBuf,
-    /// What an earlier start has left in the spool.
-    left: Vec<Entry>,
-}
-
-/// Reads the data directory and ends what an earlier start has left running. It blocks.
-fn prepare(dir: &Path) -> Result<Prepared, Error> {
-    let own = dir.join("worker");
-    let work = dir.join("work");
-    private(&own).map_err(at("making", &own))?;
-    private(&work).map_err(at("making", &work))?;
-    let id = own.join("id");
-    let worker = identity(&id).map_err(at("reading", &id))?;
-    let spool = own.join("spool");
-    let entries = |spool: Spool| spool.entries().map(|left| (spool, left));
-    let (spool, left) = Spool::open(spool.clone()).and_then(entries).map_err(at("reading", &spool))?;
-    sweep::after_a_crash(&left, &work).map_err(at("sweeping", &work))?;
-    Ok(Prepared { worker, spool, work, left })
-}
-
-/// The worker's identity, made at its first start.
-fn identity(path: &Path) -> io::Result<WorkerId> {
-    match fs::read_to_string(path) {
-        Ok(text) => text.trim().parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let id = WorkerId(clock::random_uuid());
-            let fresh = path.with_extension("new");
-            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
-            writeln!(file, "{id}")?;
-            file.sync_all()?;
-            fs::rename(&fresh, path)?;
-            Ok(id)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Starts the agent in a thread of its own, which runs until its system is stopped.
-async fn actors(site: Arc<Site>, count: watch::Sender<usize>) -> Result<(Addr<Agent>, System), Error> {
-    let (started, ready) = oneshot::channel();
-    let thread = std::thread::Builder::new().name("worker".to_owned()).spawn(move || {
-        let runner = System::new();
-        runner.block_on(async move {
-            let agent = Agent::new(site, count).start();
-            // A caller that is gone has dropped what would have been a worker.
-            let _ = started.send((agent, System::current()));
-        });
-        if let Err(error) = runner.run() {
-            tracing::error!(%error, "the worker's actors");
-        }
-    });
-    thread.map_err(Error::Thread)?;
-    ready.await.map_err(|error| Error::Thread(io::Error::other(error)))
-}
-
-/// Tells what became of the attempts of an earlier start, then that this one is there. Then the coordinators end what is
-/// left of the earlier one, and the spool can forget it.
-async fn announce(site: &Site, left: Vec<Entry>, tag_sets: &TagSets) {
-    for Entry { job, attempt, outcome, .. } in &left {
-        if let Some(Outcome { end, log }) = outcome.clone() {
-            let report = Report { job: *job, attempt: *attempt, what: ReportKind::End { end, log } };
-            site.reporter.until_answered(job.shard(), vec![report]).await;
-        }
-    }
-    contact::first_hello(site, tag_sets).await;
-    for Entry { job, attempt, .. } in left {
-        site.spooled(move |spool| spool.remove(job, attempt)).await;
-    }
-}
-
-fn at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
-    let path = path.to_owned();
-    move |source| Error::DataDir { doing, path, source }
 }

@@ -1,94 +1,67 @@
 //! A worker's reports to the owners of its jobs' shards: sent until each has its answer.
 //!
 //! A report is said again after any failure. That is harmless: the coordinator knows claims by their id, progress by its
-//! number and an end by its attempt.
+//! number and an end by its attempt. What waits for one shard goes in few messages, see [`outbox`].
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use backon::{BackoffBuilder, ExponentialBuilder};
-use shared::bus::{self, Address, Bus};
-use shared::id::{Attempt, Instance, JobId, Shard, WorkerId};
+use shared::clock;
+use shared::id::{Attempt, JobId};
 use shared::job::Progress;
-use shared::wire::{self, Answer, Answers, Report, ReportKind, Reports};
-use tokio::sync::mpsc;
-use tokio::time::sleep;
+use shared::wire::{Answer, Report, ReportKind};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout_at;
 
-/// How long the answer to reports is waited for.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// The waits before reports are said again: from the first, doubling, to the last.
-const AGAIN_FIRST: Duration = Duration::from_millis(100);
-const AGAIN_MAX: Duration = Duration::from_secs(5);
-/// The most reports of progress in one message. None of them is longer than a few hundred bytes.
+use crate::courier::Courier;
+use outbox::Outbox;
+
+pub mod outbox;
+
+/// How long a decline is said again: by then the attempt's lease has ended it.
+const DECLINE_WITHIN: Duration = Duration::from_secs(15);
+/// The most reports of progress that are taken from an attempt's queue at once.
 const BATCH_MAX: usize = 64;
 
-/// Speaks for one start of a worker.
+/// Reports for one start of a worker. Clones are the same reporter.
 #[derive(Clone)]
 pub struct Reporter {
-    pub bus: Arc<dyn Bus>,
-    pub worker: WorkerId,
-    pub instance: Instance,
-}
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum NoAnswer {
-    #[error(transparent)]
-    Bus(#[from] bus::Error),
-    #[error(transparent)]
-    Undecodable(#[from] wire::Undecodable),
-    #[error("{given} answers to {said} reports")]
-    Miscounted { said: usize, given: usize },
+    pub courier: Courier,
+    outbox: Outbox,
 }
 
 impl Reporter {
-    /// Says these once, in order, and returns the answer to each.
-    pub async fn once(&self, shard: Shard, reports: &[Report], within: Duration) -> Result<Vec<Answer>, NoAnswer> {
-        let Self { worker, instance, .. } = *self;
-        let message = Reports { worker, instance, reports: reports.to_vec() };
-        let body = self.bus.request(&Address::Report(shard, worker), wire::encode(&message), within).await?;
-        let Answers { answers } = wire::decode(&body)?;
-        if answers.len() == reports.len() {
-            Ok(answers)
-        } else {
-            Err(NoAnswer::Miscounted { said: reports.len(), given: answers.len() })
+    /// Nothing is reported yet.
+    pub fn new(courier: Courier) -> Self {
+        Self { outbox: Outbox::new(courier.clone()), courier }
+    }
+
+    /// Says a report until `until`, and returns its answer; none where there was none that settles it.
+    pub async fn by(&self, report: Report, until: Instant) -> Option<Answer> {
+        let answer = self.outbox.put(report, Some(until));
+        timeout_at(until.into(), answer).await.ok()?.ok()
+    }
+
+    /// Says these, all of one job, in order, until each is taken or refused for good. It tries for as long as nobody answers: the
+    /// job's own timers bound what waits for it.
+    pub async fn until_answered(&self, reports: Vec<Report>) {
+        let waiting: Vec<_> = reports
+            .into_iter()
+            .map(|report| {
+                let (job, attempt) = (report.job, report.attempt);
+                (job, attempt, self.outbox.put(report, None))
+            })
+            .collect();
+        for (job, attempt, answer) in waiting {
+            note(job, attempt, answer).await;
         }
     }
 
-    /// Says these until each is taken or refused for good. It tries for as long as nobody answers: the job's own
-    /// timers bound what waits for it.
-    pub async fn until_answered(&self, shard: Shard, mut reports: Vec<Report>) {
-        let mut delays = ExponentialBuilder::new()
-            .with_min_delay(AGAIN_FIRST)
-            .with_max_delay(AGAIN_MAX)
-            .with_jitter()
-            .without_max_times()
-            .build();
-        loop {
-            match self.once(shard, &reports, ANSWER_WITHIN).await {
-                Ok(answers) => {
-                    answers.iter().zip(&reports).for_each(|(answer, report)| note(answer, report));
-                    // What follows one that isn't settled is said again too, so that the order stays.
-                    let settled = answers.iter().take_while(|answer| **answer != Answer::TryAgain).count();
-                    reports.drain(..settled);
-                    if reports.is_empty() {
-                        return;
-                    }
-                }
-                Err(error) => tracing::debug!(%error, %shard, "reports were not answered"),
-            }
-            let delay = delays.next().unwrap_or(AGAIN_MAX);
-            tracing::debug!(%shard, count = reports.len(), ?delay, "reports are to be said again");
-            sleep(delay).await;
-        }
-    }
-
-    /// Says once that a grant isn't wanted. Should nobody hear it, the attempt's lease ends it.
+    /// Says that a grant isn't wanted. Should nobody hear it, the attempt's lease ends it.
     pub async fn decline(&self, job: JobId, attempt: Attempt, why: &str) {
         tracing::info!(%job, %attempt, why, "declining a grant");
         let report = Report { job, attempt, what: ReportKind::Decline { why: why.to_owned() } };
-        if let Err(error) = self.once(job.shard(), &[report], ANSWER_WITHIN).await {
-            tracing::warn!(%error, %job, "declining a grant");
+        if self.by(report, clock::instant() + DECLINE_WITHIN).await.is_none() {
+            tracing::warn!(%job, %attempt, "nobody has heard that a grant is declined");
         }
     }
 }
@@ -102,17 +75,16 @@ pub async fn progress(reporter: Reporter, job: JobId, attempt: Attempt, mut queu
             told += 1;
             Report { job, attempt, what: ReportKind::Progress { number: told, progress } }
         };
-        let reports = batch.drain(..).map(number).collect();
-        reporter.until_answered(job.shard(), reports).await;
+        reporter.until_answered(batch.drain(..).map(number).collect()).await;
     }
 }
 
-fn note(answer: &Answer, report: &Report) {
-    let Report { job, attempt, .. } = report;
-    match answer {
-        Answer::Taken | Answer::TryAgain => {}
-        Answer::Refused { why } => tracing::info!(%job, %attempt, %why, "a report was refused"),
-        Answer::Unknown => tracing::warn!(%job, %attempt, "a report is about a job that nobody knows"),
-        Answer::Granted(_) => tracing::warn!(%job, %attempt, "a grant answers a report that isn't a claim"),
+async fn note(job: JobId, attempt: Attempt, answer: oneshot::Receiver<Answer>) {
+    match answer.await {
+        Ok(Answer::Taken | Answer::TryAgain) => {}
+        Ok(Answer::Refused { why }) => tracing::info!(%job, %attempt, %why, "a report was refused"),
+        Ok(Answer::Unknown) => tracing::warn!(%job, %attempt, "a report is about a job that nobody knows"),
+        Ok(Answer::Granted(_)) => tracing::warn!(%job, %attempt, "a grant answers a report that isn't a claim"),
+        Err(_) => tracing::error!(%job, %attempt, "a report was given up: it can't be sent"),
     }
 }

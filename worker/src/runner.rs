@@ -16,13 +16,14 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
 
-use crate::Site;
 use crate::agent::{Agent, Ended};
 use crate::attempt::directories::Directories;
 use crate::attempt::processes::{Orders, Stop};
 use crate::attempt::{Attempt, PROGRESS_MAX};
+use crate::keeper::lifeline::Lifeline;
 use crate::output::{Log, sender};
 use crate::report;
+use crate::site::Site;
 use crate::spool::{Entry, Outcome};
 use crate::sweep;
 
@@ -39,6 +40,8 @@ pub struct Granted {
     pub at: Instant,
     /// Its entry, which is in the spool.
     pub entry: Entry,
+    /// Where it must not outlive its lease.
+    pub lifeline: Option<Arc<Lifeline>>,
     /// The slot that it takes, until it is told.
     pub slot: OwnedSemaphorePermit,
 }
@@ -95,11 +98,11 @@ impl Handler<StopAttempt> for AttemptRunner {
 
 /// Runs the attempt and tells how it ended, until the coordinator has taken or refused that.
 async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders) {
-    let Granted { grant, secrets, at, entry, slot } = granted;
+    let Granted { grant, secrets, at, entry, lifeline, slot } = granted;
     let (job, attempt) = (grant.job, grant.attempt);
     tracing::info!(%job, %attempt, "attempt begins");
     let log = Log::new(job, attempt);
-    let sending = sender::send(log.clone(), site.reporter.bus.clone(), job, site.reporter.worker);
+    let sending = sender::send(log.clone(), site.reporter.courier.clone(), job);
     let mut sending = tokio::spawn(sending);
     let (progress, queue) = mpsc::channel(PROGRESS_MAX);
     let telling = tokio::spawn(report::progress(site.reporter.clone(), job, attempt, queue));
@@ -110,6 +113,7 @@ async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders) {
         secrets,
         granted: at,
         entry: entry.clone(),
+        lifeline,
         directories: directories.clone(),
         log: log.clone(),
         progress,
@@ -117,22 +121,30 @@ async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders) {
     };
     let end = match tokio::spawn(work.run()).await {
         Ok(end) => end,
-        Err(error) => failed(error, entry.clone()).await,
+        Err(error) => failed(error, entry.clone(), site.config.adopts).await,
     };
     let summary = log.finish();
-    tracing::info!(%job, %attempt, ?end, "attempt ends");
+    tracing::info!(%job, %attempt, %end, "attempt ends");
     let outcome = Outcome { end: end.clone(), log: summary.clone() };
-    site.spooled(move |spool| spool.put(&Entry { outcome: Some(outcome), ..entry })).await;
+    let entry = Entry { outcome: Some(outcome), ..entry };
+    let kept = site.keep(entry.clone()).await;
     let removing = tokio::task::spawn_blocking(move || directories.remove());
     if timeout(LOG_WITHIN, &mut sending).await.is_err() {
-        tokio::spawn(send_the_rest(job, sending));
+        let logs = site.logs.clone().acquire_owned().await;
+        tokio::spawn(send_the_rest(job, sending, logs.ok()));
     }
     if let Err(error) = telling.await {
         tracing::error!(%job, %error, "telling of an attempt's progress");
     }
     let report = Report { job, attempt, what: ReportKind::End { end, log: summary } };
-    site.reporter.until_answered(job.shard(), vec![report]).await;
-    site.spooled(move |spool| spool.remove(job, attempt)).await;
+    let told = site.reporter.until_answered(vec![report]);
+    tokio::pin!(told);
+    tokio::select! {
+        () = &mut told => {}
+        // A worker that dies before it is told would know nothing of it.
+        () = site.keep_at_last(entry), if !kept => told.await,
+    }
+    site.forget(job, attempt).await;
     if let Ok(Err(error)) = removing.await {
         tracing::warn!(%job, %error, "removing an attempt's directories: the next start tries again");
     }
@@ -140,17 +152,15 @@ async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders) {
 }
 
 /// What becomes of an attempt whose work panicked: its keeper has gone with it, and what that kept is looked for.
-async fn failed(error: JoinError, entry: Entry) -> AttemptEnd {
+async fn failed(error: JoinError, entry: Entry, adopts: bool) -> AttemptEnd {
     tracing::error!(job = %entry.job, %error, "an attempt's work failed");
-    if let Err(error) = tokio::task::spawn_blocking(move || sweep::end(&[entry])).await {
-        tracing::error!(%error, "looking for what an attempt has left");
-    }
+    sweep::until_gone(entry, adopts).await;
     let message = "the worker failed at this attempt; its log says more".to_owned();
     AttemptEnd::Failed { failure: Failure::Internal { message } }
 }
 
-/// Goes on sending a log whose attempt is told already.
-async fn send_the_rest(job: JobId, mut sending: JoinHandle<()>) {
+/// Goes on sending a log whose attempt is told already; `_sent` is held until it is sent or given up.
+async fn send_the_rest(job: JobId, mut sending: JoinHandle<()>, _sent: Option<OwnedSemaphorePermit>) {
     if timeout(LOG_GIVE_UP, &mut sending).await.is_err() {
         tracing::warn!(%job, "a log could not be stored completely");
         sending.abort();

@@ -3,10 +3,9 @@
 //!
 //! One file an attempt, replaced as a whole, so that a crash leaves the old one or the new one. Nothing here is secret.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::io;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use shared::id::{Attempt, JobId};
@@ -14,10 +13,11 @@ use shared::job::AttemptEnd;
 use shared::log::LogSummary;
 
 use crate::attempt::directories::private;
+use crate::durable;
 
-/// What the owner alone may read.
-const PRIVATE: u32 = 0o600;
 const SUFFIX: &str = "json";
+/// What is written to see whether the disk takes anything: as much as an entry with a long message has.
+const PROBE_BYTES: usize = 16 * 1024;
 
 /// The spool of one worker. Every call blocks until the disk has it.
 #[derive(Debug, Clone)]
@@ -52,22 +52,19 @@ impl Spool {
 
     /// Writes the entry, in place of one that the attempt has already.
     pub fn put(&self, entry: &Entry) -> io::Result<()> {
-        let path = self.path(entry.job, entry.attempt);
-        let fresh = path.with_extension("new");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(PRIVATE).open(&fresh)?;
-        file.write_all(&serde_json::to_vec(entry)?)?;
-        file.sync_all()?;
-        fs::rename(&fresh, &path)?;
-        sync(&self.dir)
+        durable::replace(&self.path(entry.job, entry.attempt), &serde_json::to_vec(entry)?)
     }
 
     /// Removes the attempt's entry, if there is one.
     pub fn remove(&self, job: JobId, attempt: Attempt) -> io::Result<()> {
-        match fs::remove_file(self.path(job, attempt)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
-            Ok(()) => sync(&self.dir),
-        }
+        durable::remove(&self.path(job, attempt))
+    }
+
+    /// Whether an entry could be written now: writes something of the size of a large one and removes it again.
+    pub fn probe(&self) -> io::Result<()> {
+        let path = self.dir.join("probe");
+        durable::replace(&path, &[b'\n'; PROBE_BYTES])?;
+        durable::remove(&path)
     }
 
     /// Everything in the spool. A file that can't be read as an entry is put aside, and said.
@@ -92,11 +89,6 @@ impl Spool {
     fn path(&self, job: JobId, attempt: Attempt) -> PathBuf {
         self.dir.join(format!("{job}-{attempt}.{SUFFIX}"))
     }
-}
-
-/// Makes sure that the names in `dir` are on disk.
-fn sync(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]

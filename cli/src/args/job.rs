@@ -2,36 +2,22 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 
 use shared::id::JobId;
 use shared::job::StateName;
 use shared::spec::Priority;
 use shared::time::Period;
 
+use super::api::ApiArgs;
+
 /// `windlass job`.
 #[derive(Args)]
 pub struct JobArgs {
-    /// `json` prints what the API answers, as one document
-    #[arg(long, global = true, value_enum, default_value_t = Output::Table)]
-    pub output: Output,
-    /// Where the API is [env: WINDLASS_URL] [default: where `windlass dev` listens]
-    #[arg(long, global = true, value_name = "URL")]
-    pub url: Option<String>,
-    /// Where `windlass dev` keeps the token, unless WINDLASS_TOKEN is set [env: WINDLASS_DATA_DIR]
-    #[arg(long, global = true, value_name = "D")]
-    pub data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub api: ApiArgs,
     #[command(subcommand)]
     pub command: JobCommand,
-}
-
-/// How results are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// For people.
-    Table,
-    /// For programs.
-    Json,
 }
 
 /// What to do with jobs.
@@ -48,7 +34,7 @@ pub enum JobCommand {
     Show { id: JobId },
     /// Print a job's output.
     #[command(
-        after_help = "Examples:\n  windlass job logs ID\n  windlass job logs -f ID\n  windlass job logs ID --attempt 1"
+        after_help = "Examples:\n  windlass job logs ID\n  windlass job logs -f ID\n  windlass job logs ID --attempt 1\n  windlass job logs -f ID --output json   one JSON document a line, as they come"
     )]
     Logs(LogsArgs),
     /// Cancel jobs, by their ids or by a filter.

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use crate::data_dir::{token_file, url_file};
+use shared::settings::Settings;
+
+use crate::data_dir::url_file;
 use crate::exit::Error;
 
 /// Where `windlass dev` listens unless told otherwise.
@@ -17,20 +19,27 @@ pub struct Address {
 }
 
 impl Address {
-    /// The address that was told, or that the `dev` of `data_dir` has noted, or the default.
+    /// The address that the flag or the variable tells, or that the `dev` of `data_dir` has noted, or the default.
     ///
     /// # Errors
     /// When it is no HTTP URL.
-    pub fn find(told: Option<String>, data_dir: Option<&Path>) -> Result<Self, Error> {
-        let noted = || std::fs::read_to_string(url_file(data_dir?)).ok();
-        let text = told.or_else(noted).unwrap_or_else(|| DEFAULT.to_owned());
+    pub fn find(flag: Option<&str>, settings: &Settings, data_dir: Option<&Path>) -> Result<Self, Error> {
+        let told = flag.map(|url| ("--url".to_owned(), url.to_owned()));
+        let variable = || Some(("WINDLASS_URL".to_owned(), settings.text("WINDLASS_URL")?));
+        let noted = || {
+            let note = url_file(data_dir?);
+            Some((note.display().to_string(), std::fs::read_to_string(note).ok()?))
+        };
+        let found = told.or_else(variable).or_else(noted);
+        let (source, text) = found.unwrap_or_else(|| ("the default".to_owned(), DEFAULT.to_owned()));
         let base = text.trim().trim_end_matches('/');
         let host = base.strip_prefix("http://").or_else(|| base.strip_prefix("https://"));
         match host {
-            Some(host) if !host.is_empty() && !host.contains(['@', '?', '#', ' ']) => {
-                Ok(Self { base: base.to_owned() })
+            Some(host) if host.contains('@') => {
+                Err(Error::Usage(format!("{source}: must hold no name and no password: the token stands for both")))
             }
-            _ => Err(Error::Usage(format!("WINDLASS_URL: {base} is not a URL like {DEFAULT}"))),
+            Some(host) if !host.is_empty() && !host.contains(['?', '#', ' ']) => Ok(Self { base: base.to_owned() }),
+            _ => Err(Error::Usage(format!("{source}: {base} is not a URL like {DEFAULT}"))),
         }
     }
 
@@ -45,37 +54,45 @@ impl Address {
     }
 }
 
-/// The token that this machine's `dev` keeps in `data_dir`, if there is one.
-///
-/// # Errors
-/// When it is there and can't be read.
-pub fn local_token(data_dir: &Path) -> Result<Option<String>, Error> {
-    let path = token_file(data_dir);
-    match std::fs::read_to_string(&path) {
-        Ok(text) => Ok(Some(text.trim().to_owned())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::failed(format_args!("{}: {error}; or set WINDLASS_TOKEN", path.display()))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use shared::settings::Settings;
+
     use super::Address;
+    use crate::exit::Error;
 
     fn address(text: &str) -> Address {
-        Address::find(Some(text.to_owned()), None).unwrap()
+        Address::find(Some(text), &Settings::new(&|_| None), None).unwrap()
     }
 
     #[test]
     fn the_address_is_the_one_told_then_the_one_noted_then_the_default() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Address::find(None, Some(dir.path())).unwrap().base, "http://127.0.0.1:7070");
+        let nothing = Settings::new(&|_| None);
+        let noted = |settings: &Settings| Address::find(None, settings, Some(dir.path())).unwrap().base;
+        assert_eq!(noted(&nothing), "http://127.0.0.1:7070");
         std::fs::write(dir.path().join("url"), "http://127.0.0.1:4242\n").unwrap();
-        assert_eq!(Address::find(None, Some(dir.path())).unwrap().base, "http://127.0.0.1:4242");
-        let told = Address::find(Some("https://ci.example/".into()), Some(dir.path())).unwrap();
-        assert_eq!(told.base, "https://ci.example");
-        assert!(Address::find(Some("ftp://x".into()), None).is_err());
-        assert!(Address::find(Some("http://user@x".into()), None).is_err());
+        assert_eq!(noted(&nothing), "http://127.0.0.1:4242");
+        let lookup = |name: &str| (name == "WINDLASS_URL").then(|| "http://ci.example".to_owned());
+        let variable = Settings::new(&lookup);
+        assert_eq!(noted(&variable), "http://ci.example");
+        let told = Address::find(Some("https://flag.example/"), &variable, Some(dir.path())).unwrap();
+        assert_eq!(told.base, "https://flag.example");
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_under_the_name_that_it_came_by() {
+        let refusal = |flag: Option<&str>, variable: &str| {
+            let lookup = |_: &str| Some(variable.to_owned());
+            match Address::find(flag, &Settings::new(&lookup), None) {
+                Err(Error::Usage(line)) => line,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(refusal(Some("foo"), "http://a"), "--url: foo is not a URL like http://127.0.0.1:7070");
+        assert_eq!(refusal(None, "ftp://x"), "WINDLASS_URL: ftp://x is not a URL like http://127.0.0.1:7070");
+        let secret = refusal(None, "http://user:hunter2@x");
+        assert!(secret.contains("no password") && !secret.contains("hunter2"), "{secret}");
     }
 
     #[test]

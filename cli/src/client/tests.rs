@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use shared::settings::Settings;
 
 use super::{Client, Repeated, with_query};
-use crate::args::job::{JobArgs, JobCommand, Output};
+use crate::args::api::{ApiArgs, Output};
 use crate::exit::Error;
 
 /// Answers one connection after the other with these texts, and returns what was asked.
@@ -45,8 +45,7 @@ fn answer(status: &str, body: &str) -> String {
 fn client(url: &str) -> Client {
     let lookup = |name: &str| (name == "WINDLASS_TOKEN").then(|| "s3cret".to_owned());
     let dir = std::env::temp_dir().join("no-such-windlass");
-    let command = JobCommand::Retry { id: "01934f5e-0000-7000-8000-000000000000".parse().unwrap() };
-    let args = JobArgs { output: Output::Table, url: Some(url.to_owned()), data_dir: Some(dir), command };
+    let args = ApiArgs { output: Output::Table, url: Some(url.to_owned()), data_dir: Some(dir) };
     Client::new(&args, &Settings::new(&lookup)).unwrap()
 }
 

@@ -7,7 +7,8 @@ use shared::id::JobId;
 use shared::job::StateName;
 
 use super::{JOBS, print_document, read};
-use crate::args::job::{CancelArgs, Output};
+use crate::args::api::Output;
+use crate::args::job::CancelArgs;
 use crate::client::{Client, Repeated};
 use crate::exit::{self, Error};
 use crate::table;

@@ -9,7 +9,8 @@ use shared::time::Time;
 use shared::view::JobView;
 
 use super::{JOBS, print_document, read, unreadable};
-use crate::args::job::{ListArgs, Output};
+use crate::args::api::Output;
+use crate::args::job::ListArgs;
 use crate::client::{Client, with_query};
 use crate::exit::Error;
 use crate::table;

@@ -7,7 +7,8 @@ use shared::id::Attempt;
 use shared::log::{Line, Stream};
 
 use super::{JOBS, print_document, read};
-use crate::args::job::{LogsArgs, Output};
+use crate::args::api::Output;
+use crate::args::job::LogsArgs;
 use crate::client::{Client, with_query};
 use crate::exit::Error;
 use crate::terminal::print;

@@ -12,11 +12,11 @@ use shared::time::Time;
 use shared::view::JobView;
 
 use super::{JOBS, event, list, print_document, read};
-use crate::args::job::Output;
+use crate::args::api::Output;
 use crate::client::{Client, with_query};
 use crate::exit::Error;
 use crate::terminal::{escaped, print};
-use crate::timeline::{self, Timeline, duration, outcome_words};
+use crate::timeline::{self, Timeline, duration};
 
 /// The most events of one page.
 const PAGE_MAX: usize = 1000;
@@ -63,7 +63,7 @@ fn text(job: &JobView, events: &[Event], now: Time) -> String {
     let fields = [
         ("id", Some(job.id.to_string())),
         ("state", Some(job.state.to_string())),
-        ("outcome", job.outcome.as_ref().map(outcome_words)),
+        ("outcome", job.outcome.as_ref().map(ToString::to_string)),
         ("what", Some(list::what(job))),
         ("commit", job.commit.clone()),
         ("priority", Some(job.priority.name().to_owned())),
@@ -107,8 +107,8 @@ mod tests {
         let job = json!({
             "id": id, "state": "failed", "attempt": 1, "priority": "normal", "tags": ["linux"], "labels": {"team": "co\u{1b}re"},
             "spec": {"steps": [{"run": "make\n"}], "timeout": "1h", "grace": "10s", "queue_timeout": "24h"},
-            "commit": null, "worker": null, "created_at": "2026-01-01T00:00:00Z", "queued_at": null, "started_at": null,
-            "finished_at": "2026-01-01T00:00:02Z", "outcome": {"reason": "step_failed", "step": 0, "exit_code": 2}, "retry_of": null,
+            "commit": null, "worker": null, "created_at": "2026-01-01T00:00:00.000000Z", "queued_at": null, "started_at": null,
+            "finished_at": "2026-01-01T00:00:02.000000Z", "outcome": {"reason": "step_failed", "step": 0, "exit_code": 2}, "retry_of": null,
         });
         let job: JobView = serde_json::from_value(job).unwrap();
         let end = Failure::StepFailed { step: 0, exit: Exit::ExitCode(2), message: None };
@@ -122,8 +122,8 @@ mod tests {
         let events: Vec<Event> = [0, 2].into_iter().zip(kinds).map(event).collect();
         let expected = format!(
             "id        {id}\nstate     failed\noutcome   step 0 ended with exit code 2\nwhat      make\npriority  normal\n\
-             tags      linux\nlabels    team=co\\u{{1b}}re\nattempt   1\ncreated   2026-01-01T00:00:00Z\n\
-             finished  2026-01-01T00:00:02Z\n\n      0ms  submitted by client:dev\n     2.0s  failed: step 0 ended with exit code 2\n\n\
+             tags      linux\nlabels    team=co\\u{{1b}}re\nattempt   1\ncreated   2026-01-01T00:00:00.000000Z\n\
+             finished  2026-01-01T00:00:02.000000Z\n\n      0ms  submitted by client:dev\n     2.0s  failed: step 0 ended with exit code 2\n\n\
              waited 2.0s, prepared 0ms, ran 0ms, total 2.0s\n"
         );
         assert_eq!(text(&job, &events, clock::now()), expected);

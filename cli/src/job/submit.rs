@@ -8,13 +8,15 @@ use serde_json::{Map, Value, json};
 
 use shared::clock;
 use shared::job::StateName;
+use shared::spec::document;
 use shared::view::JobView;
 
 use super::{JOBS, events_to_the_end, print_document, read};
-use crate::args::job::{Output, SubmitArgs};
+use crate::args::api::Output;
+use crate::args::job::SubmitArgs;
 use crate::client::{Client, Repeated};
 use crate::exit::{self, Error};
-use crate::repo::Repo;
+use crate::repo::{self, Repo};
 use crate::terminal::{print, say};
 
 /// The most bytes of a request that the API takes: 8 MiB.
@@ -73,7 +75,7 @@ fn from_file(file: &Path) -> Result<Value, Error> {
     if text.len() as u64 > BODY_BYTES_MAX {
         return Err(Error::failed(format_args!("{name}: is longer than {BODY_BYTES_MAX} bytes")));
     }
-    serde_json::from_str(&text).map_err(|error| Error::failed(format_args!("{name}: is not JSON: {error}")))
+    document::read(&text).map_err(|fault| Error::failed(format_args!("{name}: {fault}")))
 }
 
 fn from_flags(args: &SubmitArgs) -> Result<Value, Error> {
@@ -106,6 +108,9 @@ fn from_flags(args: &SubmitArgs) -> Result<Value, Error> {
 /// A path here is sent as an absolute one: the worker may have the same host, never the same working directory.
 fn repository(repo: &str, reference: Option<&str>) -> Result<Value, Error> {
     let repo = Repo::find(repo).map_err(|why| Error::failed(format_args!("--repo: {why}")))?;
+    if repo::shown(repo.url()) != repo.url() {
+        return Err(Error::Usage("--repo: a URL must hold no password".to_owned()));
+    }
     let mut repository = Map::from_iter([("url".to_owned(), Value::from(repo.url()))]);
     repository.extend(reference.map(|reference| ("ref".to_owned(), Value::from(reference))));
     Ok(repository.into())

@@ -5,7 +5,7 @@ use shared::job::StateName;
 use shared::time::Time;
 
 use super::{events_to_the_end, print_document};
-use crate::args::job::Output;
+use crate::args::api::Output;
 use crate::client::Client;
 use crate::exit::{self, Error};
 use crate::terminal::{escaped, print};

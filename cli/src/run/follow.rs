@@ -7,6 +7,7 @@ use coordinator::service::{self, Service};
 use shared::id::{Actor, JobId, Seq};
 use shared::job::{Cancel, Event, EventKind};
 use shared::spec::Submission;
+use tokio::time::Instant;
 
 use super::screen::Screen;
 use crate::exit::Error;
@@ -17,50 +18,75 @@ use crate::timeline::{self, Timeline};
 const EVENTS_MAX: u32 = 100;
 /// How often something that the service can't do right now is tried; its waits of up to a second bound the whole.
 const TRIES_MAX: u32 = 30;
+/// How long after its time, its grace included, a job's end may be missing: the coordinator ends it itself 5 s after that.
+const OVERDUE_AFTER: Duration = Duration::from_secs(10);
 /// The longest wait between two tries.
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// How a job ended.
-pub struct End {
-    /// Its last event.
-    pub event: Event,
-    pub timeline: Timeline,
+/// How the following ended.
+pub enum End {
+    /// With the job's last event.
+    Told { event: Box<Event>, timeline: Timeline },
+    /// The job's time passed long ago, and no end of it could be committed.
+    Overdue,
+    /// Whoever interrupts us doesn't want to wait for the job's end.
+    GivenUp,
 }
 
-/// Follows the job `id`, whose command is `label`, until it is terminal.
+/// A job that is followed.
+pub struct Followed<'a> {
+    pub id: JobId,
+    /// Its command, for people.
+    pub label: &'a str,
+    /// How long an attempt may take, its grace included.
+    pub within: Duration,
+    /// Whether it was to be stopped before it was there.
+    pub interrupted: bool,
+}
+
+/// Follows a job until it is terminal.
 ///
 /// # Errors
 /// When the service has failed for good.
 pub async fn to_the_end(
     service: &Service,
-    id: JobId,
-    label: &str,
+    Followed { id, label, within, interrupted }: Followed<'_>,
     signals: &mut Signals,
     screen: &Screen,
 ) -> Result<End, Error> {
     let mut watch = service.watch(id);
     let mut seen = Seq::default();
     let mut timeline = Timeline::default();
-    let (mut stopping, mut forcing) = (false, false);
+    let (mut stopping, mut forcing) = (interrupted, false);
+    let mut overdue: Option<Instant> = None;
+    if interrupted {
+        stop(service, id, "interrupted", false);
+    }
     loop {
-        let events = patiently(|| service.events(id, seen, EVENTS_MAX)).await?;
-        let all_read = events.is_empty();
-        for event in events {
-            seen = event.seq;
-            timeline.add(&event);
-            if matches!(event.kind, EventKind::Succeeded {} | EventKind::Failed { .. } | EventKind::Canceled { .. }) {
-                return Ok(End { event, timeline });
+        let next = async {
+            let events = patiently(|| service.events(id, seen, EVENTS_MAX)).await?;
+            if events.is_empty() {
+                watch.changed().await;
             }
-            show(screen, &event, label);
-        }
-        if !all_read {
-            continue;
-        }
+            Ok::<_, Error>(events)
+        };
         tokio::select! {
-            () = watch.changed() => {}
+            events = next => for event in events? {
+                seen = event.seq;
+                timeline.add(&event);
+                match event.kind {
+                    EventKind::Succeeded {} | EventKind::Failed { .. } | EventKind::Canceled { .. } => {
+                        return Ok(End::Told { event: Box::new(event), timeline });
+                    }
+                    EventKind::Assigned { .. } => overdue = Some(Instant::now() + within + OVERDUE_AFTER),
+                    EventKind::Queued { .. } | EventKind::Scheduled { .. } | EventKind::Blocked { .. } => overdue = None,
+                    _ => {}
+                }
+                show(screen, &event, label);
+            },
             () = signals.next() => {
                 if forcing {
-                    return Err(Error::failed("given up: the cancel was not committed, and the job ends with this process"));
+                    return Ok(End::GivenUp);
                 }
                 screen.line(if stopping { "forcing; Ctrl-C again gives up" } else { "canceling; Ctrl-C again forces" });
                 stop(service, id, "interrupted", stopping);
@@ -69,6 +95,9 @@ pub async fn to_the_end(
             () = screen.output_closed(), if !stopping => {
                 stop(service, id, "nobody reads its output any more", false);
                 stopping = true;
+            }
+            () = tokio::time::sleep_until(overdue.unwrap_or_else(Instant::now)), if overdue.is_some() => {
+                return Ok(End::Overdue);
             }
         }
     }

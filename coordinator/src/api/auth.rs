@@ -6,34 +6,75 @@ use shared::id::Actor;
 use shared::secret::Secret;
 
 use super::problem::Problem;
+use crate::service::Service;
+use crate::store::{Token, TokenKind};
 
-/// The tokens that count, each with its owner's name. They are kept as digests.
-#[derive(Debug, Clone)]
+/// The tokens that count: those of the store, and perhaps one more. They are known by their digests.
+#[derive(Clone)]
 pub struct Tokens {
+    fixed: Option<Fixed>,
+    stored: Option<Service>,
+}
+
+/// A token that isn't in the store, with its owner's name.
+#[derive(Debug, Clone)]
+struct Fixed {
     owner: String,
     digest: [u8; 32],
 }
 
 impl Tokens {
-    /// One token, whose holder is called `owner` in timelines.
+    /// The tokens of the store.
+    pub fn stored() -> Self {
+        Self { fixed: None, stored: None }
+    }
+
+    /// One more token than those, whose holder is called `owner` in timelines.
     pub fn one(owner: &str, token: &Secret) -> Self {
-        Self { owner: owner.to_owned(), digest: digest(token.reveal()) }
+        Self { fixed: Some(Fixed { owner: owner.to_owned(), digest: digest(token.reveal()) }), stored: None }
+    }
+
+    /// The same, with the store that `service` knows.
+    pub(super) fn with(self, service: Service) -> Self {
+        Self { stored: Some(service), ..self }
     }
 
     /// Whose request it is.
-    pub(super) fn actor(&self, headers: &HeaderMap) -> Result<Actor, Problem> {
-        let mut given = headers.get_all(AUTHORIZATION);
-        let (Some(value), None) = (given.next(), given.next()) else {
-            let detail = "must be given once, as `Bearer` and the token";
-            return Err(Problem::unauthorized(detail, r#"Bearer realm="windlass""#));
-        };
-        let token = value.to_str().ok().and_then(bearer).unwrap_or("");
-        if !token.is_empty() && same(&digest(token), &self.digest) {
-            return Ok(Actor::Client(self.owner.clone()));
+    pub(super) async fn actor(&self, headers: &HeaderMap) -> Result<Actor, Problem> {
+        let token = given(headers)?;
+        let digest = digest(token);
+        if let Some(fixed) = self.fixed.as_ref().filter(|fixed| same(&digest, &fixed.digest)) {
+            return Ok(Actor::Client(fixed.owner.clone()));
         }
-        let challenge = r#"Bearer realm="windlass", error="invalid_token""#;
-        Err(Problem::unauthorized("is no `Bearer` token that is known here", challenge))
+        // The store's tokens are looked up by their digest: what the time that this takes could tell of a digest tells
+        // nothing of a token.
+        let known = match &self.stored {
+            Some(service) => service.token(&digest).await?,
+            None => None,
+        };
+        match known {
+            Some(Token { kind: TokenKind::Admin, name, .. }) => Ok(Actor::Client(name)),
+            Some(Token { kind: TokenKind::Join, .. }) => {
+                Err(Problem::forbidden("is a join token: workers enrol with it, and it opens nothing else"))
+            }
+            None => Err(unknown()),
+        }
     }
+}
+
+/// The token that a request has brought along.
+fn given(headers: &HeaderMap) -> Result<&str, Problem> {
+    let mut given = headers.get_all(AUTHORIZATION);
+    let (Some(value), None) = (given.next(), given.next()) else {
+        let detail = "must be given once, as `Bearer` and the token";
+        return Err(Problem::unauthorized(detail, r#"Bearer realm="windlass""#));
+    };
+    value.to_str().ok().and_then(bearer).filter(|token| !token.is_empty()).ok_or_else(unknown)
+}
+
+fn unknown() -> Problem {
+    let challenge = r#"Bearer realm="windlass", error="invalid_token""#;
+    Problem::unauthorized("is no `Bearer` token that is known here", challenge)
 }
 
 /// The token in an `Authorization` header of the scheme `Bearer`, whose name may be in any case.
@@ -55,13 +96,16 @@ fn same(left: &[u8; 32], right: &[u8; 32]) -> bool {
 mod tests {
     use super::*;
     use actix_web::http::header::HeaderValue;
+    use futures_util::FutureExt;
 
     fn actor_of(values: &[&'static str]) -> Result<Actor, Problem> {
         let mut headers = HeaderMap::new();
         for value in values {
             headers.append(AUTHORIZATION, HeaderValue::from_static(value));
         }
-        Tokens::one("dev", &Secret::new("s3cret".to_owned())).actor(&headers)
+        let tokens = Tokens::one("dev", &Secret::new("s3cret".to_owned()));
+        // Nothing of it waits for a store here.
+        tokens.actor(&headers).now_or_never().unwrap()
     }
 
     #[test]
@@ -95,6 +139,6 @@ mod tests {
         let tokens = Tokens::one("dev", &Secret::new(String::new()));
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, HeaderValue::from_static("Bearer "));
-        assert!(tokens.actor(&headers).is_err());
+        assert!(tokens.actor(&headers).now_or_never().unwrap().is_err());
     }
 }

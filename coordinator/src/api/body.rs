@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use actix_web::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use actix_web::{HttpMessage, HttpRequest, web};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::Value;
+use shared::spec::document::{self, Fault};
 use shared::spec::reader::{Errors, Node, Object};
 
 use super::Api;
@@ -13,16 +15,45 @@ use super::problem::Problem;
 
 /// The most bytes of a body: 8 MiB, as the contract says.
 const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// The most KiB of all bodies that are being read or parsed at a time: four of the largest. Parsed, JSON can take
-/// many times its size.
+/// The most KiB of all bodies that are being read at a time: four of the largest.
 pub const BODIES_KIB_MAX: usize = 4 * BODY_BYTES_MAX / 1024;
 /// How long a body may take to arrive: the largest comes in time at 280 KiB a second.
 const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 /// When to come back after the bodies under way took all the space.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// The JSON of a body, none where the body is empty.
-pub async fn read(request: &HttpRequest, payload: web::Payload, api: &Api) -> Result<Option<Value>, Problem> {
+/// A body that was read whole, as it came.
+#[derive(Debug, Clone)]
+pub struct Body(Bytes);
+
+impl Body {
+    /// The bytes, to be passed on.
+    pub fn bytes(&self) -> &Bytes {
+        &self.0
+    }
+
+    /// Its JSON, none where it is empty.
+    pub fn value(&self) -> Result<Option<Value>, Problem> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        let text = std::str::from_utf8(&self.0).map_err(|error| {
+            Problem::malformed("body", format_args!("is not UTF-8 from byte {} on", error.valid_up_to()))
+        })?;
+        document::read(text).map(Some).map_err(|fault| match fault {
+            Fault::Syntax(_) => Problem::malformed("body", fault),
+            Fault::Doubled(errors) => Problem::malformed_fields(errors),
+        })
+    }
+
+    /// The JSON of a body that must be there.
+    pub fn require(&self) -> Result<Value, Problem> {
+        self.value()?.ok_or_else(|| Problem::malformed("body", "is empty: it must be JSON"))
+    }
+}
+
+/// Reads a body.
+pub async fn read(request: &HttpRequest, payload: web::Payload, api: &Api) -> Result<Body, Problem> {
     let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let length = length.map_or(BODY_BYTES_MAX, |length| usize::try_from(length).unwrap_or(usize::MAX));
     if length > BODY_BYTES_MAX {
@@ -33,20 +64,7 @@ pub async fn read(request: &HttpRequest, payload: web::Payload, api: &Api) -> Re
     let _space = space.map_err(|_| Problem::busy("too many large requests are under way", RETRY_AFTER))?;
     let reading = collect(payload, is_json(request));
     let bytes = tokio::time::timeout(BODY_TIME_MAX, reading).await.map_err(|_| Problem::slow_body(BODY_TIME_MAX))??;
-    if bytes.is_empty() {
-        return Ok(None);
-    }
-    let text = std::str::from_utf8(&bytes).map_err(|error| {
-        Problem::malformed("body", format_args!("is not UTF-8 from byte {} on", error.valid_up_to()))
-    })?;
-    let value = serde_json::from_str(text);
-    value.map(Some).map_err(|error| Problem::malformed("body", format_args!("is not JSON: {error}")))
-}
-
-/// The JSON of a body that must be there.
-pub async fn require(request: &HttpRequest, payload: web::Payload, api: &Api) -> Result<Value, Problem> {
-    let body = read(request, payload, api).await?;
-    body.ok_or_else(|| Problem::malformed("body", "is empty: it must be JSON"))
+    Ok(Body(bytes.into()))
 }
 
 /// Reads an optional body's fields; `read` asks for each by name, and the others are refused.

@@ -37,7 +37,7 @@ pub async fn guard(mut request: ServiceRequest, next: Next<BoxBody>) -> Result<S
     let payload = share_payload(&mut request);
     let tokens = request.app_data::<web::Data<Tokens>>().ok_or_else(Problem::internal)?;
     if !OPEN_PATHS.contains(&request.path()) {
-        match tokens.actor(request.headers()) {
+        match tokens.actor(request.headers()).await {
             Ok(actor) => drop(request.extensions_mut().insert(actor)),
             Err(problem) => return Ok(holding(request.into_response(problem.response()), payload)),
         }

@@ -1,5 +1,7 @@
 //! The routes of jobs: submit, list, show, run again.
 
+use std::cell::Cell;
+
 use actix_web::http::StatusCode;
 use actix_web::http::header::{HeaderMap, LOCATION};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -7,14 +9,15 @@ use serde::Serialize;
 use serde_json::Value;
 use shared::id::{Actor, JobId};
 use shared::spec::reader::text_fault;
-use shared::spec::{NAME_BYTES_MAX, parse_batch, parse_single};
+use shared::spec::{NAME_BYTES_MAX, Submission, parse_batch, parse_single};
 use shared::view::JobView;
 use utoipa::ToSchema;
 
+use super::passing::{Goal, Repeat, here_or_there};
 use super::problem::Problem;
 use super::query::Query;
 use super::{Api, body, cursor, filter};
-use crate::service;
+use crate::service::{self, Accepted};
 
 /// The most jobs, events or lines of one answer.
 pub const PAGE_MAX: u32 = 1000;
@@ -58,18 +61,36 @@ pub async fn submit(
 ) -> Result<HttpResponse, Problem> {
     Query::read(request.query_string(), &[]).finish()?;
     let key = idempotency_key(request.headers())?;
-    let body = body::require(&request, payload, &api).await?;
-    if body.get("jobs").is_some() {
-        submit_batch(&api, &by, body, key.is_some()).await
-    } else {
-        submit_single(&api, &by, body, key).await
-    }
+    let body = body::read(&request, payload, &api).await?;
+    let repeat = Cell::new(Repeat::Doubles);
+    let here = async || {
+        let value = body.require()?;
+        let submissions = if value.get("jobs").is_some() {
+            batch(&value, key.is_some())?
+        } else {
+            vec![parse_single(&value, key.clone()).map_err(Problem::refused_fields)?]
+        };
+        let is_batch = value.get("jobs").is_some();
+        drop(value);
+        if submissions.iter().all(|submission| submission.idempotency_key.is_some()) {
+            repeat.set(Repeat::Harmless);
+        }
+        let accepted = api.ask(api.service.submit(&by, submissions)).await;
+        if is_batch { Ok(many_accepted(&accepted?)) } else { one_accepted(accepted) }
+    };
+    here_or_there(&api, &request, body.bytes(), Goal::Anyone, &repeat, here).await
 }
 
-async fn submit_single(api: &Api, by: &Actor, body: Value, key: Option<String>) -> Result<HttpResponse, Problem> {
-    let submission = parse_single(&body, key).map_err(Problem::refused_fields)?;
-    drop(body);
-    let accepted = api.service.submit(by, vec![submission]).await.map_err(|error| match error {
+fn batch(body: &Value, has_key: bool) -> Result<Vec<Submission>, Problem> {
+    if has_key {
+        let detail = "can't stand beside a batch: give each job its own idempotency_key";
+        return Err(Problem::malformed(IDEMPOTENCY_KEY, detail));
+    }
+    parse_batch(body).map_err(Problem::refused_fields)
+}
+
+fn one_accepted(accepted: Result<Vec<Accepted>, service::Error>) -> Result<HttpResponse, Problem> {
+    let accepted = accepted.map_err(|error| match error {
         service::Error::KeyReused(_) => Problem::refused(IDEMPOTENCY_KEY, error),
         service::Error::TooManyTagSets(_) => Problem::too_many_tag_sets("tags"),
         other => other.into(),
@@ -78,17 +99,10 @@ async fn submit_single(api: &Api, by: &Actor, body: Value, key: Option<String>) 
     Ok(created(&accepted.job, if accepted.existing { StatusCode::OK } else { StatusCode::CREATED }))
 }
 
-async fn submit_batch(api: &Api, by: &Actor, body: Value, has_key: bool) -> Result<HttpResponse, Problem> {
-    if has_key {
-        let detail = "can't stand beside a batch: give each job its own idempotency_key";
-        return Err(Problem::malformed(IDEMPOTENCY_KEY, detail));
-    }
-    let submissions = parse_batch(&body).map_err(Problem::refused_fields)?;
-    drop(body);
-    let accepted = api.service.submit(by, submissions).await?;
+fn many_accepted(accepted: &[Accepted]) -> HttpResponse {
     let seen = accepted.iter().all(|accepted| accepted.existing);
     let jobs = accepted.iter().map(|accepted| JobView::from(&accepted.job)).collect();
-    Ok(HttpResponse::build(if seen { StatusCode::OK } else { StatusCode::CREATED }).json(Jobs { jobs }))
+    HttpResponse::build(if seen { StatusCode::OK } else { StatusCode::CREATED }).json(Jobs { jobs })
 }
 
 /// Lists jobs, the newest first.
@@ -121,7 +135,7 @@ pub async fn list(request: HttpRequest, api: web::Data<Api>) -> Result<HttpRespo
     });
     query.finish()?;
     // One more than asked for tells whether a page follows.
-    let mut jobs = api.service.jobs(&filter, before, limit + 1).await?;
+    let mut jobs = api.ask(api.service.jobs(&filter, before, limit + 1)).await?;
     let more = jobs.len() > limit as usize;
     jobs.truncate(limit as usize);
     let next_cursor = jobs.last().filter(|_| more).map(|job| cursor::encode(&filter, job.id));
@@ -138,7 +152,7 @@ pub async fn list(request: HttpRequest, api: web::Data<Api>) -> Result<HttpRespo
 )]
 pub async fn show(request: HttpRequest, api: web::Data<Api>) -> Result<HttpResponse, Problem> {
     Query::read(request.query_string(), &[]).finish()?;
-    let job = api.service.job(job_id(&request)?).await?;
+    let job = api.ask(api.service.job(job_id(&request)?)).await?;
     Ok(HttpResponse::Ok().json(JobView::from(&job)))
 }
 
@@ -159,9 +173,10 @@ pub async fn retry(
 ) -> Result<HttpResponse, Problem> {
     Query::read(request.query_string(), &[]).finish()?;
     let id = job_id(&request)?;
-    body::fields(body::read(&request, payload, &api).await?, |_| Some(()))?;
-    let job = api.service.retry(id, &by).await?;
-    Ok(created(&job, StatusCode::CREATED))
+    let body = body::read(&request, payload, &api).await?;
+    body::fields(body.value()?, |_| Some(()))?;
+    let here = async || Ok(created(&api.ask(api.service.retry(id, &by)).await?, StatusCode::CREATED));
+    here_or_there(&api, &request, body.bytes(), Goal::Anyone, &Cell::new(Repeat::Doubles), here).await
 }
 
 /// The id in a route's path.

@@ -56,7 +56,7 @@ struct Wanted {
 pub async fn show(request: HttpRequest, api: web::Data<Api>) -> Result<HttpResponse, Problem> {
     let wanted = Wanted::read(request.query_string())?;
     let id = job_id(&request)?;
-    api.service.job(id).await?;
+    api.ask(api.service.job(id)).await?;
     let form = match accept::wanted(request.headers(), &[Form::Json, Form::Text, Form::Events]) {
         Form::Json if !wanted.follow => return page(&api.service, id, &wanted).await,
         Form::Json | Form::Events => Live::Events,

@@ -12,13 +12,14 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 
 use super::jobs::Jobs;
-use super::{cancel, events, jobs, logs};
+use super::{cancel, events, jobs, logs, mass_cancel, tokens, workers};
 
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Windlass", description = "Coordinates build and deploy jobs."),
     paths(
-        jobs::submit, jobs::list, jobs::show, jobs::retry, events::show, logs::show, cancel::one, cancel::many,
+        jobs::submit, jobs::list, jobs::show, jobs::retry, events::show, logs::show, cancel::one, mass_cancel::by_filter,
+        workers::list, workers::pause, workers::resume, workers::drain, tokens::join,
         super::health::alive, super::health::ready, describe,
     ),
     security(("bearer" = [])),
@@ -136,6 +137,18 @@ pub struct CancelMany {
     reason: Option<String>,
 }
 
+/// A token with which workers enrol.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "stands for a body in the description; bodies are read field by field")]
+pub struct NewJoinToken {
+    /// What it is for, in people's words.
+    #[schema(example = "ci-hosts", default = "join")]
+    name: Option<String>,
+    /// How long it counts.
+    #[schema(example = "1h", default = "30d")]
+    expires: Option<String>,
+}
+
 /// Conditions that must all hold; at least one.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "stands for a body in the description; bodies are read field by field")]
@@ -199,6 +212,11 @@ mod tests {
             "/api/v1/jobs/{id}/events",
             "/api/v1/jobs/{id}/logs",
             "/api/v1/jobs/{id}/retry",
+            "/api/v1/tokens/join",
+            "/api/v1/workers",
+            "/api/v1/workers/{id}/drain",
+            "/api/v1/workers/{id}/pause",
+            "/api/v1/workers/{id}/resume",
             "/healthz",
             "/readyz",
         ];

@@ -15,6 +15,10 @@ use utoipa::ToSchema;
 use super::guard::protect;
 use crate::service;
 
+/// The header by which a coordinator tells another that the request isn't its own, and that nothing was done.
+pub const NOT_OURS: HeaderName = HeaderName::from_static("windlass-not-ours");
+/// What a caller is told to wait where a shard's owner can't be reached.
+const OWNER_RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Tag sets make room when jobs end: a caller need not ask more often.
 const TAG_SETS_RETRY_AFTER: Duration = Duration::from_secs(10);
 
@@ -41,11 +45,14 @@ enum Header {
     Allow(&'static str),
     Challenge(&'static str),
     RetryAfterSeconds(u64),
+    /// Another coordinator can do it.
+    NotOurs,
 }
 
 impl Header {
     fn pair(self) -> (HeaderName, HeaderValue) {
         match self {
+            Self::NotOurs => (NOT_OURS, HeaderValue::from_static("1")),
             Self::Allow(methods) => (ALLOW, HeaderValue::from_static(methods)),
             Self::Challenge(challenge) => (WWW_AUTHENTICATE, HeaderValue::from_static(challenge)),
             Self::RetryAfterSeconds(seconds) => (RETRY_AFTER, HeaderValue::from(seconds)),
@@ -78,6 +85,11 @@ impl Problem {
     pub fn unauthorized(detail: &str, challenge: &'static str) -> Self {
         let problem = Self::of(StatusCode::UNAUTHORIZED, "Authorization", detail);
         Self { header: Some(Header::Challenge(challenge)), ..problem }
+    }
+
+    /// The bearer token is one, but not for this.
+    pub fn forbidden(detail: &str) -> Self {
+        Self::of(StatusCode::FORBIDDEN, "Authorization", detail)
     }
 
     /// There is no such route.
@@ -119,9 +131,47 @@ impl Problem {
         Self::of(StatusCode::TOO_MANY_REQUESTS, field, detail).after(TAG_SETS_RETRY_AFTER)
     }
 
+    /// What `error` means where the request is about a worker or a token: `what`.
+    pub fn about(what: &str, error: service::Error) -> Self {
+        match error {
+            service::Error::NotFound => Self::of(StatusCode::NOT_FOUND, "id", format_args!("there is no such {what}")),
+            service::Error::Conflict(why) => Self::plain(StatusCode::CONFLICT, why),
+            other => other.into(),
+        }
+    }
+
+    /// A cancel by filter that couldn't be finished.
+    pub fn half_done(taken: u64, left: u64) -> Self {
+        let detail = format_args!(
+            "{taken} of the jobs found so far are being stopped; {left} could not be reached: repeat it to stop the rest"
+        );
+        Self::unavailable(detail, OWNER_RETRY_AFTER)
+    }
+
+    /// It was passed on, and no answer came: whether it was done is unknown.
+    pub fn unknown_fate() -> Self {
+        let detail = "another coordinator was asked and didn't answer: whether it was done is unknown";
+        Self::unavailable(detail, OWNER_RETRY_AFTER)
+    }
+
+    /// It can't be done right now; the caller may come again after `retry_after`.
+    pub fn unavailable(detail: impl Display, retry_after: Duration) -> Self {
+        Self::plain(StatusCode::SERVICE_UNAVAILABLE, detail).after(retry_after)
+    }
+
     /// A defect of ours.
     pub fn internal() -> Self {
         Self::plain(StatusCode::INTERNAL_SERVER_ERROR, "something went wrong here; the log says more")
+    }
+
+    /// The same, told to somebody who can't do anything about it but come again.
+    pub fn given_up(self) -> Self {
+        if self.is_not_ours() { self.after(OWNER_RETRY_AFTER) } else { self }
+    }
+
+    /// Whether another coordinator could do it, and nothing was done here.
+    pub fn is_not_ours(&self) -> bool {
+        self.header == Some(Header::NotOurs)
     }
 
     /// The same problem as an answer.
@@ -129,6 +179,9 @@ impl Problem {
         let mut response = HttpResponse::build(self.status_code());
         if let Some(header) = self.header {
             response.insert_header(header.pair());
+        }
+        if self.is_not_ours() {
+            response.insert_header(Header::RetryAfterSeconds(OWNER_RETRY_AFTER.as_secs()).pair());
         }
         let mut response = response.json(self);
         let headers = response.headers_mut();
@@ -178,6 +231,11 @@ impl From<service::Error> for Problem {
             E::KeyReused(index) => Self::refused(&format!("jobs[{index}].idempotency_key"), detail),
             E::TooManyTagSets(index) => Self::too_many_tag_sets(&format!("jobs[{index}].tags")),
             E::Busy { retry_after } => Self::busy(&detail, retry_after),
+            // Whoever can, passes the request on; this is what is left when nobody could be reached.
+            E::Elsewhere => {
+                let problem = Self::plain(StatusCode::SERVICE_UNAVAILABLE, "the job's coordinator can't be reached");
+                Self { header: Some(Header::NotOurs), ..problem }
+            }
             E::Unavailable { retry_after } => Self::plain(StatusCode::SERVICE_UNAVAILABLE, detail).after(retry_after),
             E::Internal => Self::internal(),
         }

@@ -1,11 +1,12 @@
 //! The embedded default: one SQLite file, in WAL mode, written durably (`synchronous=FULL`).
 //!
 //! One connection writes, a few read beside it. A write runs in a task of its own, so that a caller who goes away
-//! never leaves a transaction half done. The statements are in the submodules: [`commit`] for what changes jobs and
-//! ownership, [`log`] for logs, [`read`] for questions, [`row`] for what a row holds. Whoever opens the file holds the
+//! never leaves a transaction half done. The statements are in the submodules: [`commit`] for what changes jobs,
+//! [`ownership`] and [`roster`] for who may, [`log`] for logs, [`read`] for questions, [`row`] for what a row holds. Whoever opens the file holds the
 //! lock on its data directory; this module doesn't take it.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -20,13 +21,18 @@ use shared::id::{Attempt, CoordinatorId, JobId, Seq, Shard, ShardSeq, WorkerId};
 use shared::job::{Event, Job, Offer};
 use shared::log::{Chunk, Line};
 use shared::time::Time;
-use shared::wire::{Hello, LogAnswer, Welcome};
+use shared::wire::{Hello, LogAnswer, Welcome, WorkerMode};
 
-use super::{Batch, Error, Filter, OwnedShard, Store, Written};
+use super::{
+    Batch, Cluster, Enrolled, Error, Filter, LiveJobs, Member, NewWorker, OwnedShard, Ownership, Roster, Store, Token,
+    Worker, Written,
+};
 
 mod commit;
 mod log;
+mod ownership;
 mod read;
+mod roster;
 mod row;
 #[cfg(test)]
 mod tests;
@@ -111,19 +117,91 @@ impl SqliteStore {
 }
 
 #[async_trait]
-impl Store for SqliteStore {
-    async fn take_over(&self, coordinator: CoordinatorId) -> Result<Vec<OwnedShard>, Error> {
-        self.transaction(move |connection| Box::pin(commit::take_over(connection, coordinator))).await
+impl Ownership for SqliteStore {
+    async fn join(&self, member: &Member) -> Result<(), Error> {
+        let member = member.clone();
+        self.transaction(move |connection| Box::pin(ownership::join(connection, member))).await
     }
 
-    async fn commit(&self, owner: CoordinatorId, batch: &Batch) -> Result<Vec<Written>, Error> {
-        let batch = batch.clone();
-        self.write(owner, |connection| Box::pin(commit::commit(connection, batch))).await
+    async fn renew(&self, id: CoordinatorId) -> Result<Cluster, Error> {
+        ownership::renew(&self.readers, id).await
+    }
+
+    async fn bury(&self, _: CoordinatorId, _: &[CoordinatorId]) -> Result<(), Error> {
+        // Nobody's lease ends here but with the directory's lock.
+        Ok(())
+    }
+
+    async fn take_over(&self, id: CoordinatorId, shards: &[Shard]) -> Result<Vec<OwnedShard>, Error> {
+        let shards = shards.to_vec();
+        self.write(id, move |connection| Box::pin(ownership::take_over(connection, id, shards))).await
+    }
+
+    async fn succeed(&self, old: CoordinatorId, new: &Member) -> Result<(), Error> {
+        let new = new.clone();
+        self.transaction(move |connection| Box::pin(ownership::succeed(connection, old, new))).await
+    }
+
+    async fn hand_over(&self, id: CoordinatorId, to: CoordinatorId, shards: &[Shard]) -> Result<(), Error> {
+        let shards = shards.to_vec();
+        self.write(id, move |connection| Box::pin(ownership::hand_over(connection, id, to, shards))).await
+    }
+
+    async fn leave(&self, id: CoordinatorId) -> Result<(), Error> {
+        self.transaction(move |connection| Box::pin(ownership::leave(connection, id))).await
+    }
+}
+
+#[async_trait]
+impl Roster for SqliteStore {
+    async fn enrol(
+        &self,
+        owner: CoordinatorId,
+        token: [u8; 32],
+        worker: &NewWorker,
+        now: Time,
+    ) -> Result<Enrolled, Error> {
+        let worker = worker.clone();
+        self.write(owner, move |connection| Box::pin(roster::enrol(connection, token, worker, now))).await
+    }
+
+    async fn welcome(&self, owner: CoordinatorId, hello: &Hello, now: Time) -> Result<Option<Welcome>, Error> {
+        let hello = hello.clone();
+        self.write(owner, move |connection| Box::pin(roster::welcome(connection, hello, now))).await
+    }
+
+    async fn workers(&self) -> Result<Vec<Worker>, Error> {
+        roster::workers(&self.readers).await
+    }
+
+    async fn set_mode(
+        &self,
+        owner: CoordinatorId,
+        worker: WorkerId,
+        mode: WorkerMode,
+    ) -> Result<Option<Worker>, Error> {
+        self.write(owner, move |connection| Box::pin(roster::set_mode(connection, worker, mode))).await
+    }
+
+    async fn add_token(&self, owner: CoordinatorId, token: &Token) -> Result<bool, Error> {
+        let token = token.clone();
+        self.write(owner, move |connection| Box::pin(roster::add_token(connection, token))).await
+    }
+
+    async fn tokens(&self, now: Time) -> Result<Vec<Token>, Error> {
+        roster::tokens(&self.readers, now).await
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn commit(&self, owner: CoordinatorId, batch: Arc<Batch>) -> Result<Vec<Written>, Error> {
+        self.write(owner, move |connection| Box::pin(async move { commit::commit(connection, &batch).await })).await
     }
 
     async fn move_cursors(&self, owner: CoordinatorId, cursors: &[(Shard, ShardSeq)]) -> Result<(), Error> {
         let cursors = cursors.to_vec();
-        self.write(owner, |connection| Box::pin(commit::move_cursors(connection, cursors))).await
+        self.write(owner, move |connection| Box::pin(commit::move_cursors(connection, owner, cursors))).await
     }
 
     async fn append_log(
@@ -135,11 +213,6 @@ impl Store for SqliteStore {
     ) -> Result<Vec<LogAnswer>, Error> {
         let chunks = chunks.to_vec();
         self.write(owner, move |connection| Box::pin(log::append(connection, worker, chunks, now))).await
-    }
-
-    async fn welcome(&self, owner: CoordinatorId, hello: &Hello, now: Time) -> Result<Welcome, Error> {
-        let hello = hello.clone();
-        self.write(owner, move |connection| Box::pin(commit::welcome(connection, hello, now))).await
     }
 
     async fn job(&self, id: JobId) -> Result<Option<Job>, Error> {
@@ -154,12 +227,18 @@ impl Store for SqliteStore {
         read::open_jobs(&self.readers, filter, after, limit).await
     }
 
-    async fn live_jobs(&self, shards: &[Shard]) -> Result<Vec<Job>, Error> {
-        read::live_jobs(&self.readers, shards).await
+    async fn live_jobs(&self, shards: &[Shard], after: Option<JobId>, limit: u32) -> Result<LiveJobs, Error> {
+        read::live_jobs(&self.readers, shards, after, limit).await
     }
 
-    async fn offers(&self, shards: &[Shard], after: Option<JobId>, limit: u32) -> Result<Vec<Offer>, Error> {
-        read::offers(&self.readers, shards, after, limit).await
+    async fn offers(
+        &self,
+        shards: &[Shard],
+        before: Time,
+        after: Option<JobId>,
+        limit: u32,
+    ) -> Result<Vec<Offer>, Error> {
+        read::offers(&self.readers, shards, before, after, limit).await
     }
 
     async fn due(&self, shards: &[Shard], before: Time, limit: u32) -> Result<Vec<(JobId, Time)>, Error> {

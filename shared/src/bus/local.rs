@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::{Notify, broadcast, mpsc, oneshot};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{Notify, broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::{Address, Bus, Delivery, Error, Hint, Placed, Request, Requests, Service, Settled};
+use super::{Address, Bus, Delivery, Error, Hint, Link, Placed, Request, Requests, Service, Settled};
+use crate::cloud_event::CloudEvent;
 use crate::job::{Event, Offer};
 use crate::wire::{Lane, MESSAGE_BYTES_MAX};
 
@@ -30,8 +33,9 @@ struct Inner {
     services: Mutex<HashMap<Service, Vec<mpsc::Sender<Request>>>>,
     offers: Mutex<Offers>,
     offered: Notify,
-    events: broadcast::Sender<Event>,
+    events: broadcast::Sender<CloudEvent>,
     hints: broadcast::Sender<Hint>,
+    offers_lost: watch::Sender<u64>,
     settle_within: Duration,
 }
 
@@ -103,19 +107,28 @@ impl LocalBus {
             offered: Notify::new(),
             events: broadcast::channel(LAG_MAX).0,
             hints: broadcast::channel(LAG_MAX).0,
+            offers_lost: watch::Sender::new(0),
             settle_within,
         };
         Self { inner: Arc::new(inner) }
     }
 
-    fn responder(&self, to: &Address) -> Result<mpsc::Sender<Request>, Error> {
+    /// Who gets a request: one of those who serve it together, or else everybody who serves it.
+    fn responders(&self, to: &Address) -> Result<Vec<mpsc::Sender<Request>>, Error> {
+        let service = to.service();
         let mut services = held(&self.inner.services);
-        let servers = services.get_mut(&to.service()).ok_or(Error::NoResponder(*to))?;
+        let servers = services.get_mut(&service).ok_or(Error::NoResponder(*to))?;
         servers.retain(|server| !server.is_closed());
-        // The first one goes to the end: requests are spread over all that serve.
-        let spread = usize::from(servers.len() > 1);
-        servers.rotate_left(spread);
-        servers.last().cloned().ok_or(Error::NoResponder(*to))
+        let asked = match service {
+            Service::Enrol | Service::Hello => {
+                // The first one goes to the end: requests are spread over all that serve.
+                let spread = usize::from(servers.len() > 1);
+                servers.rotate_left(spread);
+                servers.last().cloned().into_iter().collect()
+            }
+            Service::Shard(_) | Service::Worker(_) => servers.clone(),
+        };
+        if asked.is_empty() { Err(Error::NoResponder(*to)) } else { Ok(asked) }
     }
 
     fn deliver(&self, ticket: Ticket, offer: Offer) -> Delivery {
@@ -153,16 +166,32 @@ impl Bus for LocalBus {
         if body.len() > MESSAGE_BYTES_MAX {
             return Err(Error::TooLarge(body.len()));
         }
-        let (reply, answer) = oneshot::channel();
-        let request = Request { to: *to, body, reply };
-        self.responder(to)?.try_send(request).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => Error::Busy("a service's queue"),
-            mpsc::error::TrySendError::Closed(_) => Error::NoResponder(*to),
-        })?;
-        match timeout(within, answer).await {
-            Ok(Ok(body)) if body.len() > MESSAGE_BYTES_MAX => Err(Error::TooLarge(body.len())),
-            Ok(Ok(body)) => Ok(body),
-            Ok(Err(_)) | Err(_) => Err(Error::TimedOut(*to)),
+        let mut answers = FuturesUnordered::new();
+        let mut refused = Error::NoResponder(*to);
+        for responder in self.responders(to)? {
+            let (reply, answer) = oneshot::channel();
+            match responder.try_send(Request { to: *to, body: body.clone(), reply }) {
+                Ok(()) => answers.push(answer),
+                Err(mpsc::error::TrySendError::Full(_)) => refused = Error::Busy("a service's queue"),
+                Err(mpsc::error::TrySendError::Closed(_)) => {}
+            }
+        }
+        if answers.is_empty() {
+            return Err(refused);
+        }
+        let first = async {
+            // One that is dropped leaves the others to answer.
+            while let Some(answer) = answers.next().await {
+                if let Ok(body) = answer {
+                    return Some(body);
+                }
+            }
+            None
+        };
+        match timeout(within, first).await {
+            Ok(Some(body)) if body.len() > MESSAGE_BYTES_MAX => Err(Error::TooLarge(body.len())),
+            Ok(Some(body)) => Ok(body),
+            Ok(None) | Err(_) => Err(Error::TimedOut(*to)),
         }
     }
 
@@ -205,12 +234,14 @@ impl Bus for LocalBus {
     }
 
     async fn publish(&self, event: &Event) -> Result<(), Error> {
-        // Nobody need be listening.
-        let _ = self.inner.events.send(event.clone());
+        if self.inner.events.receiver_count() > 0 {
+            // The last listener may have just gone.
+            let _ = self.inner.events.send(event.into());
+        }
         Ok(())
     }
 
-    async fn events(&self) -> Result<broadcast::Receiver<Event>, Error> {
+    async fn events(&self) -> Result<broadcast::Receiver<CloudEvent>, Error> {
         Ok(self.inner.events.subscribe())
     }
 
@@ -220,6 +251,14 @@ impl Bus for LocalBus {
 
     fn hints(&self) -> broadcast::Receiver<Hint> {
         self.inner.hints.subscribe()
+    }
+
+    fn link(&self) -> Link {
+        Link { up: true, fit: true, breaks: 0 }
+    }
+
+    fn offers_lost(&self) -> watch::Receiver<u64> {
+        self.inner.offers_lost.subscribe()
     }
 }
 

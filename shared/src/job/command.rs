@@ -1,8 +1,10 @@
 //! What a job can be told, and why it may refuse.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
-use super::{Exit, Failure};
+use super::{Exit, Failure, OutcomeView};
 use crate::id::{Actor, Attempt, ClaimId, CommitId, Instance, WorkerId};
 use crate::log::LogSummary;
 use crate::time::{Period, Time};
@@ -82,6 +84,16 @@ pub enum AttemptEnd {
     },
     /// It was told to stop, and did.
     Stopped,
+}
+
+impl fmt::Display for AttemptEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Succeeded => f.write_str("succeeded"),
+            Self::Failed { failure } => write!(f, "failed: {}", OutcomeView::from(failure)),
+            Self::Stopped => f.write_str("stopped"),
+        }
+    }
 }
 
 /// A wish to stop a job.

@@ -132,6 +132,29 @@ pub struct OutcomeView {
     pub confirmed: Option<bool>,
 }
 
+impl fmt::Display for OutcomeView {
+    /// Why a job failed, or who canceled it, for people.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.reason.as_deref(), &self.limit, self.step) {
+            (Some("step_failed"), _, Some(step)) => match (self.exit_code, self.signal) {
+                (Some(code), _) => write!(f, "step {step} ended with exit code {code}")?,
+                (None, Some(signal)) => write!(f, "step {step} ended with signal {signal}")?,
+                (None, None) => write!(f, "step {step} ended with an error")?,
+            },
+            (Some("timed_out" | "expired"), Some(limit), _) => write!(f, "its {limit} passed")?,
+            (Some(reason), _, _) => f.write_str(reason)?,
+            (None, _, _) => self.by.as_ref().map_or(Ok(()), |by| write!(f, "by {by}"))?,
+        }
+        for detail in [&self.message, &self.why].into_iter().flatten() {
+            write!(f, ": {detail}")?;
+        }
+        if self.confirmed == Some(false) {
+            f.write_str(" (its worker has not confirmed it)")?;
+        }
+        Ok(())
+    }
+}
+
 impl From<&Failure> for OutcomeView {
     fn from(failure: &Failure) -> Self {
         let view = |reason: &str| Self { reason: Some(reason.to_owned()), ..Self::default() };

@@ -9,7 +9,7 @@ use super::grammar;
 use super::reader::{Errors, FieldError, Node, Object};
 use super::{
     ATTEMPTS_MAX, Action, Backoff, ENTRIES_MAX, JOB_BYTES_MAX, JOBS_MAX, JobSpec, NAME_BYTES_MAX, OnLostContact,
-    RUN_BYTES_MAX, Repository, Retry, STEPS_MAX, Step, Submission, URL_BYTES_MAX, VALUE_BYTES_MAX,
+    RUN_BYTES_MAX, Repository, Retry, SECRET_BYTES_MIN, STEPS_MAX, Step, Submission, URL_BYTES_MAX, VALUE_BYTES_MAX,
 };
 use crate::secret::{Secret, Secrets};
 use crate::time::Period;
@@ -192,12 +192,16 @@ fn secrets(job: &Object) -> Secrets {
     let env = job.get("env").and_then(|env| env.value.as_object());
     let Some(node) = job.get("secrets") else { return Secrets::default() };
     Secrets(map(&node, |name, value| {
+        let text = value.text_or_empty(VALUE_BYTES_MAX)?;
         if let Some(fault) = grammar::env_name_fault(name) {
             value.refuse(fault);
         } else if env.is_some_and(|env| env.contains_key(name)) {
             value.refuse("stands in env as well: give it in one of the two");
+        } else if text.len() < SECRET_BYTES_MIN {
+            let why = "shorter values can't be masked in the log";
+            value.refuse(format_args!("must have at least {SECRET_BYTES_MIN} bytes: {why}"));
         }
-        value.text(VALUE_BYTES_MAX).map(|text| Secret::new(text.to_owned()))
+        Some(Secret::new(text.to_owned()))
     }))
 }
 

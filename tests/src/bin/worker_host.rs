@@ -24,7 +24,7 @@ fn main() -> ExitCode {
 async fn host(program: &str, dir: &Path, spec: &str) {
     let script = Script::start().await;
     script.seen().forget_text = true;
-    let worker = script.worker(program, dir, |_| {}).await;
+    let worker = script.worker(program, dir, |config| config.adopts = true).await;
     let job = script.offer(serde_json::from_str(spec).expect("JSON")).await;
     let end = script.end(job).await;
     let status = std::fs::read_to_string("/proc/self/status").expect("a status");

@@ -27,7 +27,7 @@ async fn a_job_succeeds_and_its_timeline_tells_it_all() {
     let _turn = Turn::shared().await;
     let dir = tempfile::tempdir().unwrap();
     let played = Played::start(&dir.path().join("db")).await;
-    let hand = Hand::arrive(&played.bus).await;
+    let hand = Hand::arrive(&played).await;
     let id = played.submit(one_step()).await;
     let grant = hand.must_get(id).await;
     assert!(grant.fence.0 > 0);
@@ -48,7 +48,7 @@ async fn a_stale_attempt_is_refused_whatever_it_says() {
     let _turn = Turn::shared().await;
     let dir = tempfile::tempdir().unwrap();
     let played = Played::start(&dir.path().join("db")).await;
-    let hand = Hand::arrive(&played.bus).await;
+    let hand = Hand::arrive(&played).await;
     let retry = json!({"max_attempts": 2, "on": ["exit:75"], "backoff": {"first": "1ms", "max": "1ms"}});
     let id = played.submit(json!({"steps": [{"run": "true"}], "retry": retry})).await;
     let first = hand.must_get(id).await;
@@ -63,7 +63,7 @@ async fn a_stale_attempt_is_refused_whatever_it_says() {
     assert_eq!(stop.first().map(|stop| stop.attempt), Some(first.attempt), "its worker is told to stop it");
     assert!(hand.beat(id, second.attempt).await.stop.is_empty());
 
-    let other = Hand::arrive(&played.bus).await;
+    let other = Hand::arrive(&played).await;
     assert_eq!(other.say(id, second.attempt, succeeded()).await, stale, "another worker doesn't hold it");
     assert_eq!(hand.say(id, second.attempt, succeeded()).await, Answer::Taken);
     played.coordinator.stop().await;
@@ -74,7 +74,7 @@ async fn a_cancel_is_told_to_the_worker_again_with_every_heartbeat() {
     let _turn = Turn::shared().await;
     let dir = tempfile::tempdir().unwrap();
     let played = Played::start(&dir.path().join("db")).await;
-    let hand = Hand::arrive(&played.bus).await;
+    let hand = Hand::arrive(&played).await;
     let id = played.submit(one_step()).await;
     let grant = hand.must_get(id).await;
     let cancel = Cancel { by: client(), why: Some("enough".to_owned()), force: false, grace: None };
@@ -128,14 +128,16 @@ async fn a_cancel_by_filter_reaches_every_open_job_that_matches_and_no_other() {
         label: Some(("team".to_owned(), Some("core".to_owned()))),
         ..coordinator::store::Filter::default()
     };
-    let matched = played.service.cancel_matching(filter.clone(), client(), None).await.unwrap();
-    assert_eq!(matched, 10);
+    let matched = played.service.open_jobs(&filter, None).await.unwrap();
+    assert_eq!(matched.len(), 10);
+    let cancel = Cancel { by: client(), why: None, force: false, grace: None };
+    assert_eq!(played.service.cancel_all(matched, &cancel).await.unwrap(), []);
     let all = played.service.jobs(&coordinator::store::Filter::default(), None, 100).await.unwrap();
     for job in all {
         let expected = if wanted.contains(&job.id) { StateName::Canceled } else { StateName::Queued };
         assert_eq!(job.state.name(), expected);
     }
-    assert_eq!(played.service.cancel_matching(filter, client(), None).await.unwrap(), 0);
+    assert_eq!(played.service.open_jobs(&filter, None).await.unwrap(), []);
     played.coordinator.stop().await;
 }
 
@@ -144,7 +146,7 @@ async fn a_declined_grant_uses_no_try() {
     let _turn = Turn::shared().await;
     let dir = tempfile::tempdir().unwrap();
     let played = Played::start(&dir.path().join("db")).await;
-    let hand = Hand::arrive(&played.bus).await;
+    let hand = Hand::arrive(&played).await;
     let id = played.submit(json!({"steps": [{"run": "true"}], "retry": {"max_attempts": 1}})).await;
     for expected in 1..=3 {
         let grant = hand.must_get(id).await;

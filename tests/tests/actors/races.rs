@@ -21,7 +21,7 @@ async fn two_hundred_races_of_complete_against_cancel_have_one_outcome_each() {
     let _turn = Turn::shared().await;
     let dir = tempfile::tempdir().unwrap();
     let played = Played::start(&dir.path().join("db")).await;
-    let hand = Hand::arrive(&played.bus).await;
+    let hand = Hand::arrive(&played).await;
     let (mut completed, mut canceled) = (0, 0);
     for round in 0..200 {
         let id = played.submit(one_step()).await;
@@ -69,7 +69,7 @@ async fn a_cancel_races_a_claim_and_the_job_runs_or_never_starts() {
     let _turn = Turn::shared().await;
     let dir = tempfile::tempdir().unwrap();
     let played = Played::start(&dir.path().join("db")).await;
-    let hand = Hand::arrive(&played.bus).await;
+    let hand = Hand::arrive(&played).await;
     let (mut ran, mut never) = (0, 0);
     for round in 0..100 {
         let id = played.submit(one_step()).await;

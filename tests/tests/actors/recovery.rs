@@ -2,10 +2,9 @@
 //!
 //! The fault points are the process's own, so each of these tests runs alone.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use coordinator::fault;
+use coordinator::fault::{self, Fault};
 use coordinator::service::Error;
 use shared::bus::Bus;
 use shared::job::{Cancel, StateName};
@@ -42,7 +41,7 @@ async fn a_supervisor_that_dies_with_a_live_attempt_takes_its_end() {
     let _turn = Turn::alone().await;
     let dir = tempfile::tempdir().unwrap();
     let played = Played::start(&dir.path().join("db")).await;
-    let hand = Hand::arrive(&played.bus).await;
+    let hand = Hand::arrive(&played).await;
     let id = played.submit(one_step()).await;
     let grant = hand.must_get(id).await;
 
@@ -84,7 +83,7 @@ async fn the_events_of_a_commit_whose_answer_is_lost_are_published() {
     played.service.cancel(id, cancel()).await.expect_err("the answer is lost");
     loop {
         let event = tokio::time::timeout(DEADLINE, events.recv()).await.expect("it is published").unwrap();
-        if event.job == id && event.kind.name() == "canceled" {
+        if event.subject == id && event.data.kind == "canceled" {
             break;
         }
     }
@@ -96,14 +95,14 @@ async fn a_grant_whose_answer_is_lost_has_a_lease() {
     let _turn = Turn::alone().await;
     let dir = tempfile::tempdir().unwrap();
     let played = Played::start(&dir.path().join("db")).await;
-    let hand = Hand::arrive(&played.bus).await;
+    let hand = Hand::arrive(&played).await;
     let id = played.submit(one_step()).await;
 
     fault::arm("committer.committed", 1);
     assert_eq!(hand.claim(id).await, Answer::TryAgain);
     // This one is committed once the recovery is over. The worker died before it asked again, and is started anew.
     played.submit(one_step()).await;
-    let reborn = Hand { instance: shared::id::Instance(shared::clock::random_uuid()), ..hand.clone() };
+    let reborn = hand.reborn(&played);
     reborn.hello().await;
     let job = played.until(id, "the attempt that nobody runs has ended", |job| job.tries == 1).await;
     assert_eq!(job.attempt.0, 1);
@@ -138,14 +137,14 @@ async fn whoever_waits_for_a_recovery_that_fails_is_told() {
     let played = Played::start(&dir.path().join("db")).await;
     let (lost, waits) = (played.submit(one_step()).await, played.submit(one_step()).await);
 
-    fault::arm("committer.recover", u32::MAX);
+    fault::arm_with("shards.recover", Fault::Lose, u32::MAX);
     fault::arm("committer.committed", 1);
     played.service.cancel(lost, cancel()).await.expect_err("the answer is lost");
     let told = tokio::time::timeout(DEADLINE, played.service.cancel(waits, cancel())).await.expect("no silence");
     assert!(matches!(told, Err(Error::Unavailable { .. })), "{told:?}");
     assert!(played.service.ready().await.is_err(), "it takes no jobs, and says so");
 
-    fault::arm("committer.recover", 0);
+    fault::arm("shards.recover", 0);
     let job = played.until(lost, "the lost cancel was done", shared::job::Job::is_terminal).await;
     assert_eq!(job.state.name(), StateName::Canceled);
     while played.service.cancel(waits, cancel()).await.is_err() {}
@@ -188,11 +187,11 @@ async fn a_publisher_that_fails_between_commit_and_publication_publishes_from_th
     let mut kinds = Vec::new();
     while kinds.len() < 2 {
         let event = tokio::time::timeout(DEADLINE, events.recv()).await.expect("it is published").unwrap();
-        assert_eq!(event.job, id);
-        kinds.push(event.kind.name());
+        assert_eq!(event.subject, id);
+        kinds.push(event.data.kind);
     }
     assert_eq!(kinds, ["submitted", "queued"]);
-    let hand = Hand::arrive(&played.bus).await;
+    let hand = Hand::arrive(&played).await;
     hand.must_get(id).await;
     played.coordinator.stop().await;
 }
@@ -203,15 +202,14 @@ async fn a_coordinator_that_starts_again_offers_what_was_queued_and_ends_what_it
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("db");
     let played = Played::start(&path).await;
-    let hand = Hand::arrive(&played.bus).await;
+    let hand = Hand::arrive(&played).await;
     let running = played.submit(one_step()).await;
     hand.must_get(running).await;
     let queued = played.submit(one_step()).await;
     played.coordinator.stop().await;
 
     let played = Played::start(&path).await;
-    let bus = Arc::clone(&played.bus);
-    let reborn = Hand { bus, instance: shared::id::Instance(shared::clock::random_uuid()), ..hand };
+    let reborn = hand.reborn(&played);
     reborn.must_get(queued).await;
     reborn.hello().await;
     let job = played.until(running, "the lost attempt is queued again", |job| job.tries == 1).await;

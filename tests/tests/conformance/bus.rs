@@ -1,5 +1,5 @@
-//! The bus's suite. An implementation gives a [`Medium`]; the line `suite!(name, medium)` runs every case over it,
-//! each on a bus of its own.
+//! The bus's suite. An implementation gives a [`Medium`], or none where it can't be had here, which it says aloud; the line
+//! `suite!(name, medium)` runs every case over it, each on a bus of its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,8 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use shared::bus::Bus;
 
+mod enrolment;
 mod events;
+mod lanes;
 mod local;
+mod nats;
+mod nats_alone;
 mod offers;
 mod requests;
 
@@ -39,6 +43,12 @@ macro_rules! suite {
                 a_full_queue_is_busy_until_there_is_room,
                 requests_are_shared_between_the_servers_of_a_service,
                 a_server_that_is_gone_is_no_responder,
+                both_servers_of_a_shard_get_each_request_and_the_first_reply_counts,
+                what_a_silent_server_of_a_shard_drops_the_other_answers,
+            }
+            enrolment {
+                a_program_that_wants_to_become_a_worker_is_answered_by_one_coordinator,
+                an_enrolment_is_no_hello,
             }
             offers {
                 an_offer_that_is_still_there_is_not_doubled,
@@ -59,10 +69,18 @@ macro_rules! suite {
                 an_offer_put_out_anew_while_its_old_self_is_in_a_hand_is_delivered_once,
                 the_offer_of_the_next_attempt_is_another_one,
             }
+            lanes {
+                an_offer_on_a_lane_that_nobody_has_seen_reaches_who_waits_for_it,
+                the_order_of_tags_makes_no_other_lane,
+                many_lanes_are_waited_for_at_once,
+                takers_in_a_crowd_get_each_offer_once,
+                no_offer_is_lost_on_those_who_stop_waiting,
+            }
             events {
                 the_events_of_a_job_come_in_order_to_every_subscriber,
                 a_subscriber_hears_what_is_published_from_then_on,
                 a_hint_reaches_everybody,
+                a_hint_of_shards_is_no_hint_of_a_job,
                 publishing_needs_no_listener,
             }
         }
@@ -72,11 +90,15 @@ macro_rules! suite {
             $($(
                 #[tokio::test(flavor = "multi_thread")]
                 async fn $case() {
-                    super::$module::$case(&$medium).await;
+                    if let Some(medium) = $medium {
+                        super::$module::$case(&medium).await;
+                    }
                 }
             )+)+
         }
     };
 }
 
-suite!(over_local, super::local::LocalMedium::new());
+suite!(over_local, Some(super::local::LocalMedium::new()));
+suite!(over_nats_installed, super::nats::NatsMedium::start(tests::nats::Version::Installed));
+suite!(over_nats_current, super::nats::NatsMedium::start(tests::nats::Version::Current));

@@ -9,10 +9,15 @@ use coordinator::store::Store;
 mod changes;
 mod logs;
 mod ownership;
+mod postgres;
+mod postgres_alone;
 mod queries;
+mod query_cache;
+mod roster;
 mod sqlite;
 mod submissions;
 mod terminal;
+mod throughput;
 mod writer;
 
 /// One empty database of an implementation; what it needs is gone when it is dropped.
@@ -23,6 +28,12 @@ trait Database: Send + Sync {
 
     /// Carries out a statement past the store, as somebody with the database's password could.
     async fn raw(&self, sql: &str) -> Result<(), String>;
+
+    /// A statement that makes so many workers.
+    fn filling_workers(&self, count: u32) -> String;
+
+    /// Has every lease end now, where leases end by themselves.
+    async fn end_leases(&self);
 }
 
 /// Runs every case over the databases that an expression makes, in a module of the implementation's name.
@@ -31,17 +42,34 @@ macro_rules! suite {
         suite! { @cases $implementation, $database;
             ownership {
                 the_first_takeover_owns_every_shard_at_epoch_one,
-                each_takeover_raises_every_epoch_by_one,
+                a_takeover_takes_what_is_asked_for_alone,
+                each_new_owner_raises_every_epoch_by_one,
                 a_takeover_learns_how_far_each_shard_has_come,
-                who_never_took_over_writes_nothing,
-                a_fenced_coordinator_commits_nothing,
-                a_fenced_coordinator_moves_no_cursor,
-                a_fenced_coordinator_stores_no_log,
-                a_fenced_coordinator_welcomes_nobody,
+                who_never_joined_writes_nothing,
+                a_fenced_coordinator_writes_nothing_anywhere,
+                a_renewal_tells_how_the_cluster_is,
+                joining_again_after_a_lost_answer_is_no_harm,
+                what_is_handed_to_somebody_who_is_gone_is_nobodys,
+                what_is_not_owned_is_not_handed_over,
+                a_successor_has_all_that_its_predecessor_had_and_the_predecessor_is_fenced,
+                what_somebody_who_left_had_is_nobodys,
+                a_lease_that_runs_is_not_buried,
                 a_cursor_never_moves_back,
+                a_cursor_of_a_shard_that_is_not_owned_stays,
                 what_is_stored_is_there_after_a_restart,
                 a_commit_whose_caller_goes_away_is_whole,
                 a_closed_store_is_unavailable,
+            }
+            roster {
+                a_join_token_makes_workers_until_it_expires,
+                only_so_many_workers_enrol,
+                a_hello_is_noted_with_all_that_it_says,
+                a_stranger_is_not_welcomed,
+                a_hello_of_an_earlier_start_changes_nothing,
+                a_hello_that_says_nothing_new_is_written_down_every_few_seconds,
+                a_restart_ends_a_drain_and_nothing_else_that_is_wanted,
+                tokens_are_listed_until_they_expire,
+                a_token_that_is_known_is_not_added_again,
             }
             submissions {
                 a_submitted_job_reads_back_as_it_was,
@@ -115,3 +143,4 @@ macro_rules! suite {
 }
 
 suite!(over_sqlite, super::sqlite::SqliteDatabase::new());
+suite!(over_postgres, super::postgres::PostgresDatabase::new());

@@ -29,7 +29,7 @@ fn every_event_reads_back_as_it_was_written() {
         let event = Event { job: job.id, seq: Seq(7), at: at(5), attempt: job.attempt, actor: client(), kind };
         let text = reads_back(&event);
         assert_eq!(text["kind"], event.kind.name());
-        assert_eq!(text["at"], "2026-01-01T00:00:05Z");
+        assert_eq!(text["at"], "2026-01-01T00:00:05.000000Z");
     }
     let contract = "submitted scheduled blocked queued assigned key_try checked_out started step_started step_finished \
                     cancel_requested canceling declined worker_lost late_report retried succeeded failed canceled";
@@ -93,7 +93,7 @@ fn an_outcome_says_what_the_contract_promises() {
         assert_eq!(view(&failure), outcome);
     }
     let canceled = Canceled { by: client(), at: at(5), why: Some("w".into()), confirmed: false };
-    let outcome = json!({"by": "client:ann", "at": "2026-01-01T00:00:05Z", "why": "w", "confirmed": false});
+    let outcome = json!({"by": "client:ann", "at": "2026-01-01T00:00:05.000000Z", "why": "w", "confirmed": false});
     assert_eq!(serde_json::to_value(OutcomeView::from(&canceled)).expect("JSON"), outcome);
 }
 
@@ -129,7 +129,7 @@ fn ends() -> Vec<AttemptEnd> {
 }
 
 /// Every kind of event, with and without what may be left out.
-fn kinds() -> Vec<EventKind> {
+pub fn kinds() -> Vec<EventKind> {
     let job = job_id();
     let instance = Instance(uuid::Uuid::from_u128(3));
     let attempt = shared::id::Attempt(1);

@@ -138,7 +138,7 @@ fn a_tag_and_an_env_name_are_made_of_their_letters_alone() {
     ] {
         for map in ["env", "secrets"] {
             let expected = if taken { vec![] } else { vec![format!("{map}.{name}")] };
-            assert_eq!(fields(&errors(&job(&json!({map: {name: "v"}})))), expected);
+            assert_eq!(fields(&errors(&job(&json!({map: {name: "vvvv"}})))), expected);
         }
     }
 }
@@ -249,7 +249,7 @@ fn an_unknown_field_is_refused_at_every_level() {
 
 #[test]
 fn the_known_fields_are_listed_once_each() {
-    let errors = errors(&job(&json!({"x": 1, "env": {"A": "v"}, "secrets": {"B": "v"}})));
+    let errors = errors(&job(&json!({"x": 1, "env": {"A": "v"}, "secrets": {"B": "vvvv"}})));
     let listed: Vec<&str> = errors[0].detail.split(": ").nth(1).expect("a list").split(", ").collect();
     assert_eq!(listed.iter().filter(|name| **name == "env").count(), 1, "{listed:?}");
 }

@@ -58,10 +58,11 @@ fn a_hash_tells_jobs_apart_but_not_the_order_of_their_fields() {
         let body: Value = serde_json::from_str(text).expect("JSON");
         parse_single(&body, None).expect("a job").hash
     };
-    let first = hash(r#"{"steps": [{"name": "a", "run": "b"}], "env": {"A": "1", "B": "2"}, "secrets": {"C": "3"}}"#);
-    let other_order = hash(r#"{"secrets":{"C":"3"},"env":{"B":"2","A":"1"},"steps":[{"run":"b","name":"a"}]}"#);
+    let first =
+        hash(r#"{"steps": [{"name": "a", "run": "b"}], "env": {"A": "1", "B": "2"}, "secrets": {"C": "3333"}}"#);
+    let other_order = hash(r#"{"secrets":{"C":"3333"},"env":{"B":"2","A":"1"},"steps":[{"run":"b","name":"a"}]}"#);
     let other_secret =
-        hash(r#"{"steps": [{"name": "a", "run": "b"}], "env": {"A": "1", "B": "2"}, "secrets": {"C": "4"}}"#);
+        hash(r#"{"steps": [{"name": "a", "run": "b"}], "env": {"A": "1", "B": "2"}, "secrets": {"C": "4444"}}"#);
     assert_eq!(first, other_order);
     assert_ne!(first, other_secret);
 }

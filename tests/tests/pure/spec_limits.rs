@@ -27,9 +27,9 @@ const LIMITS: [Limit; 26] = [
     Limit { field: "env", max: 64, body: |n| job(&json!({"env": entries(n, "v")})) },
     Limit { field: "env.A", max: 32 * KIB, body: |n| job(&json!({"env": {"A": text(n)}})) },
     Limit { field: "env.*", max: 255, body: |n| job(&json!({"env": {text(n): "v"}})) },
-    Limit { field: "secrets", max: 64, body: |n| job(&json!({"secrets": entries(n, "v")})) },
+    Limit { field: "secrets", max: 64, body: |n| job(&json!({"secrets": entries(n, "vvvv")})) },
     Limit { field: "secrets.A", max: 32 * KIB, body: |n| job(&json!({"secrets": {"A": text(n)}})) },
-    Limit { field: "secrets.*", max: 255, body: |n| job(&json!({"secrets": {text(n): "v"}})) },
+    Limit { field: "secrets.*", max: 255, body: |n| job(&json!({"secrets": {text(n): "vvvv"}})) },
     Limit { field: "labels", max: 64, body: |n| job(&json!({"labels": entries(n, "v")})) },
     Limit { field: "labels.A", max: 32 * KIB, body: |n| job(&json!({"labels": {"A": text(n)}})) },
     Limit { field: "labels.*", max: 255, body: |n| job(&json!({"labels": {text(n): "v"}})) },
@@ -90,6 +90,16 @@ fn what_has_to_be_there_is_refused_where_it_is_empty() {
     ] {
         assert_eq!(refused(&body), [field], "{body}");
     }
+}
+
+#[test]
+fn a_secret_that_is_too_short_to_be_masked_is_refused() {
+    for (value, taken) in [("", false), ("abc", false), ("é", false), ("abcd", true), ("éé", true)] {
+        let expected = if taken { vec![] } else { vec!["secrets.A".to_owned()] };
+        assert_eq!(refused(&job(&json!({"secrets": {"A": value}}))), expected, "{value:?}");
+    }
+    let errors = parse_single(&job(&json!({"secrets": {"A": "abc"}})), None).expect_err("it is refused");
+    assert_eq!(errors[0].detail, "must have at least 4 bytes: shorter values can't be masked in the log");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use shared::id::{Actor, CommitId, JobId, SHARDS, Shard, WorkerId};
-use shared::time::{NotAPeriod, Period, Time};
+use shared::time::{NotAPeriod, NotATime, Period, Time};
 
 use super::builders::{at, worker};
 
@@ -82,9 +82,9 @@ fn a_commit_is_forty_or_sixty_four_hex_digits_in_lower_case() {
 #[test]
 fn a_time_is_rfc_3339_and_nothing_else() {
     for (text, printed) in [
-        ("2026-12-01T08:00:00Z", "2026-12-01T08:00:00Z"),
-        ("2026-12-01t08:00:00z", "2026-12-01T08:00:00Z"),
-        ("2026-12-01T08:00:00.5+02:00", "2026-12-01T06:00:00.5Z"),
+        ("2026-12-01T08:00:00Z", "2026-12-01T08:00:00.000000Z"),
+        ("2026-12-01t08:00:00z", "2026-12-01T08:00:00.000000Z"),
+        ("2026-12-01T08:00:00.5+02:00", "2026-12-01T06:00:00.500000Z"),
         ("2026-12-01T08:00:00.123456789Z", "2026-12-01T08:00:00.123456Z"),
     ] {
         assert_eq!(text.parse::<Time>().map(|time| time.to_string()).as_deref(), Ok(printed), "{text}");
@@ -103,15 +103,19 @@ fn a_time_is_rfc_3339_and_nothing_else() {
         "-002026-12-01T08:00:00Z",
         "2026-12-01T08:00:00Z ",
         "２026-12-01T08:00:00Z",
-        "9999-12-31T23:59:59Z",
+        "9999-12-31T28:59:59Z",
+        "20260-12-01",
     ] {
-        assert!(text.parse::<Time>().is_err(), "{text:?}");
+        assert_eq!(text.parse::<Time>(), Err(NotATime::Form), "{text:?}");
+    }
+    for text in ["9999-12-31T23:59:59Z", "9999-12-31T08:00:00.5+02:00", "12026-12-01T08:00:00Z"] {
+        assert_eq!(text.parse::<Time>(), Err(NotATime::TooLate), "{text:?}");
     }
 }
 
 #[test]
 fn time_ends_where_it_can_still_be_written() {
-    assert_eq!(Time::MAX.to_string(), "9999-12-30T22:00:00Z");
+    assert_eq!(Time::MAX.to_string(), "9999-12-30T22:00:00.000000Z");
     assert_eq!("9999-12-30T22:00:00.999999Z".parse(), Ok(Time::MAX));
     assert_eq!(Time::MAX.plus(Period::MAX), Time::MAX);
     assert_eq!(at(5).since(at(2)).as_secs(), 3);

@@ -201,6 +201,42 @@ fn jobs_are_canceled_by_id_and_by_filter() {
 }
 
 #[test]
+fn workers_and_tokens_are_managed_from_the_command_line() {
+    let dev = Dev::start_with(&["--slots", "3", "--tag", "linux"]);
+    let windlass = |arguments: &[&str]| {
+        let mut command = windlass();
+        command.args(arguments).env("WINDLASS_DATA_DIR", dev.data_dir()).env("HOME", dev.data_dir());
+        Running::start(command).finish()
+    };
+    let worker = eventually(DEADLINE, "the worker has said hello", || {
+        let listed = windlass(&["workers", "list", "--output", "json"]);
+        let workers: Value = serde_json::from_str(&listed.out()).expect("a document");
+        Some(workers["workers"][0].clone()).filter(|worker| worker["state"] == "active")
+    });
+    assert_eq!((&worker["slots"], &worker["tags"]), (&json!(3), &json!(["linux"])), "{worker}");
+    let id = worker["id"].as_str().expect("an id");
+    let table = windlass(&["workers", "list"]).out();
+    assert!(table.starts_with("ID ") && table.contains(id) && table.contains("0 of 3"), "{table}");
+
+    let paused = windlass(&["workers", "pause", id]);
+    assert!(paused.code == Some(0) && paused.out().contains("paused"), "{} {}", paused.out(), paused.said());
+    let waits = line(&dev, &["submit", "--", "true"]);
+    let resumed: Value =
+        serde_json::from_str(&windlass(&["workers", "resume", id, "--output", "json"]).out()).expect("a document");
+    assert_eq!((&resumed["id"], &resumed["mode"]), (&json!(id), &json!("active")));
+    dev.until(&waits, "succeeded");
+    let unknown = windlass(&["workers", "drain", "01934f5e-0000-7000-8000-000000000000"]);
+    assert!(unknown.code == Some(1) && unknown.said().contains("there is no such worker"), "{}", unknown.said());
+
+    let made = windlass(&["token", "join", "--name", "ci", "--expires", "1h"]);
+    assert_eq!((made.code, made.out().lines().count()), (Some(0), 1), "{}", made.said());
+    assert!(made.out().starts_with("wlj_") && made.said().contains("workers can enrol with it until"));
+    let made: Value =
+        serde_json::from_str(&windlass(&["token", "join", "--output", "json"]).out()).expect("a document");
+    assert!(made["token"].as_str().is_some_and(|token| token.starts_with("wlj_")), "{made}");
+}
+
+#[test]
 fn whoever_stops_reading_ends_the_client_quietly() {
     let dev = Dev::start();
     let id = line(&dev, &["submit", "--", "seq", "100000"]);

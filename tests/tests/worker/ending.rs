@@ -109,17 +109,25 @@ async fn a_later_stop_can_only_shorten_the_grace() {
 async fn without_a_grace_a_job_that_writes_at_full_speed_is_gone_in_a_moment() {
     let staged = Staged::start(HOST, |_| {}).await;
     staged.script.seen().forget_text = true;
-    let note = staged.note("pids");
-    let run = format!("echo $$ > {}; exec yes", note.display());
-    let job = staged.script.offer(json!({"steps": [{"run": run}]})).await;
-    let writer = pids(&note, 1).await[0];
-    staged.script.until("much output", |seen| (seen.chunks.len() > 50).then_some(())).await;
-    let asked = clock::instant();
-    staged.script.stop(job, Period::ZERO).await;
-    until("the process's end", || !runs(writer)).await;
-    let took = asked.elapsed();
-    assert!(took < Duration::from_millis(100), "it took {took:?}");
-    assert_eq!(staged.script.end(job).await.end, AttemptEnd::Stopped);
+    let mut fastest = Duration::MAX;
+    // A machine that is busy with other things may be slow once, but not every time.
+    for round in 0..5 {
+        let note = staged.note(&format!("pids-{round}"));
+        let run = format!("echo $$ > {}; exec yes", note.display());
+        let chunks = staged.script.seen().chunks.len();
+        let job = staged.script.offer(json!({"steps": [{"run": run}]})).await;
+        let writer = pids(&note, 1).await[0];
+        staged.script.until("much output", |seen| (seen.chunks.len() > chunks + 50).then_some(())).await;
+        let asked = clock::instant();
+        staged.script.stop(job, Period::ZERO).await;
+        until("the process's end", || !runs(writer)).await;
+        fastest = fastest.min(asked.elapsed());
+        assert_eq!(staged.script.end(job).await.end, AttemptEnd::Stopped);
+        if fastest < Duration::from_millis(100) {
+            return;
+        }
+    }
+    panic!("it took {fastest:?} at best");
 }
 
 #[tokio::test(flavor = "multi_thread")]

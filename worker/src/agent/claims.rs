@@ -10,19 +10,19 @@ use actix::Addr;
 use shared::bus::Delivery;
 use shared::clock;
 use shared::id::ClaimId;
-use shared::job::{AttemptEnd, Failure};
+use shared::job::{AttemptEnd, Failure, Rejection};
 use shared::log::LogSummary;
 use shared::seal::OneTimeKey;
-use shared::spec::Priority;
+use shared::spec::{OnLostContact, Priority};
 use shared::time::Period;
 use shared::wire::{Answer, Grant, Lane, Report, ReportKind};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::sleep;
 
-use super::contact::{self, TagSets};
-use super::{Agent, Start};
-use crate::Site;
+use super::{Agent, MayStart, NotStarted, Start, contact};
+use crate::keeper::lifeline::Lifeline;
 use crate::runner::Granted;
+use crate::site::Site;
 use crate::spool::Entry;
 
 /// How long a worker without work waits before it says hello again, to hear of new tag sets: from the first, doubling
@@ -32,25 +32,25 @@ const IDLE_FIRST: Duration = Duration::from_millis(100);
 const IDLE_MAX: Duration = Duration::from_secs(1);
 /// How long a claim is waited for: less than the time after which an unsettled offer goes to another.
 const CLAIM_WITHIN: Duration = Duration::from_secs(5);
-/// How long one try of it waits for its answer, and the next try for its turn.
-const CLAIM_TRY_WITHIN: Duration = Duration::from_secs(2);
-const CLAIM_AGAIN: Duration = Duration::from_millis(100);
 /// When an offer whose claim found no answer is delivered again.
 const OFFER_AGAIN: Duration = Duration::from_secs(1);
-/// How long a slot rests when the disk doesn't take its grant.
-const DISK_AGAIN: Duration = Duration::from_secs(5);
 /// Every so many rounds the lowest priority is looked at first, so that it isn't starved.
 const LOWEST_FIRST_EVERY: usize = 10;
 
-/// Takes offers until the worker stops.
-pub async fn take(site: Arc<Site>, agent: Addr<Agent>, tag_sets: TagSets, slots: Arc<Semaphore>) {
+/// Takes offers until the worker drains or stops, or has no agent any more to run anything.
+pub async fn take(site: Arc<Site>, agent: Addr<Agent>) {
     let mut idle = IDLE_FIRST;
     for round in 1_usize.. {
-        let Ok(first) = slots.clone().acquire_owned().await else { return };
-        let more = std::iter::from_fn(|| slots.clone().try_acquire_owned().ok());
+        if !site.duty.takes().await || !agent.connected() {
+            return;
+        }
+        site.spool_writable().await;
+        let Ok(first) = site.slots.clone().acquire_owned().await else { return };
+        let more = std::iter::from_fn(|| site.slots.clone().try_acquire_owned().ok());
         let free: Vec<OwnedSemaphorePermit> = std::iter::once(first).chain(more).collect();
-        let lanes = lanes(&tag_sets.borrow(), round);
-        let taken = match site.reporter.bus.take(&lanes, free.len(), idle).await {
+        // Both may have changed while a slot was waited for.
+        let Some(tag_sets) = site.duty.tag_sets().filter(|_| site.spool_takes()) else { continue };
+        let taken = match site.reporter.courier.bus.take(&lanes(&tag_sets, round), free.len(), idle).await {
             Ok(taken) => taken,
             Err(error) => {
                 tracing::warn!(%error, "taking offers");
@@ -60,13 +60,18 @@ pub async fn take(site: Arc<Site>, agent: Addr<Agent>, tag_sets: TagSets, slots:
         };
         if taken.is_empty() {
             drop(free);
-            contact::hello(&site, &tag_sets).await;
+            contact::hello(&site).await;
             idle = (idle * 2).min(IDLE_MAX);
             continue;
         }
         idle = IDLE_FIRST;
-        for (delivery, slot) in taken.into_iter().zip(free) {
-            tokio::spawn(claim(site.clone(), agent.clone(), delivery, slot));
+        let mut free = free.into_iter();
+        for delivery in taken {
+            // What has changed meanwhile counts: another worker may have it at once.
+            match free.next().filter(|_| site.duty.tag_sets().is_some()) {
+                Some(slot) => drop(tokio::spawn(claim(site.clone(), agent.clone(), delivery, slot))),
+                None => delivery.back(Duration::ZERO),
+            }
         }
     }
 }
@@ -85,55 +90,42 @@ fn lanes(tag_sets: &[Vec<String>], round: usize) -> Vec<Lane> {
 
 /// Claims one offer and starts its attempt.
 async fn claim(site: Arc<Site>, agent: Addr<Agent>, delivery: Delivery, slot: OwnedSemaphorePermit) {
-    let offer = delivery.offer.clone();
-    let (job, attempt) = (offer.job, offer.attempt);
+    let (job, attempt) = (delivery.offer.job, delivery.offer.attempt);
+    match agent.send(MayStart(job, attempt)).await.unwrap_or(Err(NotStarted::NoAgent)) {
+        Ok(()) => {}
+        // It is ours already, or was stopped: nobody is to have it again.
+        Err(NotStarted::Running | NotStarted::Marked) => return delivery.done(),
+        Err(NotStarted::Stopping | NotStarted::NoAgent) => return delivery.back(Duration::ZERO),
+    }
     let key = OneTimeKey::generate();
-    let until = clock::instant() + CLAIM_WITHIN;
-    let grant = match ask(&site, &delivery, &key, until).await {
-        Asked::Granted(grant) => grant,
-        Asked::Refused => return delivery.done(),
-        Asked::NoAnswer => {
+    let sent = clock::instant();
+    let until = sent + CLAIM_WITHIN;
+    // The outbox says how long we wait, and says it again under the same id, so that a repeat gets the same grant.
+    let what =
+        ReportKind::Claim { claim: ClaimId(clock::random_uuid()), wait: Period::ZERO, recipient: key.recipient() };
+    let grant = match site.reporter.by(Report { job, attempt, what }, until).await {
+        Some(Answer::Granted(grant)) => grant,
+        // Nothing was applied, and the job waits as before.
+        Some(Answer::Refused { why: Rejection::Late }) => return delivery.back(OFFER_AGAIN),
+        Some(Answer::Refused { .. } | Answer::Unknown) => return delivery.done(),
+        Some(Answer::Taken | Answer::TryAgain) | None => {
+            delivery.back(OFFER_AGAIN);
             // It may have been granted unheard.
-            site.reporter.decline(job, attempt, "the worker heard no answer to its claim").await;
-            return delivery.back(OFFER_AGAIN);
+            return site.reporter.decline(job, attempt, "the worker heard no answer to its claim").await;
         }
     };
     delivery.done();
-    let at = clock::instant();
-    if at > until || (grant.job, grant.attempt) != (job, attempt) {
+    let heard = clock::instant();
+    if heard > until || (grant.job, grant.attempt) != (job, attempt) {
         return site.reporter.decline(grant.job, grant.attempt, "the grant came too late").await;
     }
-    start(&site, &agent, *grant, &key, at, slot).await;
+    start(&site, &agent, *grant, &key, Times { sent, heard }, slot).await;
 }
 
-/// What came of a claim.
-enum Asked {
-    Granted(Box<Grant>),
-    Refused,
-    NoAnswer,
-}
-
-/// Says a claim until it is answered, under one id, so that a repeat gets the same grant.
-async fn ask(site: &Site, delivery: &Delivery, key: &OneTimeKey, until: Instant) -> Asked {
-    let (job, attempt) = (delivery.offer.job, delivery.offer.attempt);
-    let claim = ClaimId(clock::random_uuid());
-    loop {
-        let left = until.saturating_duration_since(clock::instant());
-        if left.is_zero() {
-            return Asked::NoAnswer;
-        }
-        let wait = Period::from_millis(u64::try_from(left.as_millis()).unwrap_or(0));
-        let what = ReportKind::Claim { claim, wait, recipient: key.recipient() };
-        let report = Report { job, attempt, what };
-        let within = left.min(CLAIM_TRY_WITHIN);
-        match site.reporter.once(job.shard(), &[report], within).await.map(|answers| answers.into_iter().next()) {
-            Ok(Some(Answer::Granted(grant))) => return Asked::Granted(grant),
-            Ok(Some(Answer::Refused { .. } | Answer::Unknown)) => return Asked::Refused,
-            Ok(Some(Answer::TryAgain | Answer::Taken) | None) => {}
-            Err(error) => tracing::debug!(%error, %job, "claiming an offer"),
-        }
-        sleep(CLAIM_AGAIN).await;
-    }
+/// When a claim was sent first, and when its grant was heard.
+struct Times {
+    sent: Instant,
+    heard: Instant,
 }
 
 /// Writes the grant into the spool and starts its attempt; else tells that it won't.
@@ -142,33 +134,50 @@ async fn start(
     agent: &Addr<Agent>,
     grant: Grant,
     key: &OneTimeKey,
-    at: Instant,
+    times: Times,
     slot: OwnedSemaphorePermit,
 ) {
     let (job, attempt) = (grant.job, grant.attempt);
-    let secrets = match grant.secrets.as_ref().map(|sealed| key.open(sealed)).transpose() {
-        Ok(secrets) => secrets.unwrap_or_default(),
-        Err(error) => {
+    let readied = grant.secrets.as_ref().map(|sealed| key.open(sealed)).transpose().map_err(|error| error.to_string());
+    let readied = readied.and_then(|secrets| Ok((secrets.unwrap_or_default(), lifeline(&grant, times.sent)?)));
+    let (secrets, lifeline) = match readied {
+        Ok(readied) => readied,
+        Err(message) => {
             // Declined, the job would be offered again and fail the same way for ever.
-            let failure = Failure::Internal { message: error.to_string() };
+            let failure = Failure::Internal { message };
             let what = ReportKind::End { end: AttemptEnd::Failed { failure }, log: LogSummary::default() };
-            return site.reporter.until_answered(job.shard(), vec![Report { job, attempt, what }]).await;
+            return site.reporter.until_answered(vec![Report { job, attempt, what }]).await;
         }
     };
-    let cgroup = site.cgroups.as_ref().map(|parent| parent.join(format!("windlass-{job}-{attempt}")));
-    let entry = Entry { job, attempt, cgroup, outcome: None };
-    let spooled = entry.clone();
-    if !site.spooled(move |spool| spool.put(&spooled)).await {
-        site.reporter.decline(job, attempt, "the worker's spool can't be written").await;
-        // The slot is kept for a while: the offer may come straight back.
-        sleep(DISK_AGAIN).await;
+    let may = agent.send(MayStart(job, attempt)).await.unwrap_or(Err(NotStarted::NoAgent));
+    if may == Err(NotStarted::Running) {
+        // Its entry in the spool is that of the attempt that runs.
         return;
     }
-    let granted = Granted { grant, secrets, at, entry, slot };
-    let started = agent.send(Start(granted)).await.unwrap_or(Err("the worker's agent is gone"));
-    if let Err(why) = started {
-        site.spooled(move |spool| spool.remove(job, attempt)).await;
-        site.reporter.decline(job, attempt, why).await;
+    let cgroup = site.cgroups.as_ref().map(|parent| parent.join(format!("windlass-{job}-{attempt}")));
+    let entry = Entry { job, attempt, cgroup, outcome: None };
+    if !site.keep(entry.clone()).await {
+        // Nothing more is taken until it can be written.
+        return site.reporter.decline(job, attempt, "the worker's spool can't be written").await;
+    }
+    let granted = Granted { grant, secrets, at: times.heard, entry, lifeline, slot };
+    match agent.send(Start(granted)).await.unwrap_or(Err(NotStarted::NoAgent)) {
+        Ok(()) | Err(NotStarted::Running) => {}
+        Err(why) => {
+            site.forget(job, attempt).await;
+            site.reporter.decline(job, attempt, &why.to_string()).await;
+        }
+    }
+}
+
+/// The deadline of a job that must not outlive its lease.
+fn lifeline(grant: &Grant, sent: Instant) -> Result<Option<Arc<Lifeline>>, String> {
+    match grant.spec.on_lost_contact {
+        OnLostContact::Run => Ok(None),
+        OnLostContact::Stop => match Lifeline::from(sent) {
+            Ok(lifeline) => Ok(Some(Arc::new(lifeline))),
+            Err(error) => Err(format!("setting the deadline for a lost contact: {error}")),
+        },
     }
 }
 

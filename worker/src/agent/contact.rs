@@ -7,13 +7,14 @@ use std::time::Duration;
 use actix::Addr;
 use futures_util::future::join_all;
 use shared::bus::{Address, Requests};
+use shared::clock;
 use shared::id::{Attempt, JobId, Shard};
 use shared::wire::{self, Control, Heard, Heartbeat, HeartbeatReply, Hello, Welcome};
-use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::{Agent, Attempts, Stop};
-use crate::Site;
+use super::{Agent, Attempts, Confirmed, Stop};
+use crate::courier::NoAnswer;
+use crate::site::Site;
 
 /// How often a worker says hello, and that its attempts run: a third of the lease.
 const EVERY: Duration = Duration::from_secs(5);
@@ -21,28 +22,34 @@ const EVERY: Duration = Duration::from_secs(5);
 const ANSWER_WITHIN: Duration = Duration::from_secs(3);
 /// How soon the first hello is said again: nothing goes on without it.
 const FIRST_AGAIN: Duration = Duration::from_millis(250);
+/// How long a first hello goes unanswered before that is said, and then said again.
+const COMPLAIN_AFTER: Duration = Duration::from_secs(10);
+/// How soon a heartbeat that wasn't answered is said again, for the lease goes on meanwhile; and no heartbeat follows
+/// another sooner.
+const HEARTBEAT_AGAIN: Duration = Duration::from_secs(1);
 
-/// The tag sets whose jobs this worker may run, as the last hello was answered.
-pub type TagSets = watch::Sender<Vec<Vec<String>>>;
+/// How long whoever asks for a hello waits for its answer.
+const SAID_WITHIN: Duration = Duration::from_millis(1500);
 
-/// Says hello, and takes note of the answer; whether there was one.
-pub async fn hello(site: &Site, tag_sets: &TagSets) -> bool {
-    let reporter = &site.reporter;
+/// Says hello, and does as the answer says; whether there was one.
+pub async fn hello(site: &Site) -> bool {
+    let _greeting = site.greeting.lock().await;
+    let number = site.duty.begin_hello();
+    let courier = &site.reporter.courier;
     let hello = Hello {
-        worker: reporter.worker,
-        instance: reporter.instance,
+        worker: courier.worker,
+        instance: courier.instance,
+        start: courier.start,
         tags: site.config.tags.clone(),
         slots: site.config.slots,
+        running: u32::try_from(*site.running.borrow()).unwrap_or(u32::MAX),
+        draining: site.duty.is_draining(),
     };
-    let reply = reporter.bus.request(&Address::Hello(reporter.worker), wire::encode(&hello), ANSWER_WITHIN).await;
-    match reply.map(|body| wire::decode::<Welcome>(&body)) {
-        Ok(Ok(welcome)) => {
-            tag_sets.send_replace(welcome.tag_sets);
+    match courier.ask::<Welcome>(&Address::Hello(courier.worker), &hello, ANSWER_WITHIN).await {
+        Ok(welcome) => {
+            site.duty.welcomed(welcome);
+            site.duty.end_hello(number);
             true
-        }
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "the answer to a hello");
-            false
         }
         Err(error) => {
             tracing::debug!(%error, "saying hello");
@@ -52,70 +59,105 @@ pub async fn hello(site: &Site, tag_sets: &TagSets) -> bool {
 }
 
 /// Says hello until somebody answers.
-pub async fn first_hello(site: &Site, tag_sets: &TagSets) {
-    while !hello(site, tag_sets).await {
+pub async fn first_hello(site: &Site) {
+    let mut complain_at = clock::instant() + COMPLAIN_AFTER;
+    while !hello(site).await {
+        if clock::instant() >= complain_at {
+            tracing::warn!(worker = %site.reporter.courier.worker, "no coordinator answers this worker: it goes on trying");
+            complain_at = clock::instant() + COMPLAIN_AFTER;
+        }
         sleep(FIRST_AGAIN).await;
     }
 }
 
-/// Says hello every five seconds, so that a busy worker is known to be there too.
-pub async fn hellos(site: Arc<Site>, tag_sets: TagSets) {
-    let mut ticks = ticks();
+/// Says hello every five seconds, so that a busy worker is known to be there too, and whenever somebody wants one.
+pub async fn hellos(site: Arc<Site>) {
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        ticks.tick().await;
-        hello(&site, &tag_sets).await;
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = site.duty.hello.notified() => {}
+        }
+        hello(&site).await;
     }
 }
 
-/// Says every five seconds which attempts run, once to each shard, and obeys what comes back.
+/// Says every five seconds which attempts run, to all shards at once, and obeys what comes back. What wasn't answered is
+/// said again sooner, and a new attempt is named at once.
 pub async fn heartbeats(site: Arc<Site>, agent: Addr<Agent>) {
-    let mut ticks = ticks();
     loop {
-        ticks.tick().await;
         let Ok(attempts) = agent.send(Attempts).await else { return };
         let mut shards: BTreeMap<Shard, Vec<(JobId, Attempt)>> = BTreeMap::new();
         for (job, attempt) in attempts {
             shards.entry(job.shard()).or_default().push((job, attempt));
         }
-        join_all(shards.into_iter().map(|(shard, attempts)| heartbeat(&site, &agent, shard, attempts))).await;
+        let next = clock::instant() + EVERY;
+        let beats = shards.into_iter().map(|(shard, attempts)| heartbeat(&site, &agent, shard, attempts));
+        let mut unanswered = join_all(beats).await.into_iter().filter_map(Result::err);
+        let again = match unanswered.next() {
+            None => next.saturating_duration_since(clock::instant()),
+            Some(error) => {
+                let shards = 1 + unanswered.count();
+                tracing::warn!(%error, shards, "heartbeats were not answered");
+                HEARTBEAT_AGAIN
+            }
+        };
+        sleep(again.min(HEARTBEAT_AGAIN)).await;
+        // Either way it is time.
+        let _ = timeout(again.saturating_sub(HEARTBEAT_AGAIN), site.beat.notified()).await;
     }
 }
 
 /// Obeys the orders that come until the bus is closed.
-pub async fn orders(agent: Addr<Agent>, mut requests: Requests) {
+pub async fn orders(site: Arc<Site>, agent: Addr<Agent>, mut requests: Requests) {
     while let Some(request) = requests.recv().await {
         match wire::decode::<Control>(&request.body) {
-            Ok(Control::Stop(order)) => {
-                if agent.send(Stop(order)).await.is_err() {
-                    return;
+            Ok(Control::Stop(word)) => match site.reporter.courier.epochs.heed(word.said.job.shard(), word) {
+                Ok(order) => {
+                    if agent.send(Stop(order)).await.is_err() {
+                        return;
+                    }
                 }
-                // Whoever asked may have stopped waiting: orders are repeated until the end is told.
-                let _ = request.reply.send(wire::encode(&Heard {}));
+                Err(unheeded) => {
+                    tracing::debug!(%unheeded, "an order");
+                    continue;
+                }
+            },
+            Ok(Control::SayHello {}) => {
+                // Whoever asks wants to know when this worker has heard what there is to hear.
+                let welcomed = site.duty.hello_soon(SAID_WITHIN);
+                tokio::spawn(async move {
+                    welcomed.await;
+                    let _ = request.reply.send(wire::encode(&Heard {}));
+                });
+                continue;
             }
-            Err(error) => tracing::warn!(%error, "an order is not understood"),
+            Err(error) => {
+                tracing::warn!(%error, "an order is not understood");
+                continue;
+            }
         }
+        // Whoever asked may have stopped waiting: orders are repeated until the end is told.
+        let _ = request.reply.send(wire::encode(&Heard {}));
     }
 }
 
-async fn heartbeat(site: &Site, agent: &Addr<Agent>, shard: Shard, attempts: Vec<(JobId, Attempt)>) {
-    let reporter = &site.reporter;
-    let heartbeat = Heartbeat { worker: reporter.worker, instance: reporter.instance, attempts };
-    let to = Address::Heartbeat(shard, reporter.worker);
-    match reporter.bus.request(&to, wire::encode(&heartbeat), ANSWER_WITHIN).await {
-        Ok(body) => match wire::decode::<HeartbeatReply>(&body) {
-            Ok(reply) => {
-                for order in reply.stop {
-                    let _ = agent.send(Stop(order)).await;
-                }
-            }
-            Err(error) => tracing::warn!(%error, "the answer to a heartbeat"),
-        },
-        Err(error) => tracing::warn!(%error, %shard, "a heartbeat was not answered"),
+/// Names a shard's attempts to its owner, and does what the answer says.
+async fn heartbeat(
+    site: &Site,
+    agent: &Addr<Agent>,
+    shard: Shard,
+    attempts: Vec<(JobId, Attempt)>,
+) -> Result<(), NoAnswer> {
+    let courier = &site.reporter.courier;
+    let heartbeat = Heartbeat { worker: courier.worker, instance: courier.instance, attempts };
+    let to = Address::Heartbeat(shard, courier.worker);
+    let sent = clock::instant();
+    let reply = courier.ask_owner::<HeartbeatReply>(shard, &to, &heartbeat, ANSWER_WITHIN).await?;
+    let _ = agent.send(Confirmed { attempts: heartbeat.attempts, sent }).await;
+    for order in reply.stop {
+        let _ = agent.send(Stop(order)).await;
     }
-}
-
-fn ticks() -> tokio::time::Interval {
-    let mut ticks = interval(EVERY);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks
+    Ok(())
 }

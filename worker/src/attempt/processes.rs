@@ -61,14 +61,39 @@ struct Ending {
     kill_at: Instant,
 }
 
+/// What comes next.
+enum Turn {
+    /// Something is ordered, or nobody can order anything any more.
+    Ordered {
+        over: bool,
+    },
+    TimedOut(Limit),
+    /// The keeper's word; none when it is gone.
+    Keeper(Option<Event>),
+    /// The end takes long.
+    Wake,
+}
+
+/// What bounds an attempt.
+pub struct Bounds {
+    pub orders: Orders,
+    /// When the attempt as a whole has to be over.
+    pub deadline: Deadline,
+    /// From SIGTERM to SIGKILL when a deadline passes.
+    pub grace: Duration,
+    pub entry: Entry,
+    /// Whether orphans of this process are its jobs'.
+    pub adopts: bool,
+}
+
 /// The attempt's keeper and what bounds it.
 pub struct Processes {
     keeper: Keeper,
     orders: Orders,
-    /// When the attempt as a whole has to be over.
     deadline: Deadline,
     grace: Duration,
     entry: Entry,
+    adopts: bool,
     ending: Option<Ending>,
     /// Nobody can order anything any more.
     orders_over: bool,
@@ -79,9 +104,39 @@ pub struct Processes {
 }
 
 impl Processes {
-    /// Nothing runs yet. `grace` is from SIGTERM to SIGKILL when a deadline passes.
-    pub fn new(keeper: Keeper, orders: Orders, deadline: Deadline, grace: Duration, entry: Entry) -> Self {
-        Self { keeper, orders, deadline, grace, entry, ending: None, orders_over: false, gone: false, last_exit: None }
+    /// Nothing runs yet.
+    pub fn new(keeper: Keeper, bounds: Bounds) -> Self {
+        let Bounds { orders, deadline, grace, entry, adopts } = bounds;
+        Self {
+            keeper,
+            orders,
+            deadline,
+            grace,
+            entry,
+            adopts,
+            ending: None,
+            orders_over: false,
+            gone: false,
+            last_exit: None,
+        }
+    }
+
+    /// Does something that may block, as a file system does that is far away. Should the attempt be cut short meanwhile,
+    /// that isn't waited for.
+    pub async fn aside<T: Send + 'static>(&mut self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Cut> {
+        let mut working = tokio::task::spawn_blocking(work);
+        self.obey().await;
+        while self.ending.is_none() {
+            let turn = tokio::select! {
+                biased;
+                done = &mut working => return done.map_err(|panic| io::Error::other(panic).into()),
+                turn = self.turn(None) => turn,
+            };
+            self.take(turn).await?;
+        }
+        loop {
+            self.next(None).await?;
+        }
     }
 
     /// Runs a program until it ends. An error says why the attempt is over; then nothing of it runs any more.
@@ -93,7 +148,7 @@ impl Processes {
         }
         loop {
             match self.next(by).await? {
-                Event::Started => {}
+                Event::Started | Event::LostContact => {}
                 Event::Exited { exit } => return Ok(Ran { exit, message: None }),
                 Event::CannotStart { code, message } => {
                     return Ok(Ran { exit: Exit::ExitCode(code), message: Some(message) });
@@ -112,21 +167,22 @@ impl Processes {
         let WriteEnds { stdout, stderr } = outputs;
         let deadline = self.nearest(by);
         self.keeper.wake();
-        let ordered = tokio::select! {
+        let failure = tokio::select! {
             biased;
-            ordered = self.keeper.run(command, stdout, stderr) => ordered.map_err(|error| {
-                Failure::Internal { message: format!("ordering the keeper to run something: {error}") }
-            }),
-            () = sleep_until(deadline.at.into()) => Err(Failure::TimedOut { limit: deadline.limit }),
+            ordered = self.keeper.run(command, stdout, stderr) => match ordered {
+                Ok(()) => return,
+                // It is gone, and has said why or will be missed.
+                Err(error) if is_closed(&error) => return,
+                Err(error) => Failure::Internal { message: format!("ordering the keeper to run something: {error}") },
+            },
+            () = sleep_until(deadline.at.into()) => Failure::TimedOut { limit: deadline.limit },
             _ = self.orders.changed(), if !self.orders_over => {
                 self.keeper.kill();
                 return self.obey().await;
             }
         };
-        if let Err(failure) = ordered {
-            self.keeper.kill();
-            self.end(Cut::Failed(failure), Duration::ZERO).await;
-        }
+        self.keeper.kill();
+        self.end(Cut::Failed(failure), Duration::ZERO).await;
     }
 
     fn nearest(&self, by: Option<Deadline>) -> Deadline {
@@ -155,31 +211,53 @@ impl Processes {
     /// The keeper's next word while the attempt goes on. When it is cut, the end of everything is waited for.
     async fn next(&mut self, by: Option<Deadline>) -> Result<Event, Cut> {
         loop {
-            let deadline = self.nearest(by);
-            let wake_at = clock::instant() + WAKE_EVERY;
-            tokio::select! {
-                biased;
-                changed = self.orders.changed(), if !self.orders_over => {
-                    self.orders_over = changed.is_err();
-                    self.obey().await;
-                }
-                () = sleep_until(deadline.at.into()), if self.ending.is_none() => {
-                    let failure = Failure::TimedOut { limit: deadline.limit };
-                    self.end(Cut::Failed(failure), self.grace).await;
-                }
-                event = self.keeper.next() => match (event, &self.ending) {
-                    (None, _) => return Err(self.lost().await),
-                    (Some(event), None) => return Ok(event),
-                    (Some(Event::Gone), Some(ending)) => {
-                        self.gone = true;
-                        return Err(ending.cut.clone());
-                    }
-                    (Some(Event::Exited { exit }), Some(_)) => self.last_exit = Some(exit),
-                    (Some(_), Some(_)) => {}
-                },
-                () = sleep_until(wake_at.into()), if self.ending.is_some() => self.wake().await,
+            let turn = self.turn(by).await;
+            if let Some(event) = self.take(turn).await? {
+                return Ok(event);
             }
         }
+    }
+
+    /// Waits for what comes next. May be dropped and called again.
+    async fn turn(&mut self, by: Option<Deadline>) -> Turn {
+        let deadline = self.nearest(by);
+        let wake_at = clock::instant() + WAKE_EVERY;
+        tokio::select! {
+            biased;
+            changed = self.orders.changed(), if !self.orders_over => Turn::Ordered { over: changed.is_err() },
+            () = sleep_until(deadline.at.into()), if self.ending.is_none() => Turn::TimedOut(deadline.limit),
+            event = self.keeper.next() => Turn::Keeper(event),
+            () = sleep_until(wake_at.into()), if self.ending.is_some() => Turn::Wake,
+        }
+    }
+
+    /// Does what a turn asks for; the keeper's word while the attempt goes on.
+    async fn take(&mut self, turn: Turn) -> Result<Option<Event>, Cut> {
+        match turn {
+            Turn::Ordered { over } => {
+                self.orders_over = over;
+                self.obey().await;
+            }
+            Turn::TimedOut(limit) => self.end(Cut::Failed(Failure::TimedOut { limit }), self.grace).await,
+            Turn::Wake => self.wake().await,
+            Turn::Keeper(None) => return Err(self.lost().await),
+            Turn::Keeper(Some(Event::LostContact)) => {
+                // It kills everything already.
+                let message = "contact was lost, and the job is to stop then".to_owned();
+                let (cut, kill_at) = (Cut::Failed(Failure::WorkerLost { message }), clock::instant());
+                self.ending.get_or_insert(Ending { cut, kill_at });
+            }
+            Turn::Keeper(Some(event)) => match (event, &self.ending) {
+                (event, None) => return Ok(Some(event)),
+                (Event::Gone, Some(ending)) => {
+                    self.gone = true;
+                    return Err(ending.cut.clone());
+                }
+                (Event::Exited { exit }, Some(_)) => self.last_exit = Some(exit),
+                (_, Some(_)) => {}
+            },
+        }
+        Ok(None)
     }
 
     /// Looks what has been ordered, and does it.
@@ -203,7 +281,9 @@ impl Processes {
 
     /// The keeper is gone without a word: somebody killed it. What it kept may have got away from it.
     async fn lost(&mut self) -> Cut {
-        self.sweep(|entry| sweep::end(&[entry])).await;
+        self.keeper.ended().await;
+        let (entry, adopts) = (self.entry.clone(), self.adopts);
+        sweep::until_gone(entry, adopts).await;
         self.gone = true;
         let message = "the attempt's keeper was killed".to_owned();
         self.ending.as_ref().map_or(Cut::Failed(Failure::Internal { message }), |ending| ending.cut.clone())
@@ -215,16 +295,18 @@ impl Processes {
         let overdue = self.ending.as_ref().is_some_and(|ending| clock::instant() > ending.kill_at + KEEPER_WITHIN);
         if overdue {
             tracing::warn!(job = %self.entry.job, "an attempt's processes take long to end");
-            self.sweep(|entry| sweep::kill_once(&entry)).await;
+            let entry = self.entry.clone();
+            if let Err(error) = tokio::task::spawn_blocking(move || sweep::kill_once(&entry)).await {
+                tracing::error!(%error, "looking for what an attempt has left");
+            }
         }
     }
+}
 
-    async fn sweep(&self, sweep: fn(Entry)) {
-        let entry = self.entry.clone();
-        if let Err(error) = tokio::task::spawn_blocking(move || sweep(entry)).await {
-            tracing::error!(%error, "looking for what an attempt has left");
-        }
-    }
+/// Whether the other end of the socket is gone.
+fn is_closed(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | NotConnected)
 }
 
 impl From<io::Error> for Cut {

@@ -5,6 +5,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+
 /// The directory in which this process may make cgroups of its own, if there is one.
 pub fn parent() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
@@ -49,9 +51,13 @@ impl Cgroup {
         }
     }
 
-    /// Whether a process is in it or below it.
+    /// Whether a process may be in it or below it: where that can't be seen, one may be.
     pub fn is_populated(&self) -> bool {
-        fs::read_to_string(self.0.join("cgroup.events")).is_ok_and(|events| events.contains("populated 1"))
+        match fs::read_to_string(self.0.join("cgroup.events")) {
+            Ok(events) => events.contains("populated 1"),
+            // The cgroup is gone, or was removed while its file was read.
+            Err(error) => error.kind() != io::ErrorKind::NotFound && error.raw_os_error() != Some(Errno::ENODEV as i32),
+        }
     }
 
     /// Removes it and those that its processes made in it; one that is still in use stays.

@@ -1,12 +1,11 @@
 //! The keeper process itself: one thread, one loop over the worker's orders, its children's ends and one deadline.
 //!
 //! It is the parent and subreaper of everything that its attempt runs. It ends all of it when told to, and at once when
-//! the worker's end of the socket is gone. It has no runtime and no threads, so that what it does between `fork` and
+//! the worker's end of the socket is gone or the attempt's lifeline has run out. It has no runtime and no threads, so that what it does between `fork` and
 //! `exec` is safe, and `waitpid(-1)` reaps nobody else's children.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::io::{self, IoSliceMut, Write};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -28,6 +27,7 @@ use shared::job::Exit;
 
 use super::cgroup::Cgroup;
 use super::protocol::{Command, Event, Incoming, Order, frame};
+use super::rank::{Behind, protect};
 use super::tree;
 
 /// How soon what was killed is looked at again.
@@ -39,9 +39,8 @@ const OUTPUT_FDS: usize = 2;
 /// At least as many words as the kernel's `struct sigaction` has, and the bytes of its set of signals.
 const SIGACTION_WORDS: usize = 8;
 const SIGSET_BYTES: usize = 8;
-/// What the keeper asks for where it may: to be among the last that a host short of memory kills.
-const OOM_SCORE: &str = "-900";
-const OOM_SCORE_FILE: &str = "/proc/self/oom_score_adj";
+/// The bytes of how often a timer has run out.
+const COUNT_BYTES: usize = 8;
 
 /// What the keeper holds.
 struct Keeper {
@@ -49,6 +48,8 @@ struct Keeper {
     orders: Incoming<Order>,
     descriptors: VecDeque<OwnedFd>,
     child_ended: SignalFd,
+    /// Tells when everything is to end, where something does.
+    lifeline: Option<OwnedFd>,
     cgroup: Option<Cgroup>,
     /// What was started last, until it ends.
     main: Option<Pid>,
@@ -72,7 +73,13 @@ enum Ending {
 struct Setup {
     keeper: Pid,
     cgroup: Option<Cgroup>,
-    oom_score: Option<Vec<u8>>,
+    behind: Behind,
+}
+
+/// What has come.
+struct Ready {
+    socket: bool,
+    lifeline: bool,
 }
 
 /// Runs as the keeper of one attempt until nothing of it is left. `cgroup` is the attempt's, already made; the socket
@@ -81,15 +88,15 @@ pub fn run(cgroup: Option<&Path>) -> io::Result<()> {
     let signals = isolate()?;
     let socket = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let cgroup = cgroup.and_then(Cgroup::existing);
-    let oom_score = fs::read(OOM_SCORE_FILE).ok();
-    // Not allowed to most; then it stays as killable as the rest.
-    let _ = fs::write(OOM_SCORE_FILE, OOM_SCORE);
-    let setup = Setup { keeper: getpid(), cgroup: cgroup.clone(), oom_score };
+    let behind = Behind::this_process();
+    protect();
+    let setup = Setup { keeper: getpid(), cgroup: cgroup.clone(), behind };
     let keeper = Keeper {
         socket,
         orders: Incoming::default(),
         descriptors: VecDeque::new(),
         child_ended: signals,
+        lifeline: None,
         cgroup,
         main: None,
         ending: Ending::NotYet,
@@ -131,8 +138,14 @@ impl Keeper {
     fn keep(mut self) {
         loop {
             match self.wait() {
-                Ok(true) => self.hear(),
-                Ok(false) => {}
+                Ok(ready) => {
+                    if ready.lifeline {
+                        self.look_at_lifeline();
+                    }
+                    if ready.socket {
+                        self.hear();
+                    }
+                }
                 // A keeper that can't wait can't keep its word either: it ends what it keeps, and then itself.
                 Err(_) => self.ending = Ending::Killed,
             }
@@ -155,8 +168,8 @@ impl Keeper {
         self.tell(&Event::Gone);
     }
 
-    /// Waits for an order, a child's end or the end of the grace; whether the socket has something.
-    fn wait(&self) -> io::Result<bool> {
+    /// Waits for an order, a child's end, the end of the grace or that of the lifeline.
+    fn wait(&self) -> io::Result<Ready> {
         let timeout = match self.ending {
             Ending::NotYet => PollTimeout::NONE,
             // A millisecond more than is left, for the rest below one is cut off.
@@ -166,18 +179,30 @@ impl Keeper {
             }
             Ending::Killed => PollTimeout::try_from(KILL_AGAIN).unwrap_or(PollTimeout::ZERO),
         };
-        let mut ready = [
-            PollFd::new(self.child_ended.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
-        ];
+        let mut watched = vec![PollFd::new(self.child_ended.as_fd(), PollFlags::POLLIN)];
         // A closed socket is always ready: there is nothing to wait for at it.
-        let watched = if self.orphaned { 1 } else { ready.len() };
-        match poll(ready.get_mut(..watched).unwrap_or_default(), timeout) {
+        let socket = (!self.orphaned).then(|| self.socket.as_fd());
+        let lifeline = self.lifeline.as_ref().map(OwnedFd::as_fd);
+        watched.extend(socket.into_iter().chain(lifeline).map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        match poll(&mut watched, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
         }
-        let [_, socket] = &ready;
-        Ok(!self.orphaned && socket.any().unwrap_or(false))
+        let mut ready = watched.iter().skip(1).map(|fd| fd.any().unwrap_or(false));
+        let mut next = |is_watched: bool| is_watched && ready.next().unwrap_or(false);
+        Ok(Ready { socket: next(socket.is_some()), lifeline: next(lifeline.is_some()) })
+    }
+
+    /// Ends everything if the timer has run out; the worker may have moved it on in the last moment.
+    fn look_at_lifeline(&mut self) {
+        let Some(lifeline) = &self.lifeline else { return };
+        let count = nix::unistd::read(lifeline, &mut [0; COUNT_BYTES]);
+        // It has run out, or can't tell any more.
+        if !matches!(count, Err(Errno::EAGAIN | Errno::EINTR)) {
+            self.lifeline = None;
+            self.ending = Ending::Killed;
+            self.tell(&Event::LostContact);
+        }
     }
 
     /// Takes what the socket holds and obeys. When it is closed, or says what isn't an order, everything ends at once.
@@ -229,13 +254,19 @@ impl Keeper {
                 };
                 self.tell(&event);
             }
+            Order::Watch => match self.descriptors.pop_front() {
+                Some(lifeline) => self.lifeline = Some(lifeline),
+                // Without it nothing would end what may not go on.
+                None => self.ending = Ending::Killed,
+            },
             Order::Stop { grace_ms: 0 } => self.ending = Ending::Killed,
             Order::Stop { grace_ms } => {
                 let until = clock::instant().checked_add(Duration::from_millis(grace_ms));
                 let until = until.unwrap_or_else(clock::instant);
                 match self.ending {
                     Ending::NotYet => {
-                        tree::terminate(self.setup.keeper);
+                        // Who can't be asked now is killed when the grace is over.
+                        let _ = tree::terminate(self.setup.keeper);
                         self.ending = Ending::Asked(until);
                     }
                     Ending::Asked(before) => self.ending = Ending::Asked(until.min(before)),
@@ -304,7 +335,8 @@ impl Keeper {
         if let Some(cgroup) = &self.cgroup {
             cgroup.kill();
         }
-        tree::kill_all(self.setup.keeper);
+        // Those that couldn't be seen are looked for again: a child that is left is known without looking.
+        let _ = tree::kill_all(self.setup.keeper);
     }
 
     /// Tells the worker. One that doesn't listen any more has closed the socket, which is noticed where it is read.
@@ -325,9 +357,7 @@ impl Setup {
             // The walk over the tree ends it even where the cgroup can't be joined.
             let _ = cgroup.join();
         }
-        if let Some(score) = &self.oom_score {
-            let _ = fs::write(OOM_SCORE_FILE, score);
-        }
+        self.behind.step_back();
         prctl::set_pdeathsig(Signal::SIGKILL)?;
         if getppid() != self.keeper {
             return Err(io::Error::other("the keeper died while it was starting a process"));

@@ -1,6 +1,7 @@
 //! What a worker and a keeper say to each other: frames of a four-byte length and JSON, over a pair of Unix sockets.
 //!
-//! An order to run something comes with two descriptors beside its frame, the write ends of the two output pipes.
+//! An order to run something comes with two descriptors beside its frame, the write ends of the two output pipes, and that
+//! to watch a timer with the timer's.
 //! This module owns the words and the framing; it reads and writes nothing itself.
 
 use std::ffi::{OsStr, OsString};
@@ -22,6 +23,8 @@ const LENGTH_BYTES: usize = 4;
 pub enum Order {
     /// Run that; the descriptors of its standard output and standard error come along.
     Run(Command),
+    /// End the whole tree at once when the timer runs out whose descriptor comes along.
+    Watch,
     /// End the whole tree: SIGTERM, and SIGKILL after `grace_ms`. A later order can only shorten the grace.
     Stop { grace_ms: u64 },
 }
@@ -46,6 +49,8 @@ pub enum Event {
     Unable { message: String },
     /// What was started last has ended; processes that it left may go on.
     Exited { exit: Exit },
+    /// The timer has run out: everything ends.
+    LostContact,
     /// Nothing of the attempt runs any more. This is the keeper's last word.
     Gone,
 }

@@ -13,14 +13,15 @@ use aho_corasick::{AhoCorasick, AhoCorasickKind, BuildError};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use shared::secret::Secrets;
+use shared::spec::SECRET_BYTES_MIN;
 
 /// What stands in a secret's place.
 pub const MASK: &[u8] = b"***";
-/// The least bytes of what is masked. Something shorter is guessed in no time and occurs everywhere by chance: masking
-/// it would tell what it is and spoil the log.
-pub const SECRET_BYTES_MIN: usize = 4;
 /// Where the `base64` command breaks its lines.
 const BASE64_LINE: usize = 76;
+
+/// Where `xxd -p` breaks its lines.
+const HEX_LINE: usize = 60;
 
 /// What is to be masked, ready to be searched for.
 pub struct Forms {
@@ -144,8 +145,11 @@ fn add_forms(value: &str, forms: &mut BTreeSet<Vec<u8>>) {
             add_base64(value.as_bytes(), forms);
             add_url(value, forms);
             add_json(value, forms);
+            add_hex(value.as_bytes(), forms);
+            forms.extend([dollar_quoted(value, false), dollar_quoted(value, true)]);
         }
     }
+    add_shell(trimmed, forms);
     forms.extend(value.lines().map(|line| line.trim().as_bytes().to_vec()));
 }
 
@@ -219,6 +223,59 @@ fn add_json(value: &str, forms: &mut BTreeSet<Vec<u8>>) {
     forms.insert(escaped(|c| "<>&".contains(c)));
     forms.insert(plain.replace('/', "\\/").into_bytes());
     forms.insert(plain.as_bytes().to_vec());
+}
+
+/// Hex in both cases, alone, broken into lines, and with a blank or a colon between the bytes.
+fn add_hex(value: &[u8], forms: &mut BTreeSet<Vec<u8>>) {
+    let hex = |between: &str| {
+        let digits: Vec<String> = value.iter().map(|byte| format!("{byte:02x}")).collect();
+        digits.join(between)
+    };
+    let plain = hex("");
+    let lines: Vec<&[u8]> = plain.as_bytes().chunks(HEX_LINE).collect();
+    forms.insert(lines.join(&b'\n'));
+    for text in [hex(" "), hex(":"), plain] {
+        forms.insert(text.to_uppercase().into_bytes());
+        forms.insert(text.into_bytes());
+    }
+}
+
+/// As shells quote it, where that isn't the value itself between two quotes: single quotes broken up, double quotes with
+/// escapes, every odd character escaped (`printf %q`).
+fn add_shell(value: &str, forms: &mut BTreeSet<Vec<u8>>) {
+    forms.insert(value.replace('\'', r"'\''").into_bytes());
+    forms.insert(value.replace('\'', "'\"'\"'").into_bytes());
+    let escaped = |which: fn(char) -> bool| {
+        let mut text = String::new();
+        for c in value.chars() {
+            if which(c) {
+                text.push('\\');
+            }
+            text.push(c);
+        }
+        text.into_bytes()
+    };
+    forms.insert(escaped(|c| "\"\\$`".contains(c)));
+    forms.insert(escaped(|c| "\"\\$`!".contains(c)));
+    forms.insert(escaped(|c| c.is_ascii() && !c.is_ascii_alphanumeric() && !"_-./:@%+=#~".contains(c)));
+}
+
+/// The inside of `$'…'`, which shows what can't be printed; bash escapes what is beyond ASCII where the locale doesn't know it.
+fn dollar_quoted(value: &str, ascii: bool) -> Vec<u8> {
+    let mut text = Vec::new();
+    for byte in value.bytes() {
+        match byte {
+            b'\\' | b'\'' => text.extend([b'\\', byte]),
+            b'\n' => text.extend(br"\n"),
+            b'\r' => text.extend(br"\r"),
+            b'\t' => text.extend(br"\t"),
+            0x1b => text.extend(br"\E"),
+            0..0x20 | 0x7f => text.extend(format!("\\{byte:03o}").bytes()),
+            0x80.. if ascii => text.extend(format!("\\{byte:03o}").bytes()),
+            plain => text.push(plain),
+        }
+    }
+    text
 }
 
 #[cfg(test)]
@@ -307,6 +364,42 @@ mod tests {
         }
         let wrapped = STANDARD.encode(value).as_bytes().chunks(76).collect::<Vec<_>>().join(&b'\n');
         assert_eq!(masked(Some(&forms), &[&wrapped]), "***");
+    }
+
+    #[test]
+    fn hex_is_masked_in_the_ways_in_which_tools_print_it() {
+        let value = "a secret of more than thirty bytes\u{e9}";
+        let forms = forms(&[value]).unwrap();
+        let digits: Vec<String> = value.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let wrapped = digits.concat().as_bytes().chunks(60).collect::<Vec<_>>().join(&b'\n');
+        let wrapped = String::from_utf8(wrapped).unwrap();
+        for text in [digits.concat(), digits.join(" "), digits.join(":"), digits.concat().to_uppercase(), wrapped] {
+            assert_eq!(masked(Some(&forms), &[b"00", text.as_bytes(), b"ff"]), "00***ff", "{text}");
+        }
+    }
+
+    #[test]
+    fn what_shells_make_of_a_secret_is_masked() {
+        let value = "it's \"two\"\n$words\t\\ `and` more\u{e9}, (all)!";
+        let forms = forms(&[value]).unwrap();
+        let bash = |script: &str, locale: &str| {
+            let run =
+                std::process::Command::new("bash").args(["-c", script]).env("V", value).env("LC_ALL", locale).output();
+            run.ok().filter(|output| output.status.success()).map(|output| [output.stdout, output.stderr].concat())
+        };
+        let line = value.lines().next().unwrap();
+        let Some(quoted) = bash("printf %q \"$V\"", "C") else {
+            eprintln!("there is no bash here: its quoting is not shown");
+            return;
+        };
+        for said in [Some(quoted), bash("printf %q \"$V\"", "C.UTF-8"), bash("set -x; : \"$V\"", "C.UTF-8")] {
+            let shown = masked(Some(&forms), &[&said.unwrap()]);
+            assert!(shown.contains("***") && !shown.contains("words") && !shown.contains("two"), "{shown}");
+        }
+        for text in ["it'\\''s \"two\"", "it'\"'\"'s \"two\"", "it's \\\"two\\\"", "it\\'s\\ \\\"two\\\""] {
+            let forms = self::forms(&[line]).unwrap();
+            assert_eq!(masked(Some(&forms), &[text.as_bytes()]), "***", "{text}");
+        }
     }
 
     #[test]

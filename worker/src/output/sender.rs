@@ -1,17 +1,17 @@
 //! Carries an attempt's chunks to the owner of the job's shard until each is stored or refused for good.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use shared::bus::{Address, Bus};
-use shared::id::{JobId, WorkerId};
+use shared::bus::Address;
+use shared::id::JobId;
 use shared::log::Chunk;
-use shared::wire::{self, LogAnswer, LogBatch, LogReply, MESSAGE_BYTES_MAX};
+use shared::wire::{LogAnswer, LogBatch, LogReply};
 use tokio::time::{sleep, timeout};
 
 use super::Log;
 use super::chunks::Sized;
+use crate::courier::{Courier, SAID_BYTES_MAX};
 
 /// How long more output is waited for before a chunk that isn't full is sent.
 const GATHER: Duration = Duration::from_millis(50);
@@ -21,11 +21,10 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const AGAIN_FIRST: Duration = Duration::from_millis(100);
 const AGAIN_MAX: Duration = Duration::from_secs(5);
 /// The most bytes of chunks in a batch: what is left of a message beside its own fields.
-const BATCH_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1024;
+const BATCH_BYTES_MAX: usize = SAID_BYTES_MAX - 1024;
 
 /// Sends what `log` takes in until it is finished and nothing is left.
-pub async fn send(log: Log, bus: Arc<dyn Bus>, job: JobId, worker: WorkerId) {
-    let to = Address::Log(job.shard(), worker);
+pub async fn send(log: Log, courier: Courier, job: JobId) {
     let policy = ExponentialBuilder::new()
         .with_min_delay(AGAIN_FIRST)
         .with_max_delay(AGAIN_MAX)
@@ -38,7 +37,7 @@ pub async fn send(log: Log, bus: Arc<dyn Bus>, job: JobId, worker: WorkerId) {
         if batch.is_empty() {
             continue;
         }
-        let left = match exchange(&*bus, to, worker, batch).await {
+        let left = match exchange(&courier, job, batch).await {
             Exchange { left, refused: true } => {
                 tracing::warn!(%job, "log chunks are refused: the attempt is not this worker's any more");
                 log.refuse();
@@ -70,16 +69,13 @@ struct Exchange {
     refused: bool,
 }
 
-async fn exchange(bus: &dyn Bus, to: Address, worker: WorkerId, batch: Vec<Sized>) -> Exchange {
+async fn exchange(courier: &Courier, job: JobId, batch: Vec<Sized>) -> Exchange {
     let (chunks, sizes): (Vec<Chunk>, Vec<usize>) = batch.into_iter().map(|sized| (sized.chunk, sized.json)).unzip();
+    let (shard, worker) = (job.shard(), courier.worker);
     let batch = LogBatch { worker, chunks };
-    let reply = bus.request(&to, wire::encode(&batch), ANSWER_WITHIN).await;
-    let answers = match reply.map(|body| wire::decode::<LogReply>(&body)) {
-        Ok(Ok(reply)) => reply.answers,
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "the answer to log chunks");
-            Vec::new()
-        }
+    let reply = courier.ask_owner::<LogReply>(shard, &Address::Log(shard, worker), &batch, ANSWER_WITHIN).await;
+    let answers = match reply {
+        Ok(reply) => reply.answers,
         Err(error) => {
             tracing::debug!(%error, "sending log chunks");
             Vec::new()

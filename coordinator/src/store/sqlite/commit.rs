@@ -1,22 +1,16 @@
-//! What writes jobs and ownership. Each function runs inside one transaction, which its caller commits, and which
+//! What writes jobs. Each function runs inside one transaction, which its caller commits, and which
 //! holds SQLite's only write lock from its first statement on.
 
 use std::collections::HashMap;
 
-use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection, Row, SqliteConnection};
 
-use shared::id::{CoordinatorId, Epoch, Fence, JobId, Shard, ShardSeq, Version};
+use shared::id::{CoordinatorId, Fence, JobId, Shard, ShardSeq, Version};
 use shared::job::{Event, Transition};
 use shared::time::Time;
-use shared::wire::{Hello, Welcome};
 
 use super::row;
-use crate::store::{Batch, Error, IdempotencyKey, NewJob, OwnedShard, Submitted, TAG_SETS_MAX, Write, Written};
-
-/// How old a worker's `seen_at` may grow before a hello renews it, 4 s: less than the five seconds after which every
-/// worker says hello again. One that says it oftener, looking for new tag sets, costs no write.
-const SEEN_EVERY_MICROS: i64 = 4_000_000;
+use crate::store::{Batch, Error, IdempotencyKey, NewJob, Submitted, TAG_SETS_MAX, Write, Written};
 
 /// Refuses a writer whose row is gone. The write lock is held, so it can't go before the commit.
 pub(super) async fn check_lease(connection: &mut SqliteConnection, owner: CoordinatorId) -> Result<(), Error> {
@@ -24,38 +18,10 @@ pub(super) async fn check_lease(connection: &mut SqliteConnection, owner: Coordi
     row.map(|_| ()).ok_or(Error::Fenced)
 }
 
-/// Makes `coordinator` the only one. Who was there before has no row any more and so can't write.
-pub(super) async fn take_over(
-    connection: &mut SqliteConnection,
-    coordinator: CoordinatorId,
-) -> Result<Vec<OwnedShard>, Error> {
-    sqlx::query("DELETE FROM coordinators").execute(&mut *connection).await?;
-    sqlx::query("INSERT INTO coordinators (id) VALUES (?1)").bind(coordinator.0).execute(&mut *connection).await?;
-    sqlx::query("UPDATE shards SET owner = ?1, epoch = epoch + 1")
-        .bind(coordinator.0)
-        .execute(&mut *connection)
-        .await?;
-    // What is published was an event once, also where the event itself is not kept any more.
-    let shards = "SELECT shard, epoch, published_seq, \
-         max(published_seq, coalesce((SELECT max(shard_seq) FROM job_events e WHERE e.shard = s.shard), 0)) AS last \
-         FROM shards s ORDER BY shard";
-    let rows = sqlx::query(shards).fetch_all(connection).await?;
-    let owned = |row: &SqliteRow| {
-        let number = row.try_get("shard")?;
-        Ok(OwnedShard {
-            shard: Shard::new(number).ok_or_else(|| Error::Corrupt(format!("there is no shard {number}")))?,
-            epoch: Epoch(row::natural(row, "epoch")?),
-            last: ShardSeq(row::natural(row, "last")?),
-            published: ShardSeq(row::natural(row, "published_seq")?),
-        })
-    };
-    rows.iter().map(owned).collect()
-}
-
 /// Carries out the writes of a batch one after the other. Whatever refuses one is found out before it changes
 /// anything, or is undone with it.
-pub(super) async fn commit(connection: &mut SqliteConnection, batch: Batch) -> Result<Vec<Written>, Error> {
-    let mut numbers = Numbers(batch.last);
+pub(super) async fn commit(connection: &mut SqliteConnection, batch: &Batch) -> Result<Vec<Written>, Error> {
+    let mut numbers = Numbers(batch.last.clone());
     let mut written = Vec::with_capacity(batch.writes.len());
     for write in &batch.writes {
         written.push(match write {
@@ -69,40 +35,18 @@ pub(super) async fn commit(connection: &mut SqliteConnection, batch: Batch) -> R
 /// Moves cursors on; never back.
 pub(super) async fn move_cursors(
     connection: &mut SqliteConnection,
+    owner: CoordinatorId,
     cursors: Vec<(Shard, ShardSeq)>,
 ) -> Result<(), Error> {
     for (shard, published) in cursors {
-        sqlx::query("UPDATE shards SET published_seq = max(published_seq, ?2) WHERE shard = ?1")
+        sqlx::query("UPDATE shards SET published_seq = max(published_seq, ?2) WHERE shard = ?1 AND owner = ?3")
             .bind(shard.number())
             .bind(row::integer(published.0)?)
+            .bind(owner.0)
             .execute(&mut *connection)
             .await?;
     }
     Ok(())
-}
-
-/// Notes the worker and finds the tag sets whose every tag it has.
-pub(super) async fn welcome(connection: &mut SqliteConnection, hello: Hello, now: Time) -> Result<Welcome, Error> {
-    let tags = row::json(&hello.tags)?;
-    let worker = "INSERT INTO workers (id, instance, tags, slots, seen_at) VALUES (?1, ?2, ?3, ?4, ?5) \
-         ON CONFLICT (id) DO UPDATE SET \
-         instance = excluded.instance, tags = excluded.tags, slots = excluded.slots, seen_at = excluded.seen_at \
-         WHERE (instance, tags, slots) <> (excluded.instance, excluded.tags, excluded.slots) \
-         OR seen_at + ?6 <= excluded.seen_at";
-    sqlx::query(worker)
-        .bind(hello.worker.0)
-        .bind(hello.instance.0)
-        .bind(tags.clone())
-        .bind(hello.slots)
-        .bind(now.micros())
-        .bind(SEEN_EVERY_MICROS)
-        .execute(&mut *connection)
-        .await?;
-    let fitting = "SELECT tags FROM tag_sets WHERE NOT EXISTS \
-         (SELECT 1 FROM json_each(tag_sets.tags) AS asked WHERE asked.value NOT IN (SELECT value FROM json_each(?1))) \
-         ORDER BY tags";
-    let rows = sqlx::query(fitting).bind(tags).fetch_all(connection).await?;
-    Ok(Welcome { tag_sets: rows.iter().map(|row| row::parsed(row, "tags")).collect::<Result<_, _>>()? })
 }
 
 /// The number of the last event of each shard, as far as this transaction has come.

@@ -6,24 +6,13 @@ use sqlx::{Row, SqliteConnection};
 use uuid::Uuid;
 
 use shared::id::{Attempt, JobId, WorkerId};
-use shared::log::{ATTEMPT_BYTES_MAX, Chunk, LINES_PER_ATTEMPT, Line};
-use shared::time::{Period, Time};
+use shared::log::{Chunk, Line};
+use shared::time::Time;
 use shared::wire::LogAnswer;
 
 use super::row;
 use crate::store::Error;
-
-/// How long after its end an attempt's chunks are still accepted: one hour.
-const LATE_WITHIN: Period = Period::from_secs(60 * 60);
-/// The most bytes of text that are stored of one attempt: the worker's own bound and 1 MiB for what Windlass itself
-/// says in between. An honest worker never gets here.
-const STORED_BYTES_MAX: u64 = ATTEMPT_BYTES_MAX + 1024 * 1024;
-
-/// How many lines are returned in any case, where there are so many and they are asked for: as many as one answer of the
-/// API has.
-const LINES_IN_ANY_CASE: usize = 1000;
-/// From how many bytes of text on no more lines are returned beyond those: 256 KiB.
-const LINES_BYTES: usize = 256 * 1024;
+use crate::store::log_bounds::{LATE_WITHIN, LINES_BYTES, LINES_IN_ANY_CASE, STORED_BYTES_MAX, is_sound, place_of};
 
 /// Stores each chunk whose attempt is `worker`'s.
 pub(super) async fn append(
@@ -49,11 +38,7 @@ pub(super) async fn lines(
     limit: u32,
 ) -> Result<Vec<Line>, Error> {
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-    // Where line `after` stands: its attempt, and its number within that.
-    let from = match after.checked_sub(1) {
-        None => (0, 0),
-        Some(before) => (before / LINES_PER_ATTEMPT + 1, before % LINES_PER_ATTEMPT + 1),
-    };
+    let from = place_of(after);
     let first = attempt.map_or(from, |only| from.max((u64::from(only.0), 0)));
     let chunks = "SELECT * FROM log_chunks WHERE job_id = ?1 AND (attempt, last_line) > (?2, ?3) AND attempt <= ?4 \
          ORDER BY attempt, last_line, number";
@@ -81,13 +66,6 @@ pub(super) async fn chunk_count(readers: &SqlitePool, job: JobId, attempt: Attem
     let query = sqlx::query("SELECT chunks FROM log_totals WHERE job_id = ?1 AND attempt = ?2");
     let row = query.bind(job.uuid()).bind(attempt.0).fetch_optional(readers).await?;
     Ok(row.map(|row| row.try_get("chunks")).transpose()?.unwrap_or(0))
-}
-
-/// Whether its numbers begin at 1 and its lines' numbers don't run into the next attempt's.
-fn is_sound(chunk: &Chunk) -> bool {
-    chunk.number > 0
-        && chunk.first_line > 0
-        && chunk.first_line.saturating_add(chunk.lines()) <= LINES_PER_ATTEMPT.saturating_add(1)
 }
 
 /// Whether the chunk's attempt is the job's last one, is `worker`'s, and runs or ended lately. An attempt that was

@@ -9,7 +9,7 @@ use shared::job::{Event, Job, Offer};
 use shared::time::Time;
 
 use super::row;
-use crate::store::{Error, Filter};
+use crate::store::{Error, Filter, LiveJobs, readable};
 
 pub(super) async fn job(readers: &SqlitePool, id: JobId) -> Result<Option<Job>, Error> {
     let row = sqlx::query("SELECT * FROM jobs WHERE id = ?1").bind(id.uuid()).fetch_optional(readers).await?;
@@ -48,23 +48,37 @@ pub(super) async fn open_jobs(
     rows.iter().map(|row| row::id(row, "id")).collect()
 }
 
-pub(super) async fn live_jobs(readers: &SqlitePool, shards: &[Shard]) -> Result<Vec<Job>, Error> {
-    let live = "SELECT * FROM jobs WHERE state IN ('assigned', 'running', 'canceling') \
-         AND shard IN (SELECT value FROM json_each(?1))";
-    let rows = sqlx::query(live).bind(list(shards)?).fetch_all(readers).await?;
-    rows.iter().map(row::job).collect()
+pub(super) async fn live_jobs(
+    readers: &SqlitePool,
+    shards: &[Shard],
+    after: Option<JobId>,
+    limit: u32,
+) -> Result<LiveJobs, Error> {
+    let live = "SELECT * FROM jobs WHERE state IN ('assigned', 'running', 'canceling') AND id > coalesce(?1, x'') \
+         AND shard IN (SELECT value FROM json_each(?2)) ORDER BY id LIMIT ?3";
+    let rows =
+        sqlx::query(live).bind(after.map(JobId::uuid)).bind(list(shards)?).bind(limit).fetch_all(readers).await?;
+    let full = rows.len() == limit as usize;
+    let next = rows.last().filter(|_| full).map(|row| row::id(row, "id")).transpose()?;
+    Ok(LiveJobs { jobs: rows.iter().filter_map(|row| readable(row::job(row))).collect(), next })
 }
 
 pub(super) async fn offers(
     readers: &SqlitePool,
     shards: &[Shard],
+    before: Time,
     after: Option<JobId>,
     limit: u32,
 ) -> Result<Vec<Offer>, Error> {
     let offers = "SELECT id, attempt, tags, priority FROM jobs WHERE state = 'queued' AND id > coalesce(?1, x'') \
-         AND shard IN (SELECT value FROM json_each(?2)) ORDER BY id LIMIT ?3";
-    let rows =
-        sqlx::query(offers).bind(after.map(JobId::uuid)).bind(list(shards)?).bind(limit).fetch_all(readers).await?;
+         AND queued_at < ?4 AND shard IN (SELECT value FROM json_each(?2)) ORDER BY id LIMIT ?3";
+    let rows = sqlx::query(offers)
+        .bind(after.map(JobId::uuid))
+        .bind(list(shards)?)
+        .bind(limit)
+        .bind(before.micros())
+        .fetch_all(readers)
+        .await?;
     rows.iter().map(row::offer).collect()
 }
 

@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 
 use shared::clock;
-use shared::wire::Hello;
+use shared::id::TokenId;
 use tempfile::TempDir;
 
 use super::*;
@@ -12,16 +12,18 @@ async fn opened(directory: &TempDir) -> SqliteStore {
     SqliteStore::open(&directory.path().join("windlass.db")).await.unwrap()
 }
 
-fn hello(tags: Vec<String>) -> Hello {
-    let (worker, instance) = (clock::random_uuid(), clock::random_uuid());
-    Hello { worker: WorkerId(worker), instance: shared::id::Instance(instance), tags, slots: 1 }
+/// A coordinator that may write.
+async fn owner(store: &SqliteStore) -> CoordinatorId {
+    let member = Member { id: CoordinatorId(clock::random_uuid()), address: String::new(), format: 1 };
+    store.join(&member).await.unwrap();
+    member.id
 }
 
 #[tokio::test]
 async fn nobody_but_the_owner_can_read_the_files() {
     let directory = TempDir::new().unwrap();
     let store = opened(&directory).await;
-    store.take_over(CoordinatorId(clock::random_uuid())).await.unwrap();
+    owner(&store).await;
 
     for name in ["windlass.db", "windlass.db-wal", "windlass.db-shm"] {
         let mode = directory.path().join(name).metadata().unwrap().permissions().mode();
@@ -36,16 +38,22 @@ async fn nobody_but_the_owner_can_read_the_files() {
 async fn a_full_database_is_unavailable_until_there_is_room() {
     let directory = TempDir::new().unwrap();
     let store = opened(&directory).await;
-    let owner = CoordinatorId(clock::random_uuid());
-    store.take_over(owner).await.unwrap();
+    let owner = owner(&store).await;
     // Only the connection that writes knows this bound, and it is replaced.
     sqlx::query("PRAGMA max_page_count = 1").execute(&store.writer).await.unwrap();
-    let large = hello(vec!["x".repeat(1 << 20)]);
+    let large = Token {
+        id: TokenId(clock::random_uuid()),
+        kind: crate::store::TokenKind::Join,
+        name: "x".repeat(1 << 20),
+        digest: clock::random(),
+        created_at: Time::from_micros(0),
+        expires_at: None,
+    };
 
-    let refused = store.welcome(owner, &large, Time::from_micros(0)).await;
+    let refused = store.add_token(owner, &large).await;
 
     assert!(matches!(&refused, Err(Error::Unavailable(why)) if why.contains("full")), "{refused:?}");
-    store.welcome(owner, &large, Time::from_micros(0)).await.unwrap();
+    assert!(store.add_token(owner, &large).await.unwrap());
 }
 
 #[tokio::test]

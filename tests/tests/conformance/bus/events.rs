@@ -2,6 +2,7 @@
 
 use shared::bus::Hint;
 use shared::clock;
+use shared::cloud_event::CloudEvent;
 use shared::id::{Actor, Attempt, JobId, Seq, Shard};
 use shared::job::{Event, EventKind};
 use shared::time::Time;
@@ -13,9 +14,11 @@ use super::{Medium, SOON};
 pub async fn the_events_of_a_job_come_in_order_to_every_subscriber(medium: &dyn Medium) {
     const EVENTS: u64 = 200;
     let publisher = medium.connect().await;
-    let mut subscribers = Vec::new();
+    let (mut buses, mut subscribers) = (Vec::new(), Vec::new());
     for _ in 0..3 {
-        subscribers.push(medium.connect().await.events().await.unwrap());
+        let bus = medium.connect().await;
+        subscribers.push(bus.events().await.unwrap());
+        buses.push(bus);
     }
     let jobs = [job(), job()];
 
@@ -31,8 +34,8 @@ pub async fn the_events_of_a_job_come_in_order_to_every_subscriber(medium: &dyn 
             heard.push(next(subscriber).await);
         }
         for job in jobs {
-            let of_job: Vec<_> = heard.iter().filter(|event| event.job == job).cloned().collect();
-            assert_eq!(of_job, (1..=EVENTS).map(|seq| event(job, seq)).collect::<Vec<_>>());
+            let of_job: Vec<_> = heard.iter().filter(|event| event.subject == job).cloned().collect();
+            assert_eq!(of_job, (1..=EVENTS).map(|seq| heard_as(job, seq)).collect::<Vec<_>>());
         }
     }
 }
@@ -45,13 +48,13 @@ pub async fn a_subscriber_hears_what_is_published_from_then_on(medium: &dyn Medi
 
     bus.publish(&event(job, 2)).await.unwrap();
 
-    assert_eq!(next(&mut subscriber).await, event(job, 2));
+    assert_eq!(next(&mut subscriber).await, heard_as(job, 2));
 }
 
 pub async fn a_hint_reaches_everybody(medium: &dyn Medium) {
     let (one, other) = (medium.connect().await, medium.connect().await);
     let mut listeners = [one.hints(), other.hints()];
-    let hint = Hint { job: job() };
+    let hint = Hint::Job(job());
 
     other.hint(hint);
 
@@ -60,9 +63,23 @@ pub async fn a_hint_reaches_everybody(medium: &dyn Medium) {
     }
 }
 
+pub async fn a_hint_of_shards_is_no_hint_of_a_job(medium: &dyn Medium) {
+    let (one, other) = (medium.connect().await, medium.connect().await);
+    let mut listener = one.hints();
+    let hints = [Hint::Shards, Hint::Job(job()), Hint::Shards];
+
+    for hint in hints {
+        other.hint(hint);
+    }
+
+    for hint in hints {
+        assert_eq!(next(&mut listener).await, hint);
+    }
+}
+
 pub async fn publishing_needs_no_listener(medium: &dyn Medium) {
     let bus = medium.connect().await;
-    bus.hint(Hint { job: job() });
+    bus.hint(Hint::Job(job()));
     assert_eq!(bus.publish(&event(job(), 1)).await, Ok(()));
 }
 
@@ -70,11 +87,16 @@ async fn next<T: Clone>(receiver: &mut Receiver<T>) -> T {
     timeout(SOON, receiver.recv()).await.expect("something to hear").expect("nothing is missed")
 }
 
-fn job() -> JobId {
+pub fn job() -> JobId {
     JobId::mint(Shard::new(1).expect("a shard"), Time::from_micros(0), clock::random())
 }
 
-fn event(job: JobId, seq: u64) -> Event {
+/// The event as a subscriber gets it.
+fn heard_as(job: JobId, seq: u64) -> CloudEvent {
+    CloudEvent::from(&event(job, seq))
+}
+
+pub fn event(job: JobId, seq: u64) -> Event {
     let kind = EventKind::Started {};
     Event { job, seq: Seq(seq), at: Time::from_micros(0), attempt: Attempt(1), actor: Actor::Coordinator, kind }
 }

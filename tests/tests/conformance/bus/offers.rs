@@ -239,24 +239,24 @@ pub async fn the_offer_of_the_next_attempt_is_another_one(medium: &dyn Medium) {
 }
 
 /// Nothing comes for as long as something forgotten would take to come again.
-async fn assert_never_again(medium: &dyn Medium, bus: &dyn Bus, tag: &str) {
+pub async fn assert_never_again(medium: &dyn Medium, bus: &dyn Bus, tag: &str) {
     let taken = bus.take(&lanes([tag]), 10, 2 * medium.settle_within()).await.unwrap();
     assert_eq!(offered(&taken), []);
 }
 
-async fn take_one(bus: &dyn Bus, tag: &str) -> Delivery {
+pub async fn take_one(bus: &dyn Bus, tag: &str) -> Delivery {
     bus.take(&lanes([tag]), 1, SOON).await.unwrap().pop().expect("an offer")
 }
 
 /// Takes offers and is done with them.
-async fn take_done(bus: &dyn Bus, lanes: &[Lane], most: usize) -> Vec<Offer> {
+pub async fn take_done(bus: &dyn Bus, lanes: &[Lane], most: usize) -> Vec<Offer> {
     let taken = bus.take(lanes, most, SOON).await.unwrap();
     let offers = offered(&taken);
     taken.into_iter().for_each(Delivery::done);
     offers
 }
 
-async fn put(bus: &dyn Bus, count: usize, tag: &str) -> Vec<Offer> {
+pub async fn put(bus: &dyn Bus, count: usize, tag: &str) -> Vec<Offer> {
     let offers: Vec<_> = std::iter::repeat_with(|| offer(tag)).take(count).collect();
     for offer in &offers {
         assert_eq!(bus.offer(offer).await, Ok(Placed::New));
@@ -264,16 +264,16 @@ async fn put(bus: &dyn Bus, count: usize, tag: &str) -> Vec<Offer> {
     offers
 }
 
-fn offer(tag: &str) -> Offer {
+pub fn offer(tag: &str) -> Offer {
     let shard = Shard::new(1).expect("a shard");
     let job = JobId::mint(shard, Time::from_micros(0), clock::random());
     Offer { job, attempt: Attempt(1), tags: vec![tag.to_owned()], priority: Priority::Normal }
 }
 
-fn lanes<const N: usize>(tags: [&str; N]) -> [Lane; N] {
+pub fn lanes<const N: usize>(tags: [&str; N]) -> [Lane; N] {
     tags.map(|tag| Lane { tags: vec![tag.to_owned()], priority: Priority::Normal })
 }
 
-fn offered(deliveries: &[Delivery]) -> Vec<Offer> {
+pub fn offered(deliveries: &[Delivery]) -> Vec<Offer> {
     deliveries.iter().map(|delivery| delivery.offer.clone()).collect()
 }

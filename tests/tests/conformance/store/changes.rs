@@ -1,5 +1,7 @@
 //! Transitions: what is taken, what is refused, how events are numbered and fences drawn.
 
+use std::sync::Arc;
+
 use coordinator::store::{Batch, Error, Submitted, Write, Written};
 use serde_json::json;
 use shared::id::{CommitId, Fence, JobId, Seq, ShardSeq, Version};
@@ -109,10 +111,10 @@ pub async fn of_two_transitions_at_once_one_is_taken(database: &dyn Database) {
     for round in 0..20 {
         let job = writer.submit_plain(shard(round)).await;
         let last = [(shard(round), ShardSeq(2))];
-        let batch = |command| Batch { last: last.into(), writes: vec![changed(&job, command, at(1))] };
+        let batch = |command| Arc::new(Batch { last: last.into(), writes: vec![changed(&job, command, at(1))] });
         let (cancelled, granted) = (batch(cancel()), batch(claim(&job, worker())));
 
-        let (first, second) = tokio::join!(one.commit(writer.id, &cancelled), other.commit(writer.id, &granted));
+        let (first, second) = tokio::join!(one.commit(writer.id, cancelled), other.commit(writer.id, granted));
 
         let answers = [first.unwrap().remove(0), second.unwrap().remove(0)];
         assert_eq!(answers.iter().filter(|answer| **answer == Written::Conflict).count(), 1, "{answers:?}");
@@ -162,7 +164,7 @@ pub async fn a_batch_that_cannot_be_numbered_stores_nothing(database: &dyn Datab
 
     for last in [unknown, behind] {
         let batch = Batch { last, writes: vec![Write::Submit(vec![new.clone()]), changed(&job, cancel(), at(1))] };
-        let refused = writer.store.commit(writer.id, &batch).await;
+        let refused = writer.store.commit(writer.id, Arc::new(batch)).await;
         assert!(matches!(refused, Err(Error::Corrupt(_))), "{refused:?}");
         assert_eq!(writer.store.job(id).await.unwrap(), None);
         assert_eq!(writer.stored(&job).await, job);

@@ -2,14 +2,13 @@
 
 use coordinator::store::{Error, Filter};
 use serde_json::{Value, json};
-use shared::clock;
-use shared::id::{Attempt, Instance, JobId, Seq, Shard, ShardSeq};
+use shared::id::{Attempt, JobId, Seq, Shard, ShardSeq};
 use shared::job::{Job, StateName, WorkerWord};
 use shared::spec::Priority;
 use shared::wire::Hello;
 
 use super::Database;
-use super::writer::{Writer, all_shards, at, cancel, new_job, said, shard, worker};
+use super::writer::{Writer, all_shards, at, cancel, hello, new_job, said, shard, worker};
 
 pub async fn jobs_are_listed_newest_first_page_by_page(database: &dyn Database) {
     let mut writer = Writer::of(database).await;
@@ -118,7 +117,7 @@ pub async fn live_jobs_are_those_with_an_attempt_under_way(database: &dyn Databa
     jobs[2] = writer.change(&jobs[2], cancel(), at(100)).await;
     jobs[3] = writer.finish(&jobs[3], at(100)).await;
     let live = async |shards: &[Shard]| {
-        let mut live = writer.store.live_jobs(shards).await.unwrap();
+        let mut live = writer.store.live_jobs(shards, None, 100).await.unwrap().jobs;
         live.sort_by_key(|job| job.id);
         live
     };
@@ -139,7 +138,9 @@ pub async fn offers_are_those_of_queued_jobs_for_their_next_attempt(database: &d
     writer.grant(&jobs[3], worker()).await;
     let queued = [&jobs[0], &jobs[1], &jobs[4]].map(Job::offer);
     let all = all_shards();
-    let page = async |shards: &[Shard], after, limit| writer.store.offers(shards, after, limit).await.unwrap();
+    let before =
+        async |shards: &[Shard], before, after, limit| writer.store.offers(shards, before, after, limit).await.unwrap();
+    let page = async |shards: &[Shard], after, limit| before(shards, at(1000), after, limit).await;
 
     assert_eq!(page(&all, None, 10).await, queued);
     assert_eq!((queued[0].attempt, queued[1].attempt), (Attempt(2), Attempt(1)));
@@ -147,6 +148,8 @@ pub async fn offers_are_those_of_queued_jobs_for_their_next_attempt(database: &d
     assert_eq!(page(&all, None, 2).await, queued[..2]);
     assert_eq!(page(&all, Some(queued[0].job), 2).await, queued[1..]);
     assert_eq!(page(&[shard(4)], None, 10).await, queued[2..]);
+    // The first was queued anew two seconds in, the second a second in.
+    assert_eq!(before(&all, at(2), None, 10).await, queued[1..2]);
 }
 
 pub async fn the_soonest_timer_is_due_first(database: &dyn Database) {
@@ -192,25 +195,24 @@ pub async fn a_worker_is_told_the_tag_sets_that_it_has_all_tags_of(database: &dy
     let mut writer = Writer::of(database).await;
     let sets = [json!(["a"]), json!(["b", "a"]), json!(["c"]), json!(["a", "c"]), json!(["A"])];
     let fields: Vec<_> = sets.iter().map(|tags| json!({"tags": tags})).collect();
-    let hello = |tags: &[&str]| {
-        let tags = tags.iter().map(|tag| (*tag).to_owned()).collect();
-        Hello { worker: worker(), instance: Instance(clock::random_uuid()), tags, slots: 2 }
-    };
     let welcomed = async |writer: &Writer, hello: &Hello| {
-        let mut sets = writer.store.welcome(writer.id, hello, at(0)).await.unwrap().tag_sets;
+        let welcome = writer.store.welcome(writer.id, hello, at(0)).await.unwrap().expect("a known worker");
+        let mut sets = welcome.tag_sets;
         sets.sort();
         sets.iter().map(|set| set.join("+")).collect::<Vec<_>>()
     };
+    let one = writer.enrolled().await;
+    let other = writer.enrolled().await;
 
     // Jobs without tags are possible before the first one is submitted.
-    assert_eq!(welcomed(&writer, &hello(&["a"])).await, [""]);
+    assert_eq!(welcomed(&writer, &hello(other, &["a"])).await, [""]);
     submitted(&mut writer, &fields).await;
-    let known = hello(&["b", "a", "z"]);
+    let known = hello(one, &["b", "a", "z"]);
     assert_eq!(welcomed(&writer, &known).await, ["", "a", "a+b"]);
     // The same worker, started anew with other tags.
-    let anew = Hello { worker: known.worker, ..hello(&["c"]) };
+    let anew = Hello { start: 2, ..hello(one, &["c"]) };
     assert_eq!(welcomed(&writer, &anew).await, ["", "c"]);
-    assert_eq!(welcomed(&writer, &hello(&[])).await, [""]);
+    assert_eq!(welcomed(&writer, &Hello { start: 2, ..hello(other, &[]) }).await, [""]);
 }
 
 pub async fn what_cannot_be_read_is_corrupt(database: &dyn Database) {

@@ -32,4 +32,14 @@ impl Database for SqliteDatabase {
         connection.close().await.map_err(|error| error.to_string())?;
         done.map(|_| ()).map_err(|error| error.to_string())
     }
+
+    fn filling_workers(&self, count: u32) -> String {
+        format!(
+            "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {count}) \
+             INSERT INTO workers (id, name, key, mode, enrolled_at) \
+             SELECT randomblob(16), 'one of many', zeroblob(32), 'active', 0 FROM n"
+        )
+    }
+
+    async fn end_leases(&self) {}
 }

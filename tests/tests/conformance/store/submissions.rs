@@ -1,5 +1,7 @@
 //! New jobs, alone and together, and the keys under which a repeated submission finds the first one.
 
+use std::sync::Arc;
+
 use coordinator::store::{Batch, Filter, IdempotencyKey, NewJob, Submitted, TAG_SETS_MAX, Write, Written};
 use serde_json::json;
 use shared::clock;
@@ -141,11 +143,14 @@ pub async fn of_two_submissions_at_once_under_one_key_one_makes_a_job(database: 
         let submission = |number| {
             let new = keyed_job(shard(number), &format!("k{round}"), 1, at(0));
             let id = new.transition.job.id;
-            (id, Batch { last: [(shard(number), ShardSeq(0))].into(), writes: vec![Write::Submit(vec![new])] })
+            (
+                id,
+                Arc::new(Batch { last: [(shard(number), ShardSeq(0))].into(), writes: vec![Write::Submit(vec![new])] }),
+            )
         };
         let ((id, batch), (other_id, other_batch)) = (submission(2 * round), submission(2 * round + 1));
 
-        let (first, second) = tokio::join!(one.commit(writer.id, &batch), other.commit(writer.id, &other_batch));
+        let (first, second) = tokio::join!(one.commit(writer.id, batch), other.commit(writer.id, other_batch));
 
         let new = Written::Submitted(vec![Submitted::New(ShardSeq(1))]);
         let existing = |id| Written::Submitted(vec![Submitted::Existing(id)]);

@@ -4,14 +4,19 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use coordinator::store::{Batch, Error, IdempotencyKey, NewJob, Store, Submitted, Write, Written};
+use coordinator::store::{
+    Batch, Enrolled, Error, IdempotencyKey, Member, NewJob, NewWorker, Store, Submitted, Token, TokenKind, Write,
+    Written,
+};
 use serde_json::{Value, json};
 use shared::clock;
-use shared::id::{Actor, ClaimId, CoordinatorId, Instance, JobId, Shard, ShardSeq, WorkerId};
+use shared::id::{Actor, ClaimId, CoordinatorId, Instance, JobId, Shard, ShardSeq, TokenId, WorkerId};
 use shared::job::{AttemptEnd, Cancel, Claim, Command, Job, Transition, WorkerMessage, WorkerWord, submit};
 use shared::log::LogSummary;
+use shared::proof::ProofKey;
 use shared::spec::{JobSpec, parse_single};
 use shared::time::{Period, Time};
+use shared::wire::Hello;
 
 use super::Database;
 
@@ -23,22 +28,40 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A coordinator that has taken over through a new handle.
+    /// A coordinator that has taken everything over through a new handle; whoever was there before is fenced.
     pub async fn of(database: &dyn Database) -> Self {
-        Self::over(database.open().await).await
+        Self::over(database, database.open().await).await
     }
 
-    /// A coordinator that has taken over through `store`.
-    pub async fn over(store: Arc<dyn Store>) -> Self {
-        let id = CoordinatorId(clock::random_uuid());
-        let owned = store.take_over(id).await.expect("a takeover");
-        Self { store, id, last: owned.into_iter().map(|owned| (owned.shard, owned.last)).collect() }
+    /// The same through `store`.
+    pub async fn over(database: &dyn Database, store: Arc<dyn Store>) -> Self {
+        database.end_leases().await;
+        let writer = Self::beside(store).await;
+        let cluster = writer.store.renew(writer.id).await.expect("a lease");
+        let ended = cluster.members.iter().filter(|(member, ended)| *ended && member.id != writer.id);
+        let ended: Vec<_> = ended.map(|(member, _)| member.id).collect();
+        writer.store.bury(writer.id, &ended).await.expect("a burial");
+        writer.taking(&all_shards()).await
+    }
+
+    /// A coordinator that has joined and owns nothing; where there can be several, the others go on.
+    pub async fn beside(store: Arc<dyn Store>) -> Self {
+        let member = member();
+        store.join(&member).await.expect("a place among the coordinators");
+        Self { store, id: member.id, last: HashMap::new() }
+    }
+
+    /// The same coordinator with what it could take over of `shards`.
+    pub async fn taking(mut self, shards: &[Shard]) -> Self {
+        let owned = self.store.take_over(self.id, shards).await.expect("a takeover");
+        self.last.extend(owned.into_iter().map(|owned| (owned.shard, owned.last)));
+        self
     }
 
     /// Commits a batch and, where it took, counts its events on.
     pub async fn commit(&mut self, writes: Vec<Write>) -> Result<Vec<Written>, Error> {
-        let batch = Batch { last: self.last.clone(), writes };
-        let written = self.store.commit(self.id, &batch).await?;
+        let batch = Arc::new(Batch { last: self.last.clone(), writes });
+        let written = self.store.commit(self.id, Arc::clone(&batch)).await?;
         assert_eq!(written.len(), batch.writes.len(), "an answer for each write");
         for (write, written) in batch.writes.iter().zip(&written) {
             for (first, transition) in taken(write, written) {
@@ -91,6 +114,15 @@ impl Writer {
             .await
     }
 
+    /// A worker that has enrolled with a join token of its own.
+    pub async fn enrolled(&self) -> WorkerId {
+        let token = token(TokenKind::Join);
+        assert_eq!(self.store.add_token(self.id, &token).await, Ok(true));
+        let new = new_worker();
+        assert_eq!(self.store.enrol(self.id, token.digest, &new, at(0)).await, Ok(Enrolled::Yes));
+        new.id
+    }
+
     /// What is stored of the job.
     pub async fn stored(&self, job: &Job) -> Job {
         self.store.job(job.id).await.expect("an answer").expect("a job")
@@ -114,6 +146,36 @@ pub fn shard(number: u16) -> Shard {
 
 pub fn all_shards() -> Vec<Shard> {
     Shard::all().collect()
+}
+
+/// A coordinator that nobody knows yet.
+pub fn member() -> Member {
+    let id = CoordinatorId(clock::random_uuid());
+    Member { id, address: format!("http://{id}:7070"), format: 1 }
+}
+
+/// A token that doesn't expire.
+pub fn token(kind: TokenKind) -> Token {
+    let (id, digest) = (TokenId(clock::random_uuid()), clock::random());
+    Token { id, kind, name: "somebody's".to_owned(), digest, created_at: at(0), expires_at: None }
+}
+
+/// A worker that hasn't enrolled yet.
+pub fn new_worker() -> NewWorker {
+    NewWorker { id: worker(), name: "build-1".to_owned(), key: ProofKey::from_bytes(clock::random()) }
+}
+
+/// The first hello of a worker that was just started with those tags.
+pub fn hello(worker: WorkerId, tags: &[&str]) -> Hello {
+    Hello {
+        worker,
+        instance: Instance(clock::random_uuid()),
+        start: 1,
+        tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+        slots: 2,
+        running: 0,
+        draining: false,
+    }
 }
 
 pub fn worker() -> WorkerId {
@@ -188,7 +250,7 @@ fn taken<'a>(write: &'a Write, written: &Written) -> Vec<(ShardSeq, &'a Transiti
             });
             new.collect()
         }
-        (_, Written::Conflict | Written::KeyReused(_) | Written::TooManyTagSets(_)) => Vec::new(),
+        (_, Written::Conflict | Written::KeyReused(_) | Written::TooManyTagSets(_) | Written::Refused(_)) => Vec::new(),
         (Write::Submit(_), Written::Changed { .. }) | (Write::Change { .. }, Written::Submitted(_)) => {
             panic!("the answer {written:?} is another write's")
         }

@@ -1,0 +1,251 @@
+//! `windlass coordinator`: one coordinator of a cluster, on Postgres and NATS, with its API, until a signal stops it.
+//!
+//! Start: listen (so that the port is known), database, NATS, coordinator, first token, API. Stop, the other way round:
+//! the API refuses what is new, then the coordinator hands its shards over. A second signal stops it at once: its lease
+//! ends by itself then, and the others take its shards over.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+
+use coordinator::api::{self, ApiServer, Tokens};
+use coordinator::store::measured::{Measured, Meters, Reading};
+use coordinator::store::postgres::PostgresStore;
+use coordinator::store::{Error as StoreError, Store};
+use coordinator::vault::MasterKeys;
+use coordinator::{Config, Coordinator};
+use shared::bus::Bus;
+use shared::bus::nats::{NatsBus, NatsOptions, Role};
+use shared::secret::Secret;
+use shared::settings::Settings;
+use shared::telemetry;
+
+use super::nats_url;
+use crate::args::cluster::CoordinatorArgs;
+use crate::args::{LOG_DEFAULT, variable};
+use crate::database;
+use crate::embedded::{API_STOP_MAX, COORDINATOR_STOP_MAX, within};
+use crate::exit::{self, Error};
+use crate::listen::{LISTEN_DEFAULT, advertise_url, advertised, host_name, listen};
+use crate::signals::Signals;
+
+/// Who holds the first token, in the events that follow from its use.
+const FIRST_ADMIN: &str = "admin";
+/// How often the database is asked for at the start, and how long a try that failed is apart from the next.
+const DATABASE_TRIES_MAX: u32 = 60;
+const DATABASE_WAIT: Duration = Duration::from_secs(1);
+
+/// Runs until a signal, and returns the code to end with.
+///
+/// # Errors
+/// When a setting can't be used, or a part doesn't start.
+pub fn coordinator(args: &CoordinatorArgs) -> Result<u8, Error> {
+    let settings = Settings::new(&variable);
+    let log = args.log.clone().or_else(|| settings.text("WINDLASS_LOG"));
+    telemetry::start(log.as_deref(), LOG_DEFAULT);
+    let plan = Plan::read(args, &settings)?;
+    let listener = listen(&plan.listen)?;
+    let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
+    let done = runtime.block_on(serve(listener, plan));
+    // A part that was left behind must not hold up the end.
+    runtime.shutdown_background();
+    Ok(done?)
+}
+
+/// Brings the database up to date, once it can be reached.
+pub async fn migrate(url: &Secret) -> anyhow::Result<()> {
+    patiently(|| PostgresStore::migrate(url)).await.context("bringing the database up to date")
+}
+
+/// What `coordinator` was told.
+#[derive(Debug)]
+struct Plan {
+    listen: String,
+    advertise: Option<String>,
+    nats: String,
+    database: Secret,
+    keys: MasterKeys,
+    bootstrap: Option<Secret>,
+    migrate: bool,
+}
+
+impl Plan {
+    fn read(args: &CoordinatorArgs, settings: &Settings) -> Result<Self, Error> {
+        let listen = args.listen.clone().or_else(|| settings.text("WINDLASS_LISTEN"));
+        let advertise = args.advertise_url.clone().or_else(|| settings.text("WINDLASS_ADVERTISE_URL"));
+        let no_migrate = settings.parsed::<bool>("WINDLASS_NO_MIGRATE")?.unwrap_or(false);
+        Ok(Self {
+            listen: listen.unwrap_or_else(|| LISTEN_DEFAULT.to_owned()),
+            advertise: advertise.map(|url| advertise_url(&url)).transpose()?,
+            nats: nats_url(args.nats_url.as_deref(), settings),
+            database: database::of_cluster("coordinator", settings)?,
+            keys: master_keys(settings)?,
+            bootstrap: bootstrap(settings)?,
+            migrate: !(args.no_migrate || no_migrate),
+        })
+    }
+}
+
+fn master_keys(settings: &Settings) -> Result<MasterKeys, Error> {
+    const NAME: &str = "WINDLASS_MASTER_KEYS";
+    let text = settings.secret(NAME)?.ok_or_else(|| {
+        Error::Usage(format!(
+            "{NAME}: is not set: coordinator encrypts the jobs' secrets with it, the same at each replica: \
+             id:base64 of 32 bytes (make one: echo first:$(head -c 32 /dev/urandom | base64))"
+        ))
+    })?;
+    MasterKeys::parse(&text).map_err(|error| Error::Usage(format!("{NAME}: {error}")))
+}
+
+fn bootstrap(settings: &Settings) -> Result<Option<Secret>, Error> {
+    const NAME: &str = "WINDLASS_BOOTSTRAP_TOKEN";
+    let Some(token) = settings.secret(NAME)? else { return Ok(None) };
+    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Error::Usage(format!("{NAME}: must be one word of visible ASCII characters")));
+    }
+    Ok(Some(Secret::new(token)))
+}
+
+/// The parts that run.
+struct Parts {
+    api: ApiServer,
+    coordinator: Coordinator,
+    meters: Arc<Meters>,
+}
+
+async fn serve(listener: TcpListener, plan: Plan) -> anyhow::Result<u8> {
+    let mut signals = Signals::listen()?;
+    let address = listener.local_addr().context("asking for the listener's address")?;
+    let parts = tokio::select! {
+        started = start(listener, plan) => started?,
+        () = signals.next() => {
+            tracing::info!("stopped before it served");
+            return Ok(0);
+        }
+    };
+    tracing::info!("listening on http://{address}");
+    signals.next().await;
+    tracing::info!("stopping: the shards are handed over; a second signal stops at once");
+    let Parts { api, coordinator, meters } = parts;
+    let stop = async {
+        within(API_STOP_MAX, "the API", api.stop()).await;
+        within(COORDINATOR_STOP_MAX, "the coordinator", coordinator.stop()).await;
+    };
+    tokio::select! {
+        () = stop => {
+            sum_up(&meters);
+            tracing::info!("stopped");
+        }
+        () = signals.next() => {
+            tracing::warn!("stopping at once: the other coordinators take over when the lease has ended");
+            return Ok(exit::CANCELED);
+        }
+    }
+    Ok(0)
+}
+
+async fn start(listener: TcpListener, plan: Plan) -> anyhow::Result<Parts> {
+    let address = listener.local_addr().context("asking for the listener's address")?;
+    if plan.migrate {
+        migrate(&plan.database).await?;
+    }
+    let store = patiently(|| PostgresStore::connect(&plan.database)).await.context("opening the database")?;
+    let retries = store.retries();
+    let store = Measured::new(Arc::new(store), Some(retries));
+    let meters = store.meters();
+    let store: Arc<dyn Store> = Arc::new(store);
+    let bus = NatsBus::connect(NatsOptions::new(plan.nats, Role::Coordinator)).await.context("connecting to NATS")?;
+    let bus: Arc<dyn Bus> = Arc::new(bus);
+    let address = plan.advertise.unwrap_or_else(|| advertised(address, &host_name()));
+    tracing::info!(address, "joining the cluster under this address");
+    let coordinator = Coordinator::start(Config { store, bus, keys: plan.keys, address }).await;
+    let coordinator = coordinator.context("starting the coordinator")?;
+    let service = coordinator.service();
+    if let Some(token) = &plan.bootstrap {
+        service.admit(FIRST_ADMIN, token).await.context("storing the first token")?;
+    }
+    let api = api::serve(listener, service, Tokens::stored()).context("starting the API")?;
+    Ok(Parts { api, coordinator, meters })
+}
+
+/// Says how long the store took for what it did.
+fn sum_up(meters: &Meters) {
+    for Reading { verb, spent, outcomes, .. } in meters.snapshot() {
+        let count: u64 = outcomes.iter().sum();
+        let mean_us = spent.as_micros() / u128::from(count.max(1));
+        tracing::debug!(verb, count, mean_us, ?outcomes, "what the store was asked");
+    }
+    tracing::debug!(retries = meters.retries(), "statements that were repeated");
+}
+
+/// Asks the database for something until it can be reached, and says so.
+async fn patiently<T>(ask: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    for number in 1..DATABASE_TRIES_MAX {
+        match ask().await {
+            Err(error @ StoreError::Unavailable(_)) => {
+                tracing::warn!(%error, "trying again in a second ({number} of {DATABASE_TRIES_MAX})");
+                tokio::time::sleep(DATABASE_WAIT).await;
+            }
+            done => return done,
+        }
+    }
+    ask().await
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::settings::Settings;
+
+    use super::Plan;
+    use crate::args::cluster::CoordinatorArgs;
+    use crate::exit::Error;
+
+    const DATABASE: (&str, &str) = ("WINDLASS_DATABASE_URL", "postgres://windlass@db/windlass");
+    const KEYS: (&str, &str) = ("WINDLASS_MASTER_KEYS", "first:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+
+    fn plan(args: &CoordinatorArgs, variables: &[(&str, &str)]) -> Result<Plan, Error> {
+        let lookup = |name: &str| variables.iter().find(|(n, _)| *n == name).map(|(_, value)| (*value).to_owned());
+        Plan::read(args, &Settings::new(&lookup))
+    }
+
+    #[test]
+    fn a_database_and_a_master_key_are_enough() {
+        let plain = plan(&CoordinatorArgs::default(), &[DATABASE, KEYS]).unwrap();
+        assert_eq!((plain.listen.as_str(), plain.nats.as_str()), ("127.0.0.1:7070", "nats://127.0.0.1:4222"));
+        assert!(plain.migrate && plain.advertise.is_none() && plain.bootstrap.is_none());
+        let args = CoordinatorArgs {
+            nats_url: Some("nats://flag:4222".into()),
+            advertise_url: Some("http://10.0.0.7:80/".into()),
+            no_migrate: true,
+            ..CoordinatorArgs::default()
+        };
+        let more = [DATABASE, KEYS, ("WINDLASS_NATS_URL", "nats://variable"), ("WINDLASS_LISTEN", "0.0.0.0:0")];
+        let told = plan(&args, &more).unwrap();
+        assert_eq!((told.listen.as_str(), told.nats.as_str()), ("0.0.0.0:0", "nats://flag:4222"));
+        assert_eq!((told.migrate, told.advertise.as_deref()), (false, Some("http://10.0.0.7:80")));
+        assert!(
+            !plan(&CoordinatorArgs::default(), &[DATABASE, KEYS, ("WINDLASS_NO_MIGRATE", "true")]).unwrap().migrate
+        );
+    }
+
+    #[test]
+    fn what_is_missing_or_cannot_be_is_refused_by_name() {
+        let wrong: [(&[(&str, &str)], &str); 7] = [
+            (&[KEYS], "WINDLASS_DATABASE_URL: is not set"),
+            (&[DATABASE], "WINDLASS_MASTER_KEYS: is not set"),
+            (&[DATABASE, ("WINDLASS_MASTER_KEYS", "")], "WINDLASS_MASTER_KEYS: is not set"),
+            (&[DATABASE, ("WINDLASS_MASTER_KEYS", "first:hunter2")], "WINDLASS_MASTER_KEYS: "),
+            (&[KEYS, ("WINDLASS_DATABASE_URL", "sqlite:///a")], "windlass dev"),
+            (&[DATABASE, KEYS, ("WINDLASS_ADVERTISE_URL", "host")], "WINDLASS_ADVERTISE_URL"),
+            (&[DATABASE, KEYS, ("WINDLASS_BOOTSTRAP_TOKEN", "hunter2 b")], "WINDLASS_BOOTSTRAP_TOKEN: "),
+        ];
+        for (variables, words) in wrong {
+            match plan(&CoordinatorArgs::default(), variables) {
+                Err(Error::Usage(line)) => assert!(line.contains(words) && !line.contains("hunter2"), "{line}"),
+                other => panic!("{variables:?}: {other:?}"),
+            }
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! `windlass worker`: one worker of a cluster, on NATS, until it is drained or stopped.
+//!
+//! The first signal drains it: what runs goes on to its end, nothing new is taken. The second cancels what runs, with its
+//! grace. The third ends it at once: the keepers of what runs end that, and the next start tells what became of it.
+
+use std::sync::Arc;
+
+use anyhow::Context;
+
+use shared::bus::Bus;
+use shared::bus::nats::{NatsBus, NatsOptions, Role};
+use shared::secret::Secret;
+use shared::settings::Settings;
+use shared::telemetry;
+use worker::Worker;
+
+use super::nats_url;
+use crate::args::cluster::WorkerArgs;
+use crate::args::{LOG_DEFAULT, variable};
+use crate::capacity::Capacity;
+use crate::data_dir::DataDir;
+use crate::embedded::{WORKER_STOP_MAX, within};
+use crate::exit::{self, Error};
+use crate::listen::host_name;
+use crate::signals::Signals;
+
+/// Runs until it is drained or stopped, and returns the code to end with.
+///
+/// # Errors
+/// When a setting can't be used, it doesn't start, or it dies.
+pub fn worker(args: &WorkerArgs) -> Result<u8, Error> {
+    let settings = Settings::new(&variable);
+    let log = args.log.clone().or_else(|| settings.text("WINDLASS_LOG"));
+    telemetry::start(log.as_deref(), LOG_DEFAULT);
+    let plan = Plan::read(args, &settings)?;
+    let dir = DataDir::hold(&args.data_dir.clone().map_or_else(|| settings.data_dir(), Ok)?)?;
+    if plan.join.is_none() && !worker::is_enrolled(dir.path()) {
+        return Err(Error::Usage(format!(
+            "WINDLASS_JOIN_TOKEN: is not set, and {} holds no identity yet: `windlass token join` makes a token",
+            dir.path().display()
+        )));
+    }
+    let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
+    let done = runtime.block_on(work(&dir, plan));
+    // A part that was left behind must not hold up the end.
+    runtime.shutdown_background();
+    Ok(done?)
+}
+
+/// What `worker` was told.
+struct Plan {
+    nats: String,
+    capacity: Capacity,
+    name: String,
+    join: Option<Secret>,
+}
+
+impl Plan {
+    fn read(args: &WorkerArgs, settings: &Settings) -> Result<Self, Error> {
+        let name = args.name.clone().or_else(|| settings.text("WINDLASS_NAME"));
+        Ok(Self {
+            nats: nats_url(args.nats_url.as_deref(), settings),
+            capacity: Capacity::read(args.slots, &args.tag, settings)?,
+            name: name.unwrap_or_else(host_name),
+            join: settings.secret("WINDLASS_JOIN_TOKEN")?.map(Secret::new),
+        })
+    }
+}
+
+async fn work(dir: &DataDir, plan: Plan) -> anyhow::Result<u8> {
+    let mut signals = Signals::listen()?;
+    let starting = async {
+        let bus = NatsBus::connect(NatsOptions::new(plan.nats, Role::Worker)).await.context("connecting to NATS")?;
+        let bus: Arc<dyn Bus> = Arc::new(bus);
+        let own = worker::Config::new(dir.path().to_owned(), plan.capacity.slots);
+        let config = worker::Config { tags: plan.capacity.tags, name: plan.name, join: plan.join, ..own };
+        worker::start(config, bus).await.context("starting the worker")
+    };
+    let worker = tokio::select! {
+        started = starting => started?,
+        () = signals.next() => {
+            tracing::info!("stopped before it had started");
+            return Ok(0);
+        }
+    };
+    tracing::info!("the worker has started");
+    let drained = until_drained(&worker, &mut signals).await;
+    tokio::select! {
+        () = within(WORKER_STOP_MAX, "the worker", worker.stop()) => tracing::info!("stopped"),
+        () = signals.next() => {
+            tracing::warn!("ending at once: the next start tells what became of what ran");
+            return Ok(exit::CANCELED);
+        }
+    }
+    drained.map(|()| 0).context("the worker can't go on")
+}
+
+/// Returns when nothing runs any more and nothing will, or when what still runs is to be canceled.
+async fn until_drained(worker: &Worker, signals: &mut Signals) -> Result<(), worker::Error> {
+    tokio::select! {
+        drained = worker.drained() => return drained,
+        () = signals.next() => {}
+    }
+    tracing::info!(
+        "draining: what runs goes on to its end, and nothing new is taken; a second signal cancels what runs"
+    );
+    worker.drain();
+    tokio::select! {
+        drained = worker.drained() => drained,
+        () = signals.next() => {
+            tracing::warn!("canceling what runs; a third signal ends it at once");
+            Ok(())
+        }
+    }
+}

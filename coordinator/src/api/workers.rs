@@ -1,0 +1,162 @@
+//! The routes of workers: list them, and say what is wanted of one.
+
+use actix_web::{HttpRequest, HttpResponse, web};
+use serde::Serialize;
+use shared::id::WorkerId;
+use shared::time::Time;
+use shared::view::{WorkerState, WorkerView};
+use shared::wire::WorkerMode;
+use utoipa::ToSchema;
+
+use super::problem::Problem;
+use super::query::Query;
+use super::{Api, body};
+use crate::store::Worker;
+
+/// How long after its last hello, which comes every five seconds, a worker counts as silent: 15 s.
+const SILENT_AFTER_S: u64 = 15;
+
+/// Every worker, in the order of their ids.
+#[derive(Serialize, ToSchema)]
+pub struct Workers {
+    workers: Vec<WorkerView>,
+}
+
+/// Lists the workers.
+#[utoipa::path(
+    get, path = "/api/v1/workers", tag = "workers",
+    responses(
+        (status = 200, description = "Every worker", body = Workers),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn list(request: HttpRequest, api: web::Data<Api>) -> Result<HttpResponse, Problem> {
+    Query::read(request.query_string(), &[]).finish()?;
+    let workers = api.ask(api.service.workers()).await?;
+    let now = api.service.holdings().now();
+    Ok(HttpResponse::Ok().json(Workers { workers: workers.iter().map(|worker| view(worker, now)).collect() }))
+}
+
+/// Lets a worker finish what runs and take nothing new, until it is resumed.
+#[utoipa::path(
+    post, path = "/api/v1/workers/{id}/pause", tag = "workers", params(("id" = uuid::Uuid, Path)),
+    responses(
+        (status = 202, description = "It is committed, and the worker is told", body = WorkerView),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn pause(request: HttpRequest, payload: web::Payload, api: web::Data<Api>) -> Result<HttpResponse, Problem> {
+    set(&request, payload, &api, WorkerMode::Paused).await
+}
+
+/// Lets a worker take jobs again.
+#[utoipa::path(
+    post, path = "/api/v1/workers/{id}/resume", tag = "workers", params(("id" = uuid::Uuid, Path)),
+    responses(
+        (status = 202, description = "It is committed, and the worker is told", body = WorkerView),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn resume(request: HttpRequest, payload: web::Payload, api: web::Data<Api>) -> Result<HttpResponse, Problem> {
+    set(&request, payload, &api, WorkerMode::Active).await
+}
+
+/// Lets a worker finish what runs, take nothing new, and end. Its next start takes jobs again.
+#[utoipa::path(
+    post, path = "/api/v1/workers/{id}/drain", tag = "workers", params(("id" = uuid::Uuid, Path)),
+    responses(
+        (status = 202, description = "It is committed, and the worker is told", body = WorkerView),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn drain(request: HttpRequest, payload: web::Payload, api: web::Data<Api>) -> Result<HttpResponse, Problem> {
+    set(&request, payload, &api, WorkerMode::Draining).await
+}
+
+async fn set(
+    request: &HttpRequest,
+    payload: web::Payload,
+    api: &Api,
+    mode: WorkerMode,
+) -> Result<HttpResponse, Problem> {
+    Query::read(request.query_string(), &[]).finish()?;
+    let text = request.match_info().get("id").unwrap_or("");
+    let id: WorkerId = text.parse().map_err(|error| Problem::malformed("id", error))?;
+    body::fields(body::read(request, payload, api).await?.value()?, |_| Some(()))?;
+    let worker = api.service.set_mode(id, mode);
+    let worker = api.ask(worker).await.map_err(|error| Problem::about("worker", error))?;
+    Ok(HttpResponse::Accepted().json(view(&worker, api.service.holdings().now())))
+}
+
+/// The worker as it is at `now`, by the database's clock.
+fn view(worker: &Worker, now: Time) -> WorkerView {
+    let state = match &worker.seen {
+        None => WorkerState::New,
+        Some(seen) if now.since(seen.at).as_secs() >= SILENT_AFTER_S => WorkerState::Silent,
+        Some(seen) if seen.draining => WorkerState::Draining,
+        Some(_) => match worker.mode {
+            WorkerMode::Active => WorkerState::Active,
+            WorkerMode::Paused => WorkerState::Paused,
+            WorkerMode::Draining => WorkerState::Draining,
+        },
+    };
+    let seen = worker.seen.as_ref();
+    WorkerView {
+        id: worker.id,
+        name: worker.name.clone(),
+        mode: worker.mode,
+        state,
+        tags: seen.map(|seen| seen.tags.clone()).unwrap_or_default(),
+        slots: seen.map_or(0, |seen| seen.slots),
+        running: seen.map_or(0, |seen| seen.running),
+        instance: seen.map(|seen| seen.instance),
+        enrolled_at: worker.enrolled_at,
+        seen_at: seen.map(|seen| seen.at),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Seen;
+    use shared::clock;
+    use shared::id::Instance;
+    use shared::proof::ProofKey;
+
+    fn worker(mode: WorkerMode, draining: bool) -> Worker {
+        let seen = Seen {
+            at: Time::from_micros(0),
+            instance: Instance(clock::random_uuid()),
+            start: 1,
+            tags: vec!["linux".to_owned()],
+            slots: 4,
+            running: 2,
+            draining,
+        };
+        Worker {
+            id: WorkerId(clock::random_uuid()),
+            name: "host".to_owned(),
+            key: ProofKey::from_bytes([0; 32]),
+            mode,
+            enrolled_at: Time::from_micros(0),
+            seen: Some(seen),
+        }
+    }
+
+    #[test]
+    fn a_workers_state_is_what_it_was_told_or_does_while_it_is_heard() {
+        let state = |worker: &Worker, second: i64| view(worker, Time::from_micros(second * 1_000_000)).state;
+        for (mode, draining, expected) in [
+            (WorkerMode::Active, false, WorkerState::Active),
+            (WorkerMode::Active, true, WorkerState::Draining),
+            (WorkerMode::Paused, false, WorkerState::Paused),
+            (WorkerMode::Draining, false, WorkerState::Draining),
+        ] {
+            let worker = worker(mode, draining);
+            assert_eq!((state(&worker, 0), state(&worker, 14)), (expected, expected));
+            assert_eq!(state(&worker, 15), WorkerState::Silent);
+        }
+        let new = Worker { seen: None, ..worker(WorkerMode::Active, false) };
+        assert_eq!(state(&new, 1000), WorkerState::New);
+    }
+}

@@ -1,0 +1,227 @@
+//! Questions about jobs and events. Nothing here changes anything.
+
+use sqlx::postgres::PgPool;
+
+use shared::id::{JobId, Seq, Shard, ShardSeq};
+use shared::job::{Event, Job, Offer, StateName};
+use shared::time::Time;
+
+use super::fault::Fault;
+use super::row::{self, EventRow, JobRow, Moment, OfferRow};
+use super::session::Session;
+use crate::store::{Error, Filter, LiveJobs, readable};
+
+pub(super) async fn job(pool: PgPool, id: JobId) -> Result<Option<Job>, Fault> {
+    let mut session = Session::of(&pool).await?;
+    let row = sqlx::query_as!(
+        JobRow,
+        r#"
+        SELECT id, version, seq, attempt, tries, detail, has_secrets, retry_of, worker, told, fence, commit_id,
+            created_at AS "created_at: Moment", queued_at AS "queued_at: Moment", started_at AS "started_at: Moment",
+            finished_at AS "finished_at: Moment", spec
+        FROM jobs WHERE id = $1
+        "#,
+        id.uuid(),
+    );
+    let row = row.fetch_optional(&mut *session).await;
+    Ok(session.read(row)?.map(JobRow::job).transpose()?)
+}
+
+/// A state's phase is in the index; where a list wants no state, it goes through the ids.
+pub(super) async fn jobs(pool: PgPool, filter: Filter, before: Option<JobId>, limit: u32) -> Result<Vec<Job>, Fault> {
+    let mut session = Session::of(&pool).await?;
+    let label = filter.label.unzip();
+    let rows = sqlx::query_as!(
+        JobRow,
+        r#"
+        SELECT id, version, seq, attempt, tries, detail, has_secrets, retry_of, worker, told, fence, commit_id,
+            created_at AS "created_at: Moment", queued_at AS "queued_at: Moment", started_at AS "started_at: Moment",
+            finished_at AS "finished_at: Moment", spec
+        FROM jobs
+        WHERE ($1::uuid IS NULL OR id < $1)
+            AND ($2::text IS NULL OR phase = $2) AND ($3::text IS NULL OR state = $3)
+            AND ($4::text IS NULL OR repository = $4)
+            AND ($5::text IS NULL OR $5 IN (SELECT json_array_elements_text(tags::json)))
+            AND ($6::text IS NULL OR coalesce(
+                CASE WHEN $7::text IS NULL THEN labels::json -> $6 IS NOT NULL ELSE labels::json ->> $6 = $7 END, false))
+        ORDER BY id DESC LIMIT $8
+        "#,
+        before.map(JobId::uuid),
+        filter.state.map(phase),
+        filter.state.map(StateName::as_str),
+        filter.repository,
+        filter.tag,
+        label.0,
+        label.1.flatten(),
+        i64::from(limit),
+    );
+    let rows = rows.fetch_all(&mut *session).await;
+    Ok(session.read(rows)?.into_iter().map(JobRow::job).collect::<Result<_, _>>()?)
+}
+
+/// Each phase that isn't the end is gone through by itself, since the index has the ids in order only within one.
+pub(super) async fn open_jobs(
+    pool: PgPool,
+    filter: Filter,
+    after: Option<JobId>,
+    limit: u32,
+) -> Result<Vec<JobId>, Fault> {
+    let mut session = Session::of(&pool).await?;
+    let label = filter.label.unzip();
+    let ids = sqlx::query_scalar!(
+        r#"
+        SELECT open.id FROM unnest('{waiting,queued,live}'::text[]) AS p (phase) CROSS JOIN LATERAL (
+            SELECT id FROM jobs
+            WHERE jobs.phase = p.phase AND ($1::uuid IS NULL OR id > $1)
+                AND ($2::text IS NULL OR p.phase = $2) AND ($3::text IS NULL OR state = $3)
+                AND ($4::text IS NULL OR repository = $4)
+                AND ($5::text IS NULL OR $5 IN (SELECT json_array_elements_text(tags::json)))
+                AND ($6::text IS NULL OR coalesce(
+                    CASE WHEN $7::text IS NULL THEN labels::json -> $6 IS NOT NULL ELSE labels::json ->> $6 = $7 END,
+                    false))
+            ORDER BY id LIMIT $8
+        ) open ORDER BY open.id LIMIT $8
+        "#,
+        after.map(JobId::uuid),
+        filter.state.map(phase),
+        filter.state.map(StateName::as_str),
+        filter.repository,
+        filter.tag,
+        label.0,
+        label.1.flatten(),
+        i64::from(limit),
+    );
+    let ids = ids.fetch_all(&mut *session).await;
+    Ok(session.read(ids)?.into_iter().map(JobId::from).collect())
+}
+
+pub(super) async fn live_jobs(
+    pool: PgPool,
+    shards: Vec<Shard>,
+    after: Option<JobId>,
+    limit: u32,
+) -> Result<LiveJobs, Fault> {
+    let mut session = Session::of(&pool).await?;
+    let rows = sqlx::query_as!(
+        JobRow,
+        r#"
+        SELECT id, version, seq, attempt, tries, detail, has_secrets, retry_of, worker, told, fence, commit_id,
+            created_at AS "created_at: Moment", queued_at AS "queued_at: Moment", started_at AS "started_at: Moment",
+            finished_at AS "finished_at: Moment", spec
+        FROM jobs WHERE phase = 'live' AND shard = ANY ($1) AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3
+        "#,
+        &row::smalls(&shards),
+        after.map(JobId::uuid),
+        i64::from(limit),
+    );
+    let rows = rows.fetch_all(&mut *session).await;
+    let rows = session.read(rows)?;
+    let full = rows.len() == limit as usize;
+    let next = rows.last().filter(|_| full).map(|row| JobId::from(row.id));
+    Ok(LiveJobs { jobs: rows.into_iter().filter_map(|row| readable(row.job())).collect(), next })
+}
+
+pub(super) async fn offers(
+    pool: PgPool,
+    shards: Vec<Shard>,
+    before: Time,
+    after: Option<JobId>,
+    limit: u32,
+) -> Result<Vec<Offer>, Fault> {
+    let mut session = Session::of(&pool).await?;
+    let rows = sqlx::query_as!(
+        OfferRow,
+        r#"
+        SELECT id, attempt, tags, priority FROM jobs
+        WHERE phase = 'queued' AND ($1::uuid IS NULL OR id > $1) AND queued_at < $2 AND shard = ANY ($3)
+        ORDER BY id LIMIT $4
+        "#,
+        after.map(JobId::uuid),
+        Moment(before) as _,
+        &row::smalls(&shards),
+        i64::from(limit),
+    );
+    let rows = rows.fetch_all(&mut *session).await;
+    Ok(session.read(rows)?.into_iter().map(OfferRow::offer).collect::<Result<_, _>>()?)
+}
+
+pub(super) async fn due(
+    pool: PgPool,
+    shards: Vec<Shard>,
+    before: Time,
+    limit: u32,
+) -> Result<Vec<(JobId, Time)>, Fault> {
+    let mut session = Session::of(&pool).await?;
+    let rows = sqlx::query!(
+        r#"
+        SELECT id, wake_at AS "wake_at!: Moment" FROM jobs WHERE wake_at < $1 AND shard = ANY ($2)
+        ORDER BY wake_at, id LIMIT $3
+        "#,
+        Moment(before) as _,
+        &row::smalls(&shards),
+        i64::from(limit),
+    );
+    let rows = rows.fetch_all(&mut *session).await;
+    Ok(session.read(rows)?.into_iter().map(|row| (row.id.into(), row.wake_at.0)).collect())
+}
+
+pub(super) async fn events(pool: PgPool, job: JobId, after: Seq, limit: u32) -> Result<Vec<Event>, Fault> {
+    let mut session = Session::of(&pool).await?;
+    let rows = sqlx::query_as!(
+        EventRow,
+        r#"
+        SELECT job_id, seq, shard_seq, at AS "at: Moment", attempt, actor, data FROM job_events
+        WHERE job_id = $1 AND seq > $2 ORDER BY seq LIMIT $3
+        "#,
+        job.uuid(),
+        row::integer(after.0)?,
+        i64::from(limit),
+    );
+    let rows = rows.fetch_all(&mut *session).await;
+    let events = session.read(rows)?.into_iter().map(|row| row.event().map(|(_, event)| event));
+    Ok(events.collect::<Result<_, _>>()?)
+}
+
+pub(super) async fn shard_events(
+    pool: PgPool,
+    shard: Shard,
+    after: ShardSeq,
+    limit: u32,
+) -> Result<Vec<(ShardSeq, Event)>, Fault> {
+    let mut session = Session::of(&pool).await?;
+    let rows = sqlx::query_as!(
+        EventRow,
+        r#"
+        SELECT job_id, seq, shard_seq, at AS "at: Moment", attempt, actor, data FROM job_events
+        WHERE shard = $1 AND shard_seq > $2 ORDER BY shard_seq LIMIT $3
+        "#,
+        row::small(shard),
+        row::integer(after.0)?,
+        i64::from(limit),
+    );
+    let rows = rows.fetch_all(&mut *session).await;
+    Ok(session.read(rows)?.into_iter().map(EventRow::event).collect::<Result<_, Error>>()?)
+}
+
+pub(super) async fn secrets(pool: PgPool, job: JobId) -> Result<Option<Vec<u8>>, Fault> {
+    let mut session = Session::of(&pool).await?;
+    let value = sqlx::query_scalar!("SELECT value FROM secrets WHERE job_id = $1", job.uuid());
+    let value = value.fetch_optional(&mut *session).await;
+    session.read(value)
+}
+
+/// Looks at a table, since a server can answer that has lost its disk.
+pub(super) async fn ping(pool: PgPool) -> Result<(), Fault> {
+    let mut session = Session::of(&pool).await?;
+    let row = sqlx::query_scalar!("SELECT shard FROM shards LIMIT 1").fetch_optional(&mut *session).await;
+    session.read(row).map(drop)
+}
+
+/// The phase of a state, as the table's generated column has it.
+fn phase(state: StateName) -> &'static str {
+    match state {
+        StateName::Scheduled | StateName::Blocked => "waiting",
+        StateName::Assigned | StateName::Running | StateName::Canceling => "live",
+        StateName::Queued | StateName::Succeeded | StateName::Failed | StateName::Canceled => state.as_str(),
+    }
+}

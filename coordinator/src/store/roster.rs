@@ -1,0 +1,129 @@
+//! Who may take part: the workers, and the tokens of those who speak to the API or want to become workers.
+
+use async_trait::async_trait;
+
+use shared::id::{CoordinatorId, Instance, TokenId, WorkerId};
+use shared::proof::ProofKey;
+use shared::time::{Period, Time};
+use shared::wire::{Hello, Welcome, WorkerMode};
+
+use super::Error;
+
+/// The most workers, and the most tokens, that are known at a time: each coordinator holds all of them in memory.
+pub const ROSTER_MAX: u32 = 10_000;
+
+/// How old a worker's `seen_at` may grow before a hello renews it, 4 s: less than the five seconds after which every
+/// worker says hello again. One that says it oftener, looking for new tag sets, costs no write.
+pub(super) const SEEN_EVERY: Period = Period::from_secs(4);
+
+/// The verbs about workers and tokens. Writes name the coordinator that makes them, as everywhere.
+#[async_trait]
+pub trait Roster: Send + Sync + 'static {
+    /// Makes a worker known, where `token` is the digest of a join token that hasn't expired by `now`.
+    async fn enrol(
+        &self,
+        owner: CoordinatorId,
+        token: [u8; 32],
+        worker: &NewWorker,
+        now: Time,
+    ) -> Result<Enrolled, Error>;
+
+    /// Notes that a worker is there and which instance of it, and returns the tag sets whose jobs it may run. None where
+    /// the worker isn't known, or a later start of it has said hello before. The first hello of a start ends `Draining`.
+    async fn welcome(&self, owner: CoordinatorId, hello: &Hello, now: Time) -> Result<Option<Welcome>, Error>;
+
+    /// Every worker, in the order of their ids.
+    async fn workers(&self) -> Result<Vec<Worker>, Error>;
+
+    /// Sets what is wanted of a worker; none where it isn't known.
+    async fn set_mode(&self, owner: CoordinatorId, worker: WorkerId, mode: WorkerMode)
+    -> Result<Option<Worker>, Error>;
+
+    /// Makes a token known; one whose digest is known already changes nothing. False where there are [`ROSTER_MAX`].
+    async fn add_token(&self, owner: CoordinatorId, token: &Token) -> Result<bool, Error>;
+
+    /// Every token that hasn't expired by `now`, in the order of their ids.
+    async fn tokens(&self, now: Time) -> Result<Vec<Token>, Error>;
+}
+
+/// A worker that enrols.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewWorker {
+    pub id: WorkerId,
+    pub name: String,
+    /// What its messages are proved by.
+    pub key: ProofKey,
+}
+
+/// What became of an enrolment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Enrolled {
+    Yes,
+    /// There is no such join token, or it has expired.
+    NoToken,
+    /// There are [`ROSTER_MAX`] workers.
+    TooMany,
+}
+
+/// A worker as it is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Worker {
+    pub id: WorkerId,
+    pub name: String,
+    pub key: ProofKey,
+    pub mode: WorkerMode,
+    pub enrolled_at: Time,
+    /// What its last hello said; none before the first.
+    pub seen: Option<Seen>,
+}
+
+/// What a worker's last hello said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    pub at: Time,
+    pub instance: Instance,
+    pub start: u64,
+    pub tags: Vec<String>,
+    pub slots: u32,
+    pub running: u32,
+    /// Whether this start takes nothing new and ends when nothing runs any more.
+    pub draining: bool,
+}
+
+/// Somebody's token, without what only its holder knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    pub id: TokenId,
+    pub kind: TokenKind,
+    /// What its holder is called in timelines.
+    pub name: String,
+    /// The SHA-256 of the token's text, which has enough randomness of its own.
+    pub digest: [u8; 32],
+    pub created_at: Time,
+    /// From then on it doesn't count; none where it doesn't expire.
+    pub expires_at: Option<Time>,
+}
+
+/// What a token is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TokenKind {
+    /// Everything that the API offers.
+    Admin,
+    /// Becoming a worker.
+    Join,
+}
+
+impl TokenKind {
+    /// Its name, as in the store and the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Join => "join",
+        }
+    }
+
+    /// The kind of that name.
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Admin, Self::Join].into_iter().find(|kind| kind.name() == name)
+    }
+}

@@ -1,0 +1,18 @@
+//! Stories of a cluster: real Postgres, NATS, coordinators and workers, some of which are killed, stopped, or cut off.
+
+#[path = "cluster/cancels.rs"]
+mod cancels;
+#[path = "cluster/coordinators.rs"]
+mod coordinators;
+#[path = "cluster/events.rs"]
+mod events;
+#[path = "cluster/faults.rs"]
+mod faults;
+#[path = "cluster/load.rs"]
+mod load;
+#[path = "cluster/outages.rs"]
+mod outages;
+#[path = "cluster/secrets.rs"]
+mod secrets;
+#[path = "cluster/workers.rs"]
+mod workers;

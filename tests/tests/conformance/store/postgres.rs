@@ -1,0 +1,48 @@
+//! A Postgres database under test: one of the server that the whole binary shares.
+
+use std::borrow::Borrow;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use coordinator::store::Store;
+use coordinator::store::postgres::PostgresStore;
+use shared::secret::Secret;
+use tests::postgres::{self, Postgres};
+
+use super::Database;
+
+pub struct PostgresDatabase<D>(D);
+
+impl PostgresDatabase<postgres::Database<'static>> {
+    pub fn new() -> Self {
+        Self(Postgres::shared().database())
+    }
+}
+
+impl<'d> From<&'d postgres::Database<'d>> for PostgresDatabase<&'d postgres::Database<'d>> {
+    fn from(database: &'d postgres::Database<'d>) -> Self {
+        Self(database)
+    }
+}
+
+#[async_trait]
+impl<'d, D: Borrow<postgres::Database<'d>> + Send + Sync> Database for PostgresDatabase<D> {
+    async fn open(&self) -> Arc<dyn Store> {
+        Arc::new(PostgresStore::connect(&Secret::new(self.0.borrow().url())).await.expect("a database"))
+    }
+
+    async fn raw(&self, sql: &str) -> Result<(), String> {
+        self.0.borrow().execute(sql)
+    }
+
+    fn filling_workers(&self, count: u32) -> String {
+        format!(
+            "INSERT INTO workers (id, name, key, mode, enrolled_at) \
+             SELECT gen_random_uuid(), 'one of many', sha256(''), 'active', now() FROM generate_series(1, {count})"
+        )
+    }
+
+    async fn end_leases(&self) {
+        self.0.borrow().execute("UPDATE coordinators SET expires_at = clock_timestamp()").expect("leases that end");
+    }
+}

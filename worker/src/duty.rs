@@ -1,0 +1,129 @@
+//! What a worker is to do about offers: which tag sets it may take, and whether it takes anything at all. People pause it,
+//! a drain ends it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use shared::wire::{Welcome, WorkerMode};
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+
+/// One worker's duty, as the last welcome and its own process have said it.
+pub struct Duty {
+    now: watch::Sender<Standing>,
+    /// Somebody wants a hello to be said at once.
+    pub hello: Notify,
+    /// How many hellos have begun, and the number of the last that was answered.
+    begun: AtomicU64,
+    answered: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Standing {
+    tag_sets: Vec<Vec<String>>,
+    paused: bool,
+    /// It never takes anything again.
+    draining: bool,
+}
+
+impl Duty {
+    /// That of a worker which nobody has welcomed: it may take nothing yet.
+    pub fn new() -> Self {
+        Self {
+            now: watch::Sender::default(),
+            hello: Notify::new(),
+            begun: AtomicU64::new(0),
+            answered: watch::Sender::new(0),
+        }
+    }
+
+    /// Does as a coordinator says.
+    pub fn welcomed(&self, welcome: Welcome) {
+        let Welcome { tag_sets, mode } = welcome;
+        let drains = mode == WorkerMode::Draining;
+        self.now.send_modify(|now| {
+            if drains && !now.draining {
+                tracing::info!("a drain was ordered: this worker takes nothing new");
+            }
+            if !drains && now.paused != (mode == WorkerMode::Paused) {
+                tracing::info!(mode = mode.name(), "what people want of this worker has changed");
+            }
+            now.tag_sets = tag_sets;
+            now.paused = mode == WorkerMode::Paused;
+            now.draining |= drains;
+        });
+    }
+
+    /// Takes nothing new from now on, whatever anybody says; tells the coordinators at once.
+    pub fn drain(&self) {
+        self.now.send_modify(|now| now.draining = true);
+        self.hello.notify_one();
+    }
+
+    /// A hello is about to be said: its number.
+    pub fn begin_hello(&self) -> u64 {
+        self.begun.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    /// The hello of that number was answered, and the answer is heeded.
+    pub fn end_hello(&self, number: u64) {
+        self.answered.send_replace(number);
+    }
+
+    /// Has a hello said at once. What is returned waits, at most `within`, until one is answered that wasn't under way
+    /// already: that one may have been answered before what there is to hear.
+    pub fn hello_soon(&self, within: Duration) -> impl Future<Output = ()> + Send + use<> {
+        let mut answered = self.answered.subscribe();
+        let under_way = self.begun.load(Ordering::Acquire);
+        self.hello.notify_one();
+        async move {
+            // Without an answer in time, a later hello brings what there is to hear.
+            let _ = timeout(within, answered.wait_for(|number| *number > under_way)).await;
+        }
+    }
+
+    /// Whether it takes nothing new for good.
+    pub fn is_draining(&self) -> bool {
+        self.now.borrow().draining
+    }
+
+    /// Returns once it takes nothing new for good.
+    pub async fn draining(&self) {
+        // The sender is ours: it isn't gone while we wait.
+        let _ = self.now.subscribe().wait_for(|now| now.draining).await;
+    }
+
+    /// The tag sets whose offers may be taken now; none while nothing may be.
+    pub fn tag_sets(&self) -> Option<Vec<Vec<String>>> {
+        let now = self.now.borrow();
+        (!now.paused && !now.draining).then(|| now.tag_sets.clone())
+    }
+
+    /// Waits while it is paused; whether it may take offers after that.
+    pub async fn takes(&self) -> bool {
+        let mut now = self.now.subscribe();
+        now.wait_for(|now| now.draining || !now.paused).await.is_ok_and(|now| !now.draining)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn welcome(mode: WorkerMode) -> Welcome {
+        Welcome { tag_sets: vec![Vec::new()], mode }
+    }
+
+    #[tokio::test]
+    async fn a_pause_ends_and_a_drain_does_not() {
+        let duty = Duty::new();
+        duty.welcomed(welcome(WorkerMode::Paused));
+        assert_eq!(duty.tag_sets(), None);
+        duty.welcomed(welcome(WorkerMode::Active));
+        assert!(duty.takes().await && duty.tag_sets().is_some());
+        duty.welcomed(welcome(WorkerMode::Draining));
+        duty.welcomed(welcome(WorkerMode::Active));
+        assert!(!duty.takes().await && duty.is_draining());
+        assert_eq!(duty.tag_sets(), None);
+    }
+}
