@@ -6,14 +6,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinHandle;
@@ -21,23 +18,20 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use shared::bus::{Address, Bus, Error as BusError, Hint, Request, Requests, Service};
-use shared::clock;
 use shared::id::{Epoch, JobId, Shard, WorkerId};
 use shared::job::{AttemptEnd, Claim, Command, Failure, Job, Rejection, State, WorkerMessage, WorkerWord};
 use shared::log::LogSummary;
-use shared::proof::ProofKey;
-use shared::seal::{self, Sealed};
-use shared::secret::{Secret, Secrets};
+use shared::seal::Sealed;
 use shared::wire::{
-    self, Answer, Answers, Enrol, Enrolment, Grant, Heartbeat, HeartbeatReply, Hello, LogBatch, LogReply,
-    MESSAGE_BYTES_MAX, REPORTS_MAX, Report, ReportKind, Reports, Word,
+    self, Answer, Answers, Grant, Heartbeat, HeartbeatReply, Hello, LogBatch, LogReply, MESSAGE_BYTES_MAX, REPORTS_MAX,
+    Report, ReportKind, Reports, Word,
 };
 
 use crate::fault;
 use crate::holdings::Holdings;
 use crate::registry::Jobs;
 use crate::roster::Roster;
-use crate::store::{Enrolled, NewWorker, Store};
+use crate::store::Store;
 use crate::supervisor::{Error as JobError, Taken};
 use crate::vault::{self, Vault};
 
@@ -45,10 +39,8 @@ use crate::vault::{self, Vault};
 const ENVELOPE_BYTES_MAX: usize = 32 * 1024;
 /// The most bytes that an answer has around a grant.
 const ANSWER_BYTES_MAX: usize = 64;
-/// The most bytes of a worker's name.
-const WORKER_NAME_BYTES_MAX: usize = 255;
-/// Bytes of randomness in a worker's secret.
-const IDENTITY_BYTES: usize = 32;
+mod enrolment;
+
 /// The most requests that are worked on at once; more wait in their service's queue.
 const REQUESTS_MAX: usize = 1024;
 /// The most batches of log that are worked on at once; of more the worker says each again.
@@ -236,7 +228,7 @@ fn begin(parts: &Arc<Parts>, to: Address, body: &Bytes) -> Option<BoxFuture<'sta
     let parts = Arc::clone(parts);
     if to == Address::Enrol {
         let body = body.clone();
-        return Some(Box::pin(async move { enrol(&parts, &body).await }));
+        return Some(Box::pin(async move { enrolment::enrol(&parts, &body).await }));
     }
     let (body, epoch) = opened(&parts, to, body)?;
     match (to, epoch) {
@@ -460,37 +452,6 @@ async fn hello(parts: &Parts, worker: WorkerId, body: &[u8]) -> Option<Bytes> {
         }
         Err(error) => {
             tracing::warn!(%worker, %error, "noting that a worker is there");
-            None
-        }
-    }
-}
-
-/// Makes a worker of whoever has a join token.
-async fn enrol(parts: &Parts, body: &[u8]) -> Option<Bytes> {
-    let Enrol { token, name, recipient } = decoded(body)?;
-    let refused = |why: &str| Some(wire::encode(&Enrolment::Refused { why: why.to_owned() }));
-    if name.is_empty() || name.len() > WORKER_NAME_BYTES_MAX || name.contains(char::is_control) {
-        return refused("a worker's name must have 1 to 255 bytes and no control characters");
-    }
-    let secret = Secret::new(URL_SAFE_NO_PAD.encode(clock::random::<IDENTITY_BYTES>()));
-    let worker = NewWorker { id: WorkerId(clock::random_uuid()), name, key: ProofKey::of(&secret) };
-    let secrets = Secrets([(wire::IDENTITY_SECRET.to_owned(), secret)].into());
-    let Ok(sealed) = seal::seal(&secrets, &recipient) else {
-        return refused("the recipient is no public key");
-    };
-    let digest = Sha256::digest(token.reveal()).into();
-    match parts.store.enrol(parts.holdings.id(), digest, &worker, parts.holdings.now()).await {
-        Ok(Enrolled::Yes) => {
-            tracing::info!(worker = %worker.id, name = worker.name, "a worker has enrolled");
-            Some(wire::encode(&Enrolment::Enrolled { worker: worker.id, secret: sealed }))
-        }
-        Ok(Enrolled::NoToken) => {
-            tracing::warn!(name = worker.name, "a worker wanted to enrol with a token that doesn't count");
-            refused("the join token is not known or has expired: make one with `windlass token join`")
-        }
-        Ok(Enrolled::TooMany) => refused("there are too many workers"),
-        Err(error) => {
-            tracing::warn!(%error, "enrolling a worker");
             None
         }
     }

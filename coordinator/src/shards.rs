@@ -45,6 +45,8 @@ use renewal::Renewal;
 
 /// Between two tries to take the shards over from ourselves.
 const RECOVERY_RETRY: Duration = Duration::from_millis(250);
+/// How often an outage is said while it lasts.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(5);
 /// How long commands under way may take, and then the publication of what they committed, when a shard is given away.
 const GIVE_WITHIN: Duration = Duration::from_secs(1);
 const GIVE_LOOK_EVERY: Duration = Duration::from_millis(5);
@@ -145,7 +147,7 @@ impl Keeper {
     async fn keep(mut self, mut renewals: watch::Receiver<Option<Renewal>>, mut stopped: oneshot::Receiver<()>) {
         let mut hints = self.parts.bus.hints();
         let mut trouble = self.parts.commits.trouble();
-        let mut retry = false;
+        let (mut retry, mut complained): (bool, Option<Instant>) = (false, None);
         loop {
             tokio::select! {
                 _ = &mut stopped => break,
@@ -172,8 +174,14 @@ impl Keeper {
                 None => self.look_at(&mut renewals).await,
             };
             retry = looked.is_err();
-            if let Err(error) = looked {
-                tracing::warn!(%error, "looking after the shards");
+            match looked {
+                Ok(()) => complained = None,
+                // An outage is said when it begins, and now and then while it lasts.
+                Err(error) if complained.is_none_or(|at| clock::instant().duration_since(at) >= COMPLAIN_EVERY) => {
+                    tracing::warn!(%error, "looking after the shards");
+                    complained = Some(clock::instant());
+                }
+                Err(error) => tracing::debug!(%error, "looking after the shards"),
             }
         }
         self.leave().await;
