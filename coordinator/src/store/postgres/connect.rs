@@ -19,7 +19,7 @@ const COMMITTING_MAX: u32 = 2;
 /// How many connections are there for shards that change hands.
 const LEASING_MAX: u32 = 2;
 /// How many connections are there for what owners and workers need, and how many for what people and programs ask.
-const OTHERS_MAX: u32 = 6;
+const OTHERS_MAX: u32 = 8;
 const QUESTIONS_MAX: u32 = 4;
 /// How long a call waits for its turn at a connection before the database counts as unavailable.
 pub(super) const TURN_WITHIN: Duration = Duration::from_secs(2);

@@ -26,7 +26,7 @@ macro_rules! against {
                 a_consumer_of_somebody_else_is_refused,
                 a_server_that_does_not_fit_is_refused_by_both_roles,
                 what_is_no_address_is_refused,
-                a_stream_that_is_changed_later_makes_the_link_unfit_until_it_is_changed_back,
+                a_stream_that_is_changed_later_makes_the_bus_unfit_until_it_is_changed_back,
             }
             losses {
                 a_deleted_stream_is_made_again_and_its_offers_are_counted_as_lost,
