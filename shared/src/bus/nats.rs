@@ -57,6 +57,7 @@ struct Inner {
     consumers: Arc<Consumers>,
     findings: Arc<Findings>,
     pulls: OnceCell<Pulls>,
+    settle_within: Duration,
     hints: broadcast::Sender<Hint>,
     hints_to_send: mpsc::Sender<Hint>,
     dropped: serving::Dropped,
@@ -124,7 +125,7 @@ pub enum StartError {
 impl NatsBus {
     /// A connection to NATS. Where the server can't be reached in time, the bus is returned all the same and goes on
     /// trying: until then its calls end as [`Error::Unreachable`], and [`Bus::link`] says that it is down. What would be
-    /// refused here and is found later is said in the log again and again, and the link stays down.
+    /// refused here and is found later is said in the log again and again, and the link isn't fit until it is mended.
     pub async fn connect(options: NatsOptions) -> Result<Self, StartError> {
         let addresses = addresses(&options.urls)?;
         let unusable = |error: &dyn fmt::Display| StartError::Address(options.urls.clone(), error.to_string());
@@ -160,7 +161,8 @@ impl NatsBus {
 
         let dropped = Arc::new(AtomicU64::new(0));
         let (pulls, hints_to_send) = (OnceCell::new(), hints_to_send.0);
-        let inner = Inner { line, consumers, findings, pulls, hints, hints_to_send, dropped, tasks };
+        let settle_within = options.settle_within;
+        let inner = Inner { line, consumers, findings, pulls, settle_within, hints, hints_to_send, dropped, tasks };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -268,7 +270,8 @@ impl Bus for NatsBus {
         if !inner.line.is_up() {
             return Err(down());
         }
-        let pulls = inner.pulls.get_or_try_init(|| Pulls::open(inner.line.clone(), &inner.tasks)).await?;
+        let pulls =
+            inner.pulls.get_or_try_init(|| Pulls::open(inner.line.clone(), inner.settle_within, &inner.tasks)).await?;
         pulls.take(lanes, most, wait).await
     }
 

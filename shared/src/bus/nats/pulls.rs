@@ -42,13 +42,14 @@ pub struct Pulls {
     /// What the subjects of all that pulls bring begin with.
     inbox: String,
     tokens: Mutex<HashMap<Vec<String>, String>>,
+    settle_within: Duration,
     /// One takes at a time; who takes next waits for its turn as it would for an offer.
     turn: tokio::sync::Mutex<()>,
 }
 
 impl Pulls {
-    /// Ready to take.
-    pub async fn open(line: Line, tasks: &Tasks) -> Result<Self, Error> {
+    /// Ready to take offers that are to be settled within that time.
+    pub async fn open(line: Line, settle_within: Duration, tasks: &Tasks) -> Result<Self, Error> {
         let gone = |error: async_nats::SubscribeError| Error::Unreachable(error.to_string());
         let (inbox, desk) = (line.client.new_inbox(), Arc::new(Desk::default()));
         let incoming = line.client.subscribe(format!("{inbox}.>")).await.map_err(gone)?;
@@ -56,7 +57,7 @@ impl Pulls {
         line.settled().await;
         tasks.spawn(receive(line.clone(), desk.clone(), incoming, format!("{inbox}.")));
         tasks.spawn(hear(desk.clone(), news));
-        Ok(Self { line, desk, inbox, tokens: Mutex::default(), turn: tokio::sync::Mutex::default() })
+        Ok(Self { line, desk, inbox, tokens: Mutex::default(), settle_within, turn: tokio::sync::Mutex::default() })
     }
 
     /// See [`crate::bus::Bus::take`].
@@ -169,9 +170,12 @@ impl Pulls {
         };
         let (settle, settled) = oneshot::channel();
         let (line, reply) = (self.line.clone(), message.reply?);
+        let late = Instant::now() + self.settle_within;
         tokio::spawn(async move {
             let word = match settled.await {
                 Ok(Settled::Done) => Bytes::from_static(ACK),
+                // Another has it by now, from whom it would be taken.
+                Ok(Settled::Back(_)) if Instant::now() >= late => return,
                 Ok(Settled::Back(delay)) => not_now(delay),
                 // Dropped without a word: it is delivered again in time.
                 Err(_) => return,

@@ -25,7 +25,7 @@ use super::{connect, options};
 const QUICKLY: Duration = Duration::from_secs(1);
 
 async fn up(bus: &dyn Bus) {
-    until(SOON, "the link is up", || bus.link().up.then_some(())).await;
+    until(SOON, "the link is up", || Some(bus.link()).filter(|link| link.up && link.fit).map(drop)).await;
 }
 
 /// Asks until somebody answers.

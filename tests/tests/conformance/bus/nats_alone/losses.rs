@@ -172,7 +172,7 @@ async fn take_done_soon(bus: &dyn Bus) -> Vec<Offer> {
 pub async fn a_worker_makes_nothing(version: Version) {
     let Some(server) = Nats::start(version) else { return };
     let worker = connect(&server, Role::Worker).await;
-    assert!(worker.link().up);
+    assert!(worker.link().fit);
 
     let taken = worker.take(&lanes(["a", "b"]), 1, Duration::from_millis(100)).await.unwrap();
 
