@@ -24,7 +24,7 @@ use shared::log::LogSummary;
 use shared::seal::Sealed;
 use shared::wire::{
     self, Answer, Answers, Grant, Heartbeat, HeartbeatReply, Hello, LogBatch, LogReply, MESSAGE_BYTES_MAX, REPORTS_MAX,
-    Report, ReportKind, Reports, Word,
+    Report, ReportKind, Reports, Welcome, Word, WorkerMode,
 };
 
 use crate::fault;
@@ -447,8 +447,9 @@ async fn hello(parts: &Parts, worker: WorkerId, body: &[u8]) -> Option<Bytes> {
             Some(wire::encode(&welcome))
         }
         Ok(None) => {
-            tracing::warn!(%worker, start = hello.start, "a hello of an earlier start came late");
-            None
+            // One that is still there to hear it was copied with its directory: it finishes what it runs, and ends.
+            tracing::warn!(%worker, start = hello.start, "a worker says hello that was started anew since: was its directory copied?");
+            Some(wire::encode(&Welcome { tag_sets: Vec::new(), mode: WorkerMode::Draining }))
         }
         Err(error) => {
             tracing::warn!(%worker, %error, "noting that a worker is there");

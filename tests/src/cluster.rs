@@ -180,6 +180,23 @@ impl Cluster {
         index
     }
 
+    /// Starts a copy of that worker, with all that is in its directory but what it runs; returns the copy's index.
+    pub fn copy_of_worker(&mut self, of: usize) -> usize {
+        let index = self.workers.len();
+        let data_dir = self.place.path().join(format!("worker-{index}"));
+        fs::create_dir_all(data_dir.join("worker")).expect("a directory");
+        for name in ["identity.json", "starts"] {
+            let original = self.workers[of].data_dir.join("worker").join(name);
+            fs::copy(original, data_dir.join("worker").join(name)).expect("a copy");
+        }
+        let name = format!("worker {index}, a copy of {of}");
+        let Worker { settings, arguments, .. } = &self.workers[of];
+        let (settings, arguments) = (settings.clone(), arguments.clone());
+        let server = worker_started(&name, &data_dir, &settings, &arguments);
+        self.workers.push(Worker { server, name, data_dir, settings, arguments });
+        index
+    }
+
     /// Waits until every shard has an owner that lives, and none of those who live is without.
     pub fn until_spread(&mut self) {
         let living: usize =

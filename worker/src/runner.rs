@@ -129,7 +129,7 @@ async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders) {
     let entry = Entry { outcome: Some(outcome), ..entry };
     let kept = site.keep(entry.clone()).await;
     let removing = tokio::task::spawn_blocking(move || directories.remove());
-    if timeout(LOG_WITHIN, &mut sending).await.is_err() {
+    if !sent_in_time(&site, &mut sending).await {
         let logs = site.logs.clone().acquire_owned().await;
         tokio::spawn(send_the_rest(job, sending, logs.ok()));
     }
@@ -157,6 +157,21 @@ async fn failed(error: JoinError, entry: Entry, adopts: bool) -> AttemptEnd {
     sweep::until_gone(entry, adopts).await;
     let message = "the worker failed at this attempt; its log says more".to_owned();
     AttemptEnd::Failed { failure: Failure::Internal { message } }
+}
+
+/// Whether the log is stored before the outcome has to be told. Without contact neither can be said: the log's time begins
+/// anew when contact is back, since what comes after the next attempt's grant is refused.
+async fn sent_in_time(site: &Site, sending: &mut JoinHandle<()>) -> bool {
+    let in_contact = || site.reporter.courier.bus.link().up;
+    loop {
+        let contact = in_contact();
+        if timeout(LOG_WITHIN, &mut *sending).await.is_ok() {
+            return true;
+        }
+        if contact && in_contact() {
+            return false;
+        }
+    }
 }
 
 /// Goes on sending a log whose attempt is told already; `_sent` is held until it is sent or given up.

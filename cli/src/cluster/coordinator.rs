@@ -33,6 +33,8 @@ use crate::signals::Signals;
 
 /// Who holds the first token, in the events that follow from its use.
 const FIRST_ADMIN: &str = "admin";
+/// How many bytes of a first token can't be guessed, where they are random.
+const BOOTSTRAP_BYTES_ADVISED: usize = 16;
 /// How often the database is asked for at the start, and how long a try that failed is apart from the next.
 const DATABASE_TRIES_MAX: u32 = 60;
 const DATABASE_WAIT: Duration = Duration::from_secs(1);
@@ -105,6 +107,9 @@ fn bootstrap(settings: &Settings) -> Result<Option<Secret>, Error> {
     if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(Error::Usage(format!("{NAME}: must be one word of visible ASCII characters")));
     }
+    if token.len() < BOOTSTRAP_BYTES_ADVISED {
+        tracing::warn!("{NAME} is short enough to be guessed: whoever guesses it may do everything");
+    }
     Ok(Some(Secret::new(token)))
 }
 
@@ -165,6 +170,7 @@ async fn start(listener: TcpListener, plan: Plan) -> anyhow::Result<Parts> {
     let service = coordinator.service();
     if let Some(token) = &plan.bootstrap {
         service.admit(FIRST_ADMIN, token).await.context("storing the first token")?;
+        tracing::info!("the first admin token counts");
     }
     let api = api::serve(listener, service, Tokens::stored()).context("starting the API")?;
     Ok(Parts { api, coordinator, meters })

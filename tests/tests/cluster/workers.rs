@@ -56,6 +56,22 @@ fn a_worker_that_is_started_again_within_its_lease_tells_at_once_what_it_lost() 
     assert!(lost.is_some_and(|event| event.to_string().contains("anew")), "{:?}", cluster.events(&id));
 }
 
+/// The owner of its jobs may know of its restart only from before: that mustn't be held against what it takes then.
+#[test]
+fn a_worker_that_is_started_again_keeps_what_it_takes_at_once() {
+    let mut cluster = Cluster::start(2, 1);
+    for round in 1..=4 {
+        cluster.workers[0].kill();
+        let jobs: Vec<String> = (0..2).map(|_| cluster.submit(&json!({"steps": [{"run": "sleep 2"}]}))).collect();
+        cluster.workers[0].restart();
+        for id in &jobs {
+            let ended = cluster.ended(id, LOST_WITHIN);
+            let told = (ended["state"].as_str(), ended["attempt"].as_u64());
+            assert_eq!(told, (Some("succeeded"), Some(1)), "round {round}: {:?}", cluster.kinds(id));
+        }
+    }
+}
+
 #[test]
 fn what_a_fenced_attempt_still_says_is_refused() {
     let mut cluster = Cluster::start(2, 1);
@@ -103,6 +119,19 @@ fn a_worker_needs_a_join_token_that_counts_and_keeps_its_identity() {
     assert_eq!(cluster.until(&job, "succeeded")["worker"], id, "it is the same worker");
     let stored = cluster.postgres.rows("SELECT encode(digest, 'hex') FROM tokens");
     assert!(stored.iter().flatten().all(|digest| digest.len() == 64), "tokens are kept as digests");
+}
+
+#[test]
+fn of_a_worker_and_its_copy_the_one_that_started_last_goes_on_and_the_other_ends() {
+    let mut cluster = Cluster::start(1, 1);
+    let id = cluster.submit(&json!({"steps": [{"run": "sleep 8"}]}));
+    cluster.until(&id, "running");
+    let copy = cluster.copy_of_worker(0);
+    cluster.workers[0].server.said("drain");
+    assert_eq!(cluster.workers[0].ended(LOAD_WITHIN).code(), Some(0));
+    let job = cluster.submit(&json!({"steps": [{"run": "true"}]}));
+    cluster.until(&job, "succeeded");
+    assert!(cluster.workers[copy].server.runs());
 }
 
 #[test]

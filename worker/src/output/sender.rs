@@ -54,7 +54,7 @@ pub async fn send(log: Log, courier: Courier, job: JobId) {
         if delay < AGAIN_MAX {
             tracing::debug!(%job, chunks = left.len(), ?delay, "log chunks are to be sent again");
         } else {
-            tracing::error!(%job, "the job's log can't be stored, and its output waits: is the coordinator's disk full?");
+            tracing::error!(%job, "the job's log can't be stored, and its output waits");
         }
         log.put_back(left);
         sleep(delay).await;
