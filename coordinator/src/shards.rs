@@ -363,7 +363,11 @@ impl Keeper {
         self.let_go(&shards).await?;
         self.changed_at = clock::instant();
         fault::point("shards.let_go");
-        self.parts.store.hand_over(self.parts.holdings.id(), to, &shards).await?;
+        match self.parts.store.hand_over(self.parts.holdings.id(), to, &shards).await {
+            // It may still land, and until then the shards are nobody's: our old row is deleted before we own any again.
+            Err(Error::Unknown(_)) => return self.recover().await,
+            handed => handed?,
+        }
         self.changed_at = clock::instant();
         self.parts.bus.hint(Hint::Shards);
         Ok(())

@@ -67,16 +67,33 @@ fn a_handover_that_is_interrupted_halfway_loses_nothing() {
     });
 }
 
-#[test]
-fn a_grant_whose_reply_is_lost_is_granted_once() {
+/// Runs so many jobs on one worker and a coordinator that has these faults: each must succeed, in one attempt at a time.
+fn all_succeed_with(faults: &str, count: usize) {
     let mut cluster = Cluster::bare();
-    cluster.add_coordinator(&[("WINDLASS_FAULTS", "intake.grant_reply=5~")]);
+    cluster.add_coordinator(&[("WINDLASS_FAULTS", faults)]);
     cluster.until_spread();
     cluster.add_worker(&[]);
-    let load = Load::begin(&cluster, 20, "true").submitted();
+    let load = Load::begin(&cluster, count, "true").submitted();
     let states = cluster.judged(&load.ids, LOAD_WITHIN);
-    assert_eq!(states.get("succeeded"), Some(&20));
+    assert_eq!(states.get("succeeded"), Some(&count));
     load.check_notes();
+    cluster.until_spread();
+    cluster.until_published();
+}
+
+#[test]
+fn a_grant_whose_reply_is_lost_is_granted_once() {
+    all_succeed_with("intake.grant_reply=5~", 20);
+}
+
+#[test]
+fn reports_whose_replies_are_lost_change_nothing_when_they_are_repeated() {
+    all_succeed_with("intake.report_reply=10~", 20);
+}
+
+#[test]
+fn commits_whose_answers_are_lost_are_found_done_and_every_job_ends_once() {
+    all_succeed_with("committer.committed=4", 100);
 }
 
 #[test]
@@ -97,33 +114,6 @@ fn a_cancel_that_overtakes_a_grant_wins_and_nothing_starts() {
     assert_eq!(ended["state"], "canceled", "{ended}");
     cluster.judged(&[id], LOAD_WITHIN);
     assert!(!cluster.notes().join(format!("{key}.notes")).exists(), "it started all the same");
-}
-
-#[test]
-fn commits_whose_answers_are_lost_are_found_done_and_every_job_ends_once() {
-    let mut cluster = Cluster::bare();
-    cluster.add_coordinator(&[("WINDLASS_FAULTS", "committer.committed=4")]);
-    cluster.add_coordinator(&[]);
-    cluster.until_spread();
-    cluster.add_worker(&[]);
-    let load = Load::begin(&cluster, 100, "true").submitted();
-    let states = cluster.judged(&load.ids, LOAD_WITHIN);
-    assert_eq!(states.get("succeeded"), Some(&100));
-    load.check_notes();
-    cluster.until_spread();
-    cluster.until_published();
-}
-
-#[test]
-fn reports_whose_replies_are_lost_change_nothing_when_they_are_repeated() {
-    let mut cluster = Cluster::bare();
-    cluster.add_coordinator(&[("WINDLASS_FAULTS", "intake.report_reply=10~")]);
-    cluster.until_spread();
-    cluster.add_worker(&[]);
-    let load = Load::begin(&cluster, 20, "true").submitted();
-    let states = cluster.judged(&load.ids, LOAD_WITHIN);
-    assert_eq!(states.get("succeeded"), Some(&20));
-    load.check_notes();
 }
 
 #[test]

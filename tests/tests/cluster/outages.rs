@@ -12,16 +12,20 @@ use crate::load::{Load, noting};
 /// How long a server is away: longer than any lease.
 const OUTAGE: Duration = Duration::from_secs(20);
 
+/// Waits until so many jobs run at once.
+fn until_running(cluster: &Cluster, count: u32) {
+    eventually(LOAD_WITHIN, &format!("{count} jobs run"), || {
+        let running = cluster.postgres.rows("SELECT count(*)::text FROM jobs WHERE state = 'running'");
+        (running[0][0].parse::<u32>().expect("a number") >= count).then_some(())
+    });
+}
+
 #[test]
 fn postgres_is_gone_for_twenty_seconds_under_load_and_nothing_is_lost() {
     let mut cluster = Cluster::start(2, 2);
     // Longer than the outage: their outcomes wait in the spool, their leases are not lost.
     let long = Load::begin(&cluster, 4, "sleep 15");
-    let started = || {
-        let running = cluster.postgres.rows("SELECT count(*)::text FROM jobs WHERE state = 'running'");
-        (running == [["4"]]).then_some(())
-    };
-    eventually(LOAD_WITHIN, "four jobs run", started);
+    until_running(&cluster, 4);
     let load = Load::begin(&cluster, 200, "true");
     eventually(LOAD_WITHIN, "the load is under way", || (load.accepted().len() >= 50).then_some(()));
     cluster.postgres.stop();
@@ -53,11 +57,7 @@ fn postgres_is_gone_for_twenty_seconds_under_load_and_nothing_is_lost() {
 fn nats_is_gone_for_twenty_seconds_under_load_and_nothing_is_lost() {
     let mut cluster = Cluster::start(2, 2);
     let long = Load::begin(&cluster, 4, "sleep 15");
-    let started = || {
-        let running = cluster.postgres.rows("SELECT count(*)::text FROM jobs WHERE state = 'running'");
-        (running == [["4"]]).then_some(())
-    };
-    eventually(LOAD_WITHIN, "four jobs run", started);
+    until_running(&cluster, 4);
     cluster.nats.stop();
     // Submissions and cancels are accepted all the same; the offers go out later.
     let load = Load::begin(&cluster, 50, "true").submitted();
@@ -84,11 +84,7 @@ fn every_stream_is_deleted_while_jobs_wait_and_run_and_all_end_once() {
     let load = Load::begin(&cluster, 220, "sleep 0.3");
     eventually(LOAD_WITHIN, "two hundred wait", || (load.accepted().len() >= 200).then_some(()));
     cluster.add_worker_with(&["--slots", "20"], &[]);
-    let busy = || {
-        let running = cluster.postgres.rows("SELECT count(*)::text FROM jobs WHERE state = 'running'");
-        (running[0][0].parse::<u32>().expect("a number") >= 15).then_some(())
-    };
-    eventually(LOAD_WITHIN, "jobs run", busy);
+    until_running(&cluster, 15);
     cluster.delete_streams();
     let load = load.submitted();
     let states = cluster.judged(&load.ids, LOAD_WITHIN);
@@ -121,4 +117,19 @@ fn a_worker_that_is_cut_off_alone_ends_its_attempt_before_another_begins_it() {
     assert_eq!(ended["state"], "succeeded", "{ended}");
     let notes = std::fs::read_to_string(notes).expect("notes");
     assert_eq!(notes, "begin 1\nbegin 2\nend 2\n");
+}
+
+#[test]
+fn what_a_job_wrote_without_contact_is_in_its_log_though_it_was_ended_and_run_again() {
+    let mut cluster = Cluster::start(1, 1);
+    let work = "[ $WINDLASS_ATTEMPT = 2 ] || for i in $(seq 1 200); do echo line $i.; sleep 0.25; done";
+    let id = cluster.submit(&json!({"steps": [{"run": work}], "on_lost_contact": "stop"}));
+    eventually(LOAD_WITHIN, "it writes", || cluster.text(&id).contains("line 2.").then_some(()));
+    cluster.nats.stop();
+    pass(OUTAGE, "an outage");
+    cluster.nats.start_again();
+    let ended = cluster.ended(&id, LOAD_WITHIN);
+    assert_eq!((ended["state"].as_str(), ended["attempt"].as_u64()), (Some("succeeded"), Some(2)), "{ended}");
+    // The worker ended it 13 s after the last heartbeat that was answered, which was at most 5 s old.
+    assert!(cluster.text(&id).contains("line 20."), "{}", cluster.text(&id));
 }
