@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 use shared::clock;
 use shared::id::CoordinatorId;
 
+use crate::fault;
 use crate::holdings::Holdings;
 use crate::store::{Cluster, Error, Store};
 
@@ -52,6 +53,9 @@ pub async fn renew(store: &dyn Store, holdings: &Holdings) -> Renewal {
     let result = renewed.unwrap_or_else(|_| Err(Error::Unavailable("the renewal took too long".to_owned())));
     if let Ok(cluster) = &result {
         holdings.renewed(id, sent, clock::instant(), cluster);
+        if fault::is_lost("shards.lease") {
+            holdings.lapse();
+        }
     }
     Renewal { id, sent, result: result.map(Arc::new) }
 }

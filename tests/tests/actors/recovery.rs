@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use coordinator::fault::{self, Fault};
 use coordinator::service::Error;
-use shared::bus::Bus;
+use shared::bus::{Address, Bus};
 use shared::job::{Cancel, StateName};
 use shared::spec::parse_single;
-use shared::wire::Answer;
+use shared::wire::{self, Answer, Heartbeat};
 use tests::played::{DEADLINE, Hand, Played, Turn, client, one_step};
 
 fn cancel() -> Cancel {
@@ -149,6 +149,41 @@ async fn whoever_waits_for_a_recovery_that_fails_is_told() {
     assert_eq!(job.state.name(), StateName::Canceled);
     while played.service.cancel(waits, cancel()).await.is_err() {}
     played.service.ready().await.expect("it takes jobs again");
+    played.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_whose_lease_has_lapsed_says_nothing_and_takes_nothing_until_it_runs_again() {
+    let _turn = Turn::alone().await;
+    let dir = tempfile::tempdir().unwrap();
+    let played = Played::start(&dir.path().join("db")).await;
+    let hand = Hand::arrive(&played).await;
+    let id = played.submit(one_step()).await;
+    let grant = hand.must_get(id).await;
+
+    fault::arm_with("shards.lease", Fault::Lose, u32::MAX);
+    let lapsed = async {
+        while played.service.holdings().is_alive() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, lapsed).await.expect("the lease lapses");
+    assert!(played.service.ready().await.is_err());
+    assert_eq!(played.service.cancel(id, cancel()).await, Err(Error::Elsewhere));
+    let to = Address::Heartbeat(id.shard(), hand.id);
+    let beat = Heartbeat { worker: hand.id, instance: hand.instance, attempts: vec![(id, grant.attempt)] };
+    let beat = hand.key.prove(&to, &wire::encode(&beat));
+    assert!(played.bus.request(&to, beat, Duration::from_secs(2)).await.is_err(), "not even a refusal");
+
+    fault::arm("shards.lease", 0);
+    let runs = async {
+        while !played.service.holdings().is_alive() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, runs).await.expect("the lease runs again");
+    assert!(hand.beat(id, grant.attempt).await.stop.is_empty(), "its lease wasn't lost");
+    assert_eq!(hand.say(id, grant.attempt, crate::jobs::succeeded()).await, Answer::Taken);
     played.coordinator.stop().await;
 }
 

@@ -20,6 +20,8 @@ fn what_was_committed_and_not_published_goes_out_after_the_takeover() {
     assert_eq!(published, [["0"]], "nothing was published");
     cluster.add_coordinator(&[]);
     cluster.until_spread();
+    // Before anything else happens to the job, which would bring the rest out with it.
+    cluster.until_published();
     cluster.add_worker(&[]);
     let id = cluster.postgres.rows("SELECT id::text FROM jobs")[0][0].clone();
     let ended = cluster.ended(&id, LOAD_WITHIN);
