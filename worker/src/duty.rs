@@ -71,14 +71,14 @@ impl Duty {
     }
 
     /// Has a hello said at once. What is returned waits, at most `within`, until one is answered that wasn't under way
-    /// already: that one may have been answered before what there is to hear.
-    pub fn hello_soon(&self, within: Duration) -> impl Future<Output = ()> + Send + use<> {
+    /// already: that one may have been answered before what there is to hear. Whether there was such an answer.
+    pub fn hello_soon(&self, within: Duration) -> impl Future<Output = bool> + Send + use<> {
         let mut answered = self.answered.subscribe();
         let under_way = self.begun.load(Ordering::Acquire);
         self.hello.notify_one();
         async move {
-            // Without an answer in time, a later hello brings what there is to hear.
-            let _ = timeout(within, answered.wait_for(|number| *number > under_way)).await;
+            let heard = timeout(within, answered.wait_for(|number| *number > under_way)).await;
+            matches!(heard, Ok(Ok(_)))
         }
     }
 

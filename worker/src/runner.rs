@@ -29,6 +29,8 @@ use crate::sweep;
 
 /// How long an outcome waits for the attempt's log to be stored.
 const LOG_WITHIN: Duration = Duration::from_secs(2);
+/// How often that is waited for at most while the bus is there and no coordinator answers.
+const LOG_WINDOWS_MAX: u32 = 5;
 /// How long the log of an attempt that has ended is offered: for so long a coordinator takes it.
 const LOG_GIVE_UP: Duration = Duration::from_hours(1);
 
@@ -160,17 +162,21 @@ async fn failed(error: JoinError, entry: Entry, adopts: bool) -> AttemptEnd {
 }
 
 /// Whether the log is stored before the outcome has to be told. Without contact neither can be said: the log's time begins
-/// anew when contact is back, since what comes after the next attempt's grant is refused.
+/// anew when a coordinator answers again, since what comes after the next attempt's grant is refused.
 async fn sent_in_time(site: &Site, sending: &mut JoinHandle<()>) -> bool {
-    let in_contact = || site.reporter.courier.bus.link().up;
+    let link = || site.reporter.courier.bus.link();
+    let (mut heard, mut windows) = (true, 0);
     loop {
-        let contact = in_contact();
+        let before = link();
         if timeout(LOG_WITHIN, &mut *sending).await.is_ok() {
             return true;
         }
-        if contact && in_contact() {
+        let steady = before.up && link() == before;
+        windows += u32::from(steady);
+        if steady && (heard || windows == LOG_WINDOWS_MAX) {
             return false;
         }
+        heard = site.duty.hello_soon(LOG_WITHIN).await;
     }
 }
 

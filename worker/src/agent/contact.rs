@@ -128,7 +128,8 @@ pub async fn orders(site: Arc<Site>, agent: Addr<Agent>, mut requests: Requests)
                 // Whoever asks wants to know when this worker has heard what there is to hear.
                 let welcomed = site.duty.hello_soon(SAID_WITHIN);
                 tokio::spawn(async move {
-                    welcomed.await;
+                    // Without an answer in time, a later hello brings what there is to hear.
+                    let _ = welcomed.await;
                     let _ = request.reply.send(wire::encode(&Heard {}));
                 });
                 continue;

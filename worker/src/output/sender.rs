@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use shared::bus::Address;
+use shared::clock;
 use shared::id::JobId;
 use shared::log::Chunk;
 use shared::wire::{LogAnswer, LogBatch, LogReply};
@@ -17,9 +18,12 @@ use crate::courier::{Courier, SAID_BYTES_MAX};
 const GATHER: Duration = Duration::from_millis(50);
 /// How long the answer to a batch is waited for.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-/// The waits before a batch is sent again: from the first, doubling, to the last.
+/// The waits before a batch is sent again: from the first, doubling, to the last, which is a small part of the time that an
+/// outcome waits for its log.
 const AGAIN_FIRST: Duration = Duration::from_millis(100);
-const AGAIN_MAX: Duration = Duration::from_secs(5);
+const AGAIN_MAX: Duration = Duration::from_millis(500);
+/// How often is said that a log can't be stored.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(5);
 /// The most bytes of chunks in a batch: what is left of a message beside its own fields.
 const BATCH_BYTES_MAX: usize = SAID_BYTES_MAX - 1024;
 
@@ -31,6 +35,7 @@ pub async fn send(log: Log, courier: Courier, job: JobId) {
         .with_jitter()
         .without_max_times();
     let mut delays = policy.build();
+    let mut complain_at = None;
     while log.has_more().await {
         let _ = timeout(GATHER, log.is_pressing()).await;
         let batch = log.next_batch(BATCH_BYTES_MAX);
@@ -48,13 +53,15 @@ pub async fn send(log: Log, courier: Courier, job: JobId) {
         if left.is_empty() {
             log.stored();
             delays = policy.build();
+            complain_at = None;
             continue;
         }
         let delay = delays.next().unwrap_or(AGAIN_MAX);
-        if delay < AGAIN_MAX {
-            tracing::debug!(%job, chunks = left.len(), ?delay, "log chunks are to be sent again");
-        } else {
+        tracing::debug!(%job, chunks = left.len(), ?delay, "log chunks are to be sent again");
+        let now = clock::instant();
+        if *complain_at.get_or_insert(now + COMPLAIN_EVERY) <= now {
             tracing::error!(%job, "the job's log can't be stored, and its output waits");
+            complain_at = Some(now + COMPLAIN_EVERY);
         }
         log.put_back(left);
         sleep(delay).await;
