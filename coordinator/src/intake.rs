@@ -88,7 +88,7 @@ impl Permits {
         match to {
             Address::Heartbeat(..) => Some(None),
             Address::Log(..) => Arc::clone(&self.logs).try_acquire_owned().ok().map(Some),
-            Address::Report(..) | Address::Hello(_) | Address::Enrol | Address::Control(_) => {
+            Address::Report(..) | Address::Key(..) | Address::Hello(_) | Address::Enrol | Address::Control(_) => {
                 Arc::clone(&self.others).acquire_owned().await.ok().map(Some)
             }
         }
@@ -250,7 +250,9 @@ fn begin(parts: &Arc<Parts>, to: Address, body: &Bytes) -> Option<BoxFuture<'sta
             let reply = log(&parts, shard, worker, &body).await?;
             word(&parts, shard, epoch, reply)
         })),
-        (Address::Report(..) | Address::Heartbeat(..) | Address::Log(..), None) => None,
+        // Deploy keys aren't handed out yet.
+        (Address::Key(..), Some(_)) => None,
+        (Address::Report(..) | Address::Heartbeat(..) | Address::Log(..) | Address::Key(..), None) => None,
         (Address::Enrol | Address::Control(_), _) => None,
     }
 }
@@ -260,9 +262,10 @@ fn begin(parts: &Arc<Parts>, to: Address, body: &Bytes) -> Option<BoxFuture<'sta
 fn opened(parts: &Parts, to: Address, body: &Bytes) -> Option<(Bytes, Option<Epoch>)> {
     let (worker, epoch) = match to {
         Address::Hello(worker) => (worker, None),
-        Address::Report(shard, worker) | Address::Heartbeat(shard, worker) | Address::Log(shard, worker) => {
-            (worker, Some(parts.holdings.epoch(shard)?))
-        }
+        Address::Report(shard, worker)
+        | Address::Heartbeat(shard, worker)
+        | Address::Log(shard, worker)
+        | Address::Key(shard, worker) => (worker, Some(parts.holdings.epoch(shard)?)),
         Address::Enrol | Address::Control(_) => return None,
     };
     let Some(key) = parts.roster.key(worker) else {
@@ -335,6 +338,7 @@ fn report_one(parts: &Arc<Parts>, batch: &Reports, report: &Report) -> impl Futu
         ReportKind::Decline { why } => said(WorkerWord::Decline { why }),
         ReportKind::Progress { number, progress } => said(WorkerWord::Progress { number, progress }),
         ReportKind::Park { key, wait, log } => said(WorkerWord::Park { key, wait, log }),
+        ReportKind::GiveBack { log } => said(WorkerWord::GiveBack { log }),
         ReportKind::End { end, log } => said(WorkerWord::End { end, log }),
     };
     let (parts, taken) = (Arc::clone(parts), parts.jobs.tell(job, command));

@@ -18,10 +18,12 @@ pub mod measured;
 pub mod postgres;
 pub mod sqlite;
 
+mod keys;
 mod log_bounds;
 mod ownership;
 mod roster;
 
+pub use keys::{AuditLine, DEPLOY_KEYS_MAX, DeployKey, KeyPut, Keys, MASTER_KEYS_MAX, MasterKeyCheck, Place, Resealed};
 pub use ownership::{Cluster, LEASE_TTL, Member, OwnedShard, Ownership};
 pub use roster::{Enrolled, NewWorker, ROSTER_MAX, Roster, Seen, Token, TokenKind, Worker};
 
@@ -31,7 +33,7 @@ pub const TAG_SETS_MAX: u32 = 1000;
 /// Keeps jobs, their events and logs. Every write names the coordinator that makes it, and is refused as
 /// [`Error::Fenced`] once that coordinator's lease is gone.
 #[async_trait]
-pub trait Store: Ownership + Roster + Send + Sync + 'static {
+pub trait Store: Ownership + Roster + Keys + Send + Sync + 'static {
     /// Commits a batch in one transaction. The answers are in the order of the writes; a write that isn't taken
     /// leaves no gap in the numbers and harms no other.
     async fn commit(&self, owner: CoordinatorId, batch: Arc<Batch>) -> Result<Vec<Written>, Error>;

@@ -84,6 +84,8 @@ pub enum Address {
     Heartbeat(Shard, WorkerId),
     /// The owner of a shard: a worker's log.
     Log(Shard, WorkerId),
+    /// The owner of a shard: a worker's wish for a deploy key.
+    Key(Shard, WorkerId),
     /// A worker: orders.
     Control(WorkerId),
 }
@@ -107,7 +109,8 @@ impl Address {
         match self {
             Self::Enrol => None,
             Self::Hello(worker) | Self::Control(worker) => Some(worker),
-            Self::Report(_, worker) | Self::Heartbeat(_, worker) | Self::Log(_, worker) => Some(worker),
+            Self::Report(_, worker) | Self::Heartbeat(_, worker) => Some(worker),
+            Self::Log(_, worker) | Self::Key(_, worker) => Some(worker),
         }
     }
 
@@ -116,7 +119,8 @@ impl Address {
         match self {
             Self::Enrol => Service::Enrol,
             Self::Hello(_) => Service::Hello,
-            Self::Report(shard, _) | Self::Heartbeat(shard, _) | Self::Log(shard, _) => Service::Shard(shard),
+            Self::Report(shard, _) | Self::Heartbeat(shard, _) => Service::Shard(shard),
+            Self::Log(shard, _) | Self::Key(shard, _) => Service::Shard(shard),
             Self::Control(worker) => Service::Worker(worker),
         }
     }
@@ -130,6 +134,7 @@ impl fmt::Display for Address {
             Self::Report(shard, worker) => write!(f, "the reports of worker {worker} to shard {shard}"),
             Self::Heartbeat(shard, worker) => write!(f, "the heartbeat of worker {worker} to shard {shard}"),
             Self::Log(shard, worker) => write!(f, "the log of worker {worker} to shard {shard}"),
+            Self::Key(shard, worker) => write!(f, "the deploy keys for worker {worker} of shard {shard}"),
             Self::Control(worker) => write!(f, "the orders to worker {worker}"),
         }
     }
@@ -196,6 +201,8 @@ pub enum Hint {
     Job(JobId),
     /// Who owns which shard.
     Shards,
+    /// Which deploy keys are registered.
+    Keys,
 }
 
 /// Why the bus didn't do it.

@@ -139,6 +139,10 @@ random_id! {
     CoordinatorId
 }
 random_id! {
+    /// One request for a deploy key: none is answered twice.
+    RequestId
+}
+random_id! {
     /// A token of the API or of those who want to become workers; it says nothing of the token's text.
     TokenId
 }

@@ -16,6 +16,7 @@ mod apply;
 mod command;
 mod ending;
 mod event;
+mod key;
 mod outcome;
 mod outgoing;
 mod retry;
@@ -23,6 +24,7 @@ mod retry;
 pub use apply::{Transition, submit};
 pub use command::{AttemptEnd, Cancel, Claim, Command, Progress, Rejection, WorkerMessage, WorkerWord};
 pub use event::{Event, EventKind, Offer, ScheduledFor, StopOrder};
+pub use key::{GivenBack, KeyAnswer, KeyAsker, KeyRefusal};
 pub use outcome::{Canceled, Exit, Failure, Limit, OutcomeView};
 pub use outgoing::Message;
 
@@ -50,6 +52,8 @@ pub struct Job {
     pub told: Option<Told>,
     /// How many attempts have ended that count against `max_attempts`.
     pub tries: u32,
+    /// That it was given back for want of an answer about its deploy key, and has had none since.
+    pub given_back: Option<GivenBack>,
     /// The fence of the last grant, drawn by the store in the grant's own transaction.
     pub fence: Fence,
     /// What the ref was resolved to, once; every attempt builds it.

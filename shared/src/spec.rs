@@ -13,11 +13,14 @@ use utoipa::ToSchema;
 use crate::secret::Secrets;
 use crate::time::{Period, Time};
 
+mod deploy_key;
 pub mod document;
 mod grammar;
 mod parse;
 pub mod reader;
 
+pub use deploy_key::{DeployKey, History, KEY_TRIES_MAX, KeyBackoff, KeyRetry, OnMissing};
+pub use grammar::key_name_fault;
 pub use parse::{parse_batch, parse_single};
 
 /// The most bytes of one job's JSON: 256 KiB.
@@ -99,6 +102,11 @@ impl JobSpec {
     pub fn needs_preparation(&self) -> bool {
         self.repository.is_some()
     }
+
+    /// The deploy key that it names.
+    pub fn deploy_key(&self) -> Option<&DeployKey> {
+        self.repository.as_ref()?.deploy_key.as_ref()
+    }
 }
 
 /// Where the work tree comes from.
@@ -109,6 +117,15 @@ pub struct Repository {
     /// Branch, tag or commit; the repository's HEAD when left out.
     #[serde(rename = "ref", default, skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
+    /// What opens it; a URL of SSH needs one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deploy_key: Option<DeployKey>,
+    /// How much of its history comes along, where it is remote.
+    #[serde(default, skip_serializing_if = "History::is_shallow")]
+    pub history: History,
+    /// Whether its submodules are checked out as well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub submodules: bool,
 }
 
 impl Repository {

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::id::{Attempt, ClaimId, CommitId, Epoch, Fence, Instance, JobId, Shard, WorkerId};
+use crate::id::{Attempt, ClaimId, CommitId, Epoch, Fence, Instance, JobId, RequestId, Shard, WorkerId};
 use crate::job::{AttemptEnd, Progress, Rejection, StopOrder};
 use crate::log::{Chunk, LogSummary};
 use crate::seal::Sealed;
@@ -160,6 +160,8 @@ pub enum ReportKind {
     Progress { number: u32, progress: Progress },
     /// The deploy key isn't there; nothing of the attempt runs, and the job shall wait for the key for at most `wait`.
     Park { key: String, wait: Period, log: LogSummary },
+    /// Nobody could say whether the deploy key is there; nothing of the attempt runs, and the job shall be offered again.
+    GiveBack { log: LogSummary },
     /// The attempt is over.
     End { end: AttemptEnd, log: LogSummary },
 }
@@ -207,6 +209,40 @@ pub struct Heartbeat {
     pub attempts: Vec<(JobId, Attempt)>,
 }
 
+/// A worker asks for the deploy key of the attempt that it prepares.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRequest {
+    pub worker: WorkerId,
+    pub instance: Instance,
+    /// New for each request: one that was answered is never answered again.
+    pub request: RequestId,
+    pub job: JobId,
+    pub attempt: Attempt,
+    /// The key's name.
+    pub key: String,
+    /// The one-time public key that it is to be sealed to.
+    pub recipient: String,
+}
+
+/// The answer to [`KeyRequest`], as a [`Word`]; it is in the audit before it is sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum KeyReply {
+    /// The private half and the host keys, under [`PRIVATE_KEY_SECRET`] and [`KNOWN_HOSTS_SECRET`].
+    Sealed { key: Sealed },
+    /// No key of that name is registered; [`Control::LookForKey`] tells when one is.
+    NotRegistered {},
+    /// Never for this attempt.
+    Denied { why: String },
+    /// It can't be said, or handed out, now.
+    Unavailable { why: String },
+}
+
+/// The name of the private half in [`KeyReply::Sealed`]: a private key in OpenSSH's own format.
+pub const PRIVATE_KEY_SECRET: &str = "private_key";
+/// The name of the host keys in [`KeyReply::Sealed`]: a `known_hosts` file.
+pub const KNOWN_HOSTS_SECRET: &str = "known_hosts";
+
 /// What should become of a worker's attempts, from the coordinator's memory, as a [`Word`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeartbeatReply {
@@ -245,6 +281,8 @@ pub enum LogAnswer {
 pub enum Control {
     /// Under the epoch of the job's shard.
     Stop(Word<StopOrder>),
+    /// From any coordinator: the deploy key that this attempt waits for may be there now.
+    LookForKey { job: JobId, attempt: Attempt },
     /// From any coordinator: say hello at once, there is something to hear.
     SayHello {},
 }

@@ -317,6 +317,8 @@ impl Script {
                 };
                 Some(wire::encode(&self.word(shard, HeartbeatReply { stop })))
             }
+            // No scripted job has a deploy key.
+            Address::Key(..) => None,
             Address::Log(shard, _) => {
                 let reply = self.log(&wire::decode(&body).expect("log chunks"))?;
                 Some(wire::encode(&self.word(shard, reply)))
@@ -396,7 +398,7 @@ impl Script {
                 }
                 seen.ends.push(End { job, end, log, instance });
             }
-            ReportKind::Park { .. } => panic!("no scripted job has a deploy key"),
+            ReportKind::Park { .. } | ReportKind::GiveBack { .. } => panic!("no scripted job has a deploy key"),
         }
         Some(Answer::Taken)
     }

@@ -18,8 +18,8 @@ use shared::time::Time;
 use shared::wire::{Hello, LogAnswer, Welcome, WorkerMode};
 
 use super::{
-    Batch, Cluster, Enrolled, Error, Filter, LiveJobs, Member, NewWorker, OwnedShard, Ownership, Roster, Store, Token,
-    Worker, Written,
+    AuditLine, Batch, Cluster, DeployKey, Enrolled, Error, Filter, KeyPut, Keys, LiveJobs, MasterKeyCheck, Member,
+    NewWorker, OwnedShard, Ownership, Place, Resealed, Roster, Store, Token, Worker, Written,
 };
 
 /// From how long on a transaction is slow.
@@ -196,6 +196,21 @@ verbs! {
         set_mode(owner: CoordinatorId, worker: WorkerId, mode: WorkerMode) -> Option<Worker>;
         add_token(owner: CoordinatorId, token: &Token) -> bool;
         tokens(now: Time) -> Vec<Token>;
+    }
+    Keys {
+        put_key(owner: CoordinatorId, key: &DeployKey, replaces: Option<u32>, audit: &AuditLine) -> KeyPut;
+        remove_key(owner: CoordinatorId, name: &str, audit: &AuditLine) -> bool;
+        key(name: &str) -> Option<DeployKey>;
+        keys(after: Option<&str>, limit: u32) -> Vec<DeployKey>;
+        registered(names: &[String]) [names.len()] -> Vec<String>;
+        unblocked(shards: &[Shard], after: Option<JobId>, limit: u32) [shards.len()] -> Vec<(JobId, String)>;
+        audit(owner: CoordinatorId, line: &AuditLine) -> bool;
+        audited(subject: &str, limit: u32) -> Vec<AuditLine>;
+        sealed_otherwise(header: &[u8], after: Option<&Place>, limit: u32) -> Vec<(Place, Vec<u8>)>;
+        reseal(owner: CoordinatorId, all: &[Resealed]) [all.len()] -> u32;
+        master_keys() -> Vec<MasterKeyCheck>;
+        add_master_key(owner: CoordinatorId, check: &MasterKeyCheck) -> bool;
+        remove_master_keys(owner: CoordinatorId, ids: &[String]) -> ();
     }
     Store with close {
         commit(owner: CoordinatorId, batch: Arc<Batch>) [batch.writes.len()] -> Vec<Written>;

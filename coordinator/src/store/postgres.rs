@@ -36,6 +36,7 @@ mod columns;
 mod commit;
 mod connect;
 mod fault;
+mod keys;
 mod log;
 mod ownership;
 mod read;

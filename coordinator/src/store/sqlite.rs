@@ -29,6 +29,7 @@ use super::{
 };
 
 mod commit;
+mod keys;
 mod log;
 mod ownership;
 mod read;

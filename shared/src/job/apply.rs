@@ -56,6 +56,7 @@ pub fn submit(
         worker: None,
         told: None,
         tries: 0,
+        given_back: None,
         fence: Fence::default(),
         commit: None,
         created_at: now,
@@ -83,6 +84,9 @@ impl Job {
         let due = self.state.wake_at().is_some_and(|at| now >= at);
         let moved = match (&self.state, command) {
             (_, Command::Wake) if !due => by_itself(),
+            (S::Scheduled { .. }, Command::Wake) if self.gave_up_on_key(now) => {
+                by_itself().failed(Failure::Expired, None, None)
+            }
             (S::Scheduled { .. }, Command::Wake) => by_itself().queued(),
             (S::Blocked { key, .. }, Command::Wake) => by_itself().failed(missing(key), None, None),
             (S::Queued { .. }, Command::Wake) => by_itself().failed(Failure::Expired, None, Some(self.offer())),
@@ -171,6 +175,11 @@ impl Job {
         Ok(if spec.needs_preparation() { moved.at(State::Assigned(hold)) } else { moved.started(hold) })
     }
 
+    /// Whether it has been given back, for want of an answer about its deploy key, for as long as it may be queued.
+    pub(super) fn gave_up_on_key(&self, now: Time) -> bool {
+        self.given_back.is_some_and(|given| now >= given.since.plus(self.spec.queue_timeout))
+    }
+
     pub(super) fn current(&self, attempt: Attempt) -> Result<(), Rejection> {
         if attempt == self.attempt { Ok(()) } else { Err(Rejection::Stale) }
     }
@@ -257,7 +266,10 @@ impl Move {
     }
 
     pub(super) fn queued(mut self) -> Self {
-        let expires = self.now.plus(self.job.spec.queue_timeout);
+        let limit = self.job.spec.queue_timeout;
+        let expires = self.now.plus(limit);
+        // However often it is given back, that comes to an end.
+        let expires = self.job.given_back.map_or(expires, |given| expires.min(given.since.plus(limit)));
         self.job.queued_at = Some(self.now);
         let offer = self.job.offer();
         self.event(EventKind::Queued { offer, expires }).at(State::Queued { expires })

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Exit, Failure, OutcomeView};
+use super::{Exit, Failure, KeyAnswer, OutcomeView};
 use crate::id::{Actor, Attempt, ClaimId, CommitId, Instance, WorkerId};
 use crate::log::LogSummary;
 use crate::time::{Period, Time};
@@ -56,6 +56,9 @@ pub enum WorkerWord {
     /// The deploy key isn't there and nothing of the attempt runs: let the worker go, and wait for the key for at
     /// most `wait`.
     Park { key: String, wait: Period, log: LogSummary },
+    /// Nobody could say whether the deploy key is there; nothing of the attempt runs: let the worker go, and offer the job
+    /// again after a while.
+    GiveBack { log: LogSummary },
     /// The attempt is over and nothing of it runs any more.
     End { end: AttemptEnd, log: LogSummary },
 }
@@ -64,8 +67,15 @@ pub enum WorkerWord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Progress {
-    /// A try to fetch the deploy key, its answer, and the wait before the next one.
-    KeyTry { number: u32, answer: String, next_in: Option<Period> },
+    /// A try to fetch the deploy key: which one, its answer, why, and the wait before the next one, if there is one.
+    KeyTry {
+        /// Counted from 1; tries that nobody answered have a count of their own.
+        number: u32,
+        answer: KeyAnswer,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+        next_in: Option<Period>,
+    },
     /// The ref was resolved to this commit, which stands in the work tree.
     CheckedOut { commit: CommitId },
     /// The step of that index was started.

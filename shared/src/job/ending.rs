@@ -3,8 +3,8 @@
 use super::apply::Move;
 use super::event::{EventKind, ScheduledFor};
 use super::{
-    AttemptEnd, Canceled, Canceling, Failure, Hold, Job, Offer, Progress, Rejection, State, StopOrder, Told,
-    WorkerMessage, WorkerWord, retry,
+    AttemptEnd, Canceled, Canceling, Failure, GivenBack, Hold, Job, KeyAnswer, Offer, Progress, Rejection, State,
+    StopOrder, Told, WorkerMessage, WorkerWord, retry,
 };
 use crate::id::Actor;
 use crate::log::LogSummary;
@@ -44,7 +44,15 @@ impl Job {
                     return Err(Rejection::Begun);
                 }
                 let until = now.plus(wait);
+                let mut moved = moved;
+                moved.job.given_back = None;
                 moved.told(log).event(EventKind::Blocked { key: key.clone(), until }).at(State::Blocked { key, until })
+            }
+            WorkerWord::GiveBack { log } => {
+                if !preparing {
+                    return Err(Rejection::Begun);
+                }
+                moved.told(log).given_back()
             }
             WorkerWord::Progress { number, .. } if number <= hold.reports => moved,
             WorkerWord::Progress { number, progress } => {
@@ -87,7 +95,9 @@ impl Job {
                 let moved = moved.told(LogSummary::default()).event(EventKind::Declined { why });
                 moved.canceled(cancel.ended(true), None)
             }
-            WorkerWord::Park { log, .. } => moved.told(log).canceled(cancel.ended(true), None),
+            WorkerWord::Park { log, .. } | WorkerWord::GiveBack { log } => {
+                moved.told(log).canceled(cancel.ended(true), None)
+            }
             WorkerWord::Progress { number, .. } if number <= hold.reports => moved,
             WorkerWord::Progress { number, progress } => {
                 let hold = hold.reported(number)?;
@@ -107,7 +117,8 @@ impl Job {
         match said.word {
             WorkerWord::End { .. } if self.last_attempt_told() => Ok(moved),
             WorkerWord::End { end, log } => Ok(moved.told(log.clone()).event(EventKind::LateReport { end, log })),
-            WorkerWord::Decline { .. } | WorkerWord::Park { .. } | WorkerWord::Progress { .. } => Err(Rejection::Stale),
+            WorkerWord::Decline { .. } | WorkerWord::Park { .. } => Err(Rejection::Stale),
+            WorkerWord::GiveBack { .. } | WorkerWord::Progress { .. } => Err(Rejection::Stale),
         }
     }
 
@@ -128,7 +139,12 @@ impl Move {
             job.spec.steps.get(step)?.name.clone()
         };
         let kind = match progress {
-            Progress::KeyTry { number, answer, next_in } => EventKind::KeyTry { number, answer, next_in },
+            Progress::KeyTry { number, answer, why, next_in } => {
+                if answer == KeyAnswer::Sealed {
+                    self.job.given_back = None;
+                }
+                EventKind::KeyTry { number, answer, why, next_in }
+            }
             Progress::CheckedOut { commit } => {
                 self.job.commit.get_or_insert_with(|| commit.clone());
                 EventKind::CheckedOut { commit }
@@ -144,6 +160,23 @@ impl Move {
     fn told(mut self, log: LogSummary) -> Self {
         self.job.told = Some(Told { attempt: self.job.attempt, log });
         self
+    }
+
+    /// Nobody could say whether the deploy key is there: the job is offered again after a while, without a try, until that
+    /// has gone on for as long as it may be queued.
+    fn given_back(mut self) -> Self {
+        let now = self.now;
+        let given = self.job.given_back.map_or(GivenBack { since: now, times: 1 }, |given| GivenBack {
+            times: given.times.saturating_add(1),
+            ..given
+        });
+        self.job.given_back = Some(given);
+        if self.job.gave_up_on_key(now) {
+            return self.failed(Failure::Expired, None, None);
+        }
+        let delay = retry::backoff(&self.job, given.times - 1);
+        let until = now.plus(delay).min(given.since.plus(self.job.spec.queue_timeout));
+        self.scheduled(until, ScheduledFor::KeyUnavailable)
     }
 
     /// The attempt is over without success: retried where the job's policy says so, otherwise the job has failed.

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AttemptEnd, Canceled, Exit, Failure};
+use super::{AttemptEnd, Canceled, Exit, Failure, KeyAnswer};
 use crate::id::{Actor, Attempt, CommitId, Instance, JobId, Seq, WorkerId};
 use crate::log::LogSummary;
 use crate::spec::Priority;
@@ -47,8 +47,12 @@ pub enum EventKind {
         instance: Instance,
     },
     KeyTry {
+        /// Counted from 1; tries that nobody answered have a count of their own.
         number: u32,
-        answer: String,
+        answer: KeyAnswer,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        why: Option<String>,
+        /// The wait before the next try; none where there is none.
         next_in: Option<Period>,
     },
     CheckedOut {
@@ -150,6 +154,8 @@ pub enum ScheduledFor {
     RunAt,
     /// The wait before a retry.
     Backoff,
+    /// The wait after nobody could say whether its deploy key is there.
+    KeyUnavailable,
 }
 
 /// A queued job's offer to the workers that have its tags.

@@ -13,10 +13,14 @@ pub(super) fn delay(job: &Job, failure: &Failure, tries: u32) -> Option<Period> 
     }
     let lost = matches!(failure, Failure::WorkerLost { .. });
     let doublings = if lost { tries.checked_sub(2) } else { Some(tries.saturating_sub(1)) };
-    Some(doublings.map_or(Period::ZERO, |doublings| {
-        let full = retry.backoff.first.millis().saturating_mul(1_u64.checked_shl(doublings).unwrap_or(u64::MAX));
-        jittered(full.min(retry.backoff.max.millis()), job)
-    }))
+    Some(doublings.map_or(Period::ZERO, |doublings| backoff(job, doublings)))
+}
+
+/// The first wait of the job's backoff after that many doublings, with jitter.
+pub(super) fn backoff(job: &Job, doublings: u32) -> Period {
+    let backoff = job.spec.retry.backoff;
+    let full = backoff.first.millis().saturating_mul(1_u64.checked_shl(doublings).unwrap_or(u64::MAX));
+    jittered(full.min(backoff.max.millis()), job)
 }
 
 fn covers(on: RetryOn, failure: &Failure) -> bool {

@@ -41,6 +41,14 @@ pub fn ref_fault(reference: &str) -> Option<&'static str> {
     }
 }
 
+/// Why `name` is no deploy key's name, if it isn't. A name stands in paths of the API as it is.
+pub fn key_name_fault(name: &str) -> Option<&'static str> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+    let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    (!begins || !name.bytes().all(allowed))
+        .then_some("must be made of A-Z a-z 0-9 . _ - alone and begin with a letter or a digit")
+}
+
 /// Why `url` is no repository's URL, if it isn't.
 pub fn url_fault(url: &str) -> Option<&'static str> {
     if url.starts_with('-') {
@@ -71,6 +79,11 @@ pub fn local_path(url: &str) -> Option<&str> {
         Some(path) => Some(path.strip_prefix("localhost").unwrap_or(path)),
         None => url.starts_with('/').then_some(url),
     }
+}
+
+/// Whether `url`, which has no fault, is reached over SSH.
+pub fn is_ssh(url: &str) -> bool {
+    url.starts_with("ssh://") || !(url.contains("://") || url.starts_with('/'))
 }
 
 fn authority_fault(rest: &str) -> Option<&'static str> {

@@ -9,10 +9,13 @@ use super::grammar;
 use super::reader::{Errors, FieldError, Node, Object};
 use super::{
     ATTEMPTS_MAX, Action, Backoff, ENTRIES_MAX, JOB_BYTES_MAX, JOBS_MAX, JobSpec, NAME_BYTES_MAX, OnLostContact,
-    RUN_BYTES_MAX, Repository, Retry, SECRET_BYTES_MIN, STEPS_MAX, Step, Submission, URL_BYTES_MAX, VALUE_BYTES_MAX,
+    RUN_BYTES_MAX, Retry, SECRET_BYTES_MIN, STEPS_MAX, Step, Submission, VALUE_BYTES_MAX,
 };
 use crate::secret::{Secret, Secrets};
 use crate::time::Period;
+use repository::repository;
+
+mod repository;
 
 /// The most arguments of an `exec`.
 const ARGUMENTS_MAX: usize = 4096;
@@ -106,22 +109,6 @@ struct Refused;
 /// An optional field, none where it is left out.
 fn optional<'a, T>(node: Option<Node<'a>>, read: impl FnOnce(&Node<'a>) -> Option<T>) -> Result<Option<T>, Refused> {
     node.map(|node| read(&node).ok_or(Refused)).transpose()
-}
-
-fn repository(node: &Node) -> Option<Repository> {
-    let fields = node.nested()?;
-    let url = fields.require("url").and_then(|url| checked(&url, URL_BYTES_MAX, grammar::url_fault));
-    let reference = optional(fields.get("ref"), |node| checked(node, NAME_BYTES_MAX, grammar::ref_fault));
-    if let Some(key) = fields.get("deploy_key") {
-        key.refuse("deploy keys can't be used yet: this version builds repositories of the worker's own host alone");
-    }
-    if let (Some(text), Some(url_node)) = (&url, fields.get("url"))
-        && grammar::local_path(text).is_none()
-    {
-        url_node.refuse("remote repositories can't be used yet: give a file:// URL or an absolute path");
-    }
-    fields.finish();
-    Some(Repository { url: url?, reference: reference.ok()? })
 }
 
 fn steps(node: &Node) -> Option<Vec<Step>> {

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use shared::id::{Actor, Instance, Seq};
 use shared::job::{
-    AttemptEnd, Canceled, Event, EventKind, Exit, Failure, Limit, Offer, OutcomeView, Progress, ScheduledFor, State,
-    StateName, StopOrder,
+    AttemptEnd, Canceled, Event, EventKind, Exit, Failure, KeyAnswer, Limit, Offer, OutcomeView, Progress,
+    ScheduledFor, State, StateName, StopOrder,
 };
 use shared::log::LogSummary;
 use shared::spec::Priority;
@@ -147,8 +147,13 @@ pub fn kinds() -> Vec<EventKind> {
         EventKind::Blocked { key: "app".to_owned(), until: at(9) },
         EventKind::Queued { offer: offer.clone(), expires: at(9) },
         EventKind::Assigned { worker: worker(1), instance },
-        EventKind::KeyTry { number: 1, answer: "not_registered".to_owned(), next_in: Some(Period::from_secs(2)) },
-        EventKind::KeyTry { number: 5, answer: "not_registered".to_owned(), next_in: None },
+        EventKind::KeyTry {
+            number: 1,
+            answer: KeyAnswer::NotRegistered,
+            why: None,
+            next_in: Some(Period::from_secs(2)),
+        },
+        EventKind::KeyTry { number: 5, answer: KeyAnswer::NotRegistered, why: None, next_in: None },
         EventKind::CheckedOut { commit },
         EventKind::Started {},
         EventKind::StepStarted { step: 0, name: None },

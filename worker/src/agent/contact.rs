@@ -124,6 +124,8 @@ pub async fn orders(site: Arc<Site>, agent: Addr<Agent>, mut requests: Requests)
                     continue;
                 }
             },
+            // Nothing waits for a key yet.
+            Ok(Control::LookForKey { .. }) => {}
             Ok(Control::SayHello {}) => {
                 // Whoever asks wants to know when this worker has heard what there is to hear.
                 let welcomed = site.duty.hello_soon(SAID_WITHIN);

@@ -95,6 +95,7 @@ impl JobRow {
             worker: self.worker.map(WorkerId),
             told: self.told.map(|told| parsed("told", &told)).transpose()?,
             tries: natural("tries", self.tries)?,
+            given_back: None,
             fence: Fence(natural("fence", self.fence)?),
             commit: self.commit_id.map(commit_id).transpose()?,
             created_at: self.created_at.0,

@@ -94,6 +94,7 @@ pub fn of(address: &Address) -> String {
         Address::Report(shard, worker) => format!("windlass.shard.{shard}.report.{worker}"),
         Address::Heartbeat(shard, worker) => format!("windlass.shard.{shard}.heartbeat.{worker}"),
         Address::Log(shard, worker) => format!("windlass.shard.{shard}.log.{worker}"),
+        Address::Key(shard, worker) => format!("windlass.shard.{shard}.key.{worker}"),
         Address::Control(worker) => format!("windlass.worker.{worker}.control"),
     }
 }
@@ -118,6 +119,7 @@ pub fn address(subject: &str) -> Option<Address> {
         ("shard", shard, Some("report"), Some(worker)) => Address::Report(number(shard)?, id(worker)?),
         ("shard", shard, Some("heartbeat"), Some(worker)) => Address::Heartbeat(number(shard)?, id(worker)?),
         ("shard", shard, Some("log"), Some(worker)) => Address::Log(number(shard)?, id(worker)?),
+        ("shard", shard, Some("key"), Some(worker)) => Address::Key(number(shard)?, id(worker)?),
         _ => return None,
     };
     // Only the one way to write an address counts, so that a subject that NATS lets somebody use is also what we read.
@@ -191,6 +193,7 @@ mod tests {
             Address::Report(shard, worker),
             Address::Heartbeat(shard, worker),
             Address::Log(shard, worker),
+            Address::Key(shard, worker),
         ] {
             assert_eq!(super::address(&of(&address)), Some(address));
         }
