@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use coordinator::store::postgres::PostgresStore;
-use coordinator::store::{Error, KeyPut, MasterKeyCheck, Place, Resealed, Store};
+use coordinator::store::{Error, KeyPut, MasterKeyCheck, Place, Resealed};
 use shared::secret::Secret;
 use sqlx::{AssertSqlSafe, Executor};
 use tests::postgres::Postgres;

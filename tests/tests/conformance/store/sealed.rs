@@ -38,6 +38,7 @@ pub async fn what_is_sealed_otherwise_is_found_page_by_page(database: &dyn Datab
                 break;
             }
             found.extend(next);
+            assert!(found.len() <= expected.len(), "{found:?}");
         }
         assert_eq!(found, expected, "{limit} at a time");
     }
