@@ -20,7 +20,7 @@ pub async fn what_is_sealed_otherwise_is_found_page_by_page(database: &dyn Datab
         let job = secretive(&mut writer, second, value.as_bytes()).await;
         places.push((Place::Job(job), value.as_bytes().to_vec()));
     }
-    for (name, value) in [("a", "\x01\x02k1--"), ("B", "\x01\x02k2"), ("C", "\x01\x02k"), ("b", "-\x01\x02k2")] {
+    for (name, value) in [("a", "\x01\x02k1--"), ("B", "\x01\x02k2--"), ("C", "\x01\x02k"), ("b", "-\x01\x02k2")] {
         let place = keep(&writer, name, value.as_bytes()).await;
         places.push((place, value.as_bytes().to_vec()));
     }
