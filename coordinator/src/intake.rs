@@ -335,7 +335,7 @@ fn report_one(parts: &Arc<Parts>, batch: &Reports, report: &Report) -> impl Futu
             instance: batch.instance,
             expires: parts.holdings.now().plus(wait),
         }),
-        ReportKind::Decline { why } => said(WorkerWord::Decline { why }),
+        ReportKind::Decline { claim, why } => said(WorkerWord::Decline { claim, why }),
         ReportKind::Progress { number, progress } => said(WorkerWord::Progress { number, progress }),
         ReportKind::Park { key, wait, log } => said(WorkerWord::Park { key, wait, log }),
         ReportKind::GiveBack { log } => said(WorkerWord::GiveBack { log }),

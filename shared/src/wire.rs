@@ -154,8 +154,12 @@ pub struct Report {
 pub enum ReportKind {
     /// It wants the attempt. `recipient` is the one-time public key that the job's secrets are to be sealed to.
     Claim { claim: ClaimId, wait: Period, recipient: String },
-    /// It doesn't want the grant any more and has started nothing.
-    Decline { why: String },
+    /// It doesn't want the grant of that claim any more, or of any, and has started nothing.
+    Decline {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        claim: Option<ClaimId>,
+        why: String,
+    },
     /// Report `number` of the attempt, from 1.
     Progress { number: u32, progress: Progress },
     /// The deploy key isn't there; nothing of the attempt runs, and the job shall wait for the key for at most `wait`.

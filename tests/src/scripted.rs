@@ -378,7 +378,7 @@ impl Script {
                 }
                 return Some(Answer::Granted(Box::new(grant)));
             }
-            ReportKind::Decline { why } => self.seen().declines.push((job, why)),
+            ReportKind::Decline { why, .. } => self.seen().declines.push((job, why)),
             ReportKind::Progress { number, progress } => {
                 let mut seen = self.seen();
                 let told = seen.progress.iter().filter(|(of, ..)| *of == job).map(|(_, number, _)| *number).max();

@@ -140,7 +140,7 @@ impl Agent {
         }
         self.marks.insert(attempt, now + MARK_FOR);
         let (reporter, (job, attempt)) = (self.site.reporter.clone(), attempt);
-        self.site.runtime.spawn(async move { reporter.decline(job, attempt, TOLD_TO_STOP).await });
+        self.site.runtime.spawn(async move { reporter.decline(job, attempt, None, TOLD_TO_STOP).await });
     }
 }
 

@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 use shared::clock;
-use shared::id::{Attempt, JobId};
+use shared::id::{Attempt, ClaimId, JobId};
 use shared::job::Progress;
 use shared::wire::{Answer, Report, ReportKind};
 use tokio::sync::{mpsc, oneshot};
@@ -56,10 +56,11 @@ impl Reporter {
         }
     }
 
-    /// Says that a grant isn't wanted. Should nobody hear it, the attempt's lease ends it.
-    pub async fn decline(&self, job: JobId, attempt: Attempt, why: &str) {
+    /// Says that the grant of `claim` isn't wanted, or without one that the attempt never starts here. Should nobody hear
+    /// it, the attempt's lease ends it.
+    pub async fn decline(&self, job: JobId, attempt: Attempt, claim: Option<ClaimId>, why: &str) {
         tracing::info!(%job, %attempt, why, "declining a grant");
-        let report = Report { job, attempt, what: ReportKind::Decline { why: why.to_owned() } };
+        let report = Report { job, attempt, what: ReportKind::Decline { claim, why: why.to_owned() } };
         if self.by(report, clock::instant() + DECLINE_WITHIN).await.is_none() {
             tracing::warn!(%job, %attempt, "nobody has heard that a grant is declined");
         }

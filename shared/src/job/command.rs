@@ -48,8 +48,10 @@ pub struct WorkerMessage {
 /// What a worker can say about an attempt that it holds.
 #[derive(Debug, Clone, PartialEq)]
 pub enum WorkerWord {
-    /// The grant came late or isn't wanted any more; nothing of it was started, and it has no log.
-    Decline { why: String },
+    /// The grant came late or isn't wanted any more; nothing of it was started, and it has no log. Where it is the grant of
+    /// one claim that isn't wanted, that claim is named: the same worker may have claimed the attempt again since. Without
+    /// one, the worker starts the attempt on no claim.
+    Decline { claim: Option<ClaimId>, why: String },
     /// Report `number` of the attempt, counted from 1: a repeat changes nothing, and one whose predecessor is missing
     /// is refused as [`Rejection::Early`].
     Progress { number: u32, progress: Progress },

@@ -6,7 +6,7 @@ use super::{
     AttemptEnd, Canceled, Canceling, Failure, GivenBack, Hold, Job, KeyAnswer, Offer, Progress, Rejection, State,
     StopOrder, Told, WorkerMessage, WorkerWord, retry,
 };
-use crate::id::Actor;
+use crate::id::{Actor, ClaimId};
 use crate::log::LogSummary;
 use crate::time::{Period, Time};
 
@@ -33,8 +33,8 @@ impl Job {
         let moved = Move::of(self, Actor::Worker(said.worker), now);
         let preparing = matches!(self.state, State::Assigned(_));
         Ok(match said.word {
-            WorkerWord::Decline { why } => {
-                not_begun(hold)?;
+            WorkerWord::Decline { claim, why } => {
+                may_decline(hold, claim)?;
                 let mut moved = moved.told(LogSummary::default()).event(EventKind::Declined { why });
                 moved.job.started_at = None;
                 moved.queued()
@@ -90,8 +90,8 @@ impl Job {
         self.by_holder(&said)?;
         let moved = Move::of(self, Actor::Worker(said.worker), now);
         Ok(match said.word {
-            WorkerWord::Decline { why } => {
-                not_begun(hold)?;
+            WorkerWord::Decline { claim, why } => {
+                may_decline(hold, claim)?;
                 let moved = moved.told(LogSummary::default()).event(EventKind::Declined { why });
                 moved.canceled(cancel.ended(true), None)
             }
@@ -128,7 +128,11 @@ impl Job {
     }
 }
 
-fn not_begun(hold: &Hold) -> Result<(), Rejection> {
+/// Whether the attempt can be declined: nothing of it was told, and it wasn't granted to another claim than that one.
+fn may_decline(hold: &Hold, claim: Option<ClaimId>) -> Result<(), Rejection> {
+    if claim.is_some_and(|claim| claim != hold.claim) {
+        return Err(Rejection::Stale);
+    }
     if hold.reports == 0 { Ok(()) } else { Err(Rejection::Begun) }
 }
 

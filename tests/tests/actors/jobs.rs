@@ -151,7 +151,7 @@ async fn a_declined_grant_uses_no_try() {
     for expected in 1..=3 {
         let grant = hand.must_get(id).await;
         assert_eq!(grant.attempt, Attempt(expected));
-        let decline = ReportKind::Decline { why: "it came late".to_owned() };
+        let decline = ReportKind::Decline { claim: None, why: "it came late".to_owned() };
         assert_eq!(hand.say(id, grant.attempt, decline).await, Answer::Taken);
     }
     assert_eq!(played.service.job(id).await.unwrap().tries, 0);

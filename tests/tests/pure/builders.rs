@@ -151,7 +151,7 @@ pub fn key_try(number: u32, answer: KeyAnswer) -> WorkerWord {
 }
 
 pub fn decline() -> WorkerWord {
-    WorkerWord::Decline { why: "the grant came late".to_owned() }
+    WorkerWord::Decline { claim: None, why: "the grant came late".to_owned() }
 }
 
 /// A cancel by the client, with the specification's grace.

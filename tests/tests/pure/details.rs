@@ -5,14 +5,14 @@ use serde_json::json;
 use shared::id::{Attempt, Instance};
 use shared::job::{
     AttemptEnd, Cancel, Command, EventKind, Exit, Failure, Job, KeyAnswer, KeyAsker, KeyRefusal, Limit, Progress,
-    State, StateName, WorkerWord,
+    Rejection, State, StateName, WorkerWord,
 };
 use shared::log::LogSummary;
 use shared::time::{Period, Time};
 
 use super::builders::{
-    HOLDER, OTHER, after, at, cancel, cancel_with_grace, checked_out, claim, client, decline, end, exit, failed,
-    give_back, key_try, lost, park, plain, prepared, says, step_started, submitted, worker,
+    HOLDER, OTHER, after, at, cancel, cancel_with_grace, checked_out, claim, claim_id, client, decline, end, exit,
+    failed, give_back, key_try, lost, park, plain, prepared, says, step_started, submitted, worker,
 };
 
 #[test]
@@ -108,6 +108,24 @@ fn a_job_with_a_time_to_run_at_waits_for_it_only_where_it_is_still_to_come() {
         assert_eq!(transition.job.state.name(), state);
         assert_eq!((transition.job.version.0, transition.job.seq.0, transition.events.len()), (1, 2, 2));
         assert_eq!(transition.events[0].kind, EventKind::Submitted { retry_of: None });
+    }
+}
+
+#[test]
+fn a_decline_that_names_a_claim_is_about_no_other() {
+    let job = granted(&submitted(prepared(&json!({}))).job);
+    let cancelled = after(&job, Command::Cancel(cancel()), at(1));
+    let declines = |claim| says(&job, WorkerWord::Decline { claim, why: "it came late".to_owned() });
+    for held in [&job, &cancelled] {
+        let other = claim_id(HOLDER, job.attempt.next());
+        assert_eq!(
+            held.apply(declines(Some(other)), at(2)).err(),
+            Some(Rejection::Stale),
+            "it was claimed again since"
+        );
+        for named in [None, Some(claim_id(HOLDER, job.attempt))] {
+            assert!(held.apply(declines(named), at(2)).is_ok_and(|moved| !moved.is_empty()));
+        }
     }
 }
 

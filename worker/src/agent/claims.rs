@@ -101,8 +101,8 @@ async fn claim(site: Arc<Site>, agent: Addr<Agent>, delivery: Delivery, slot: Ow
     let sent = clock::instant();
     let until = sent + CLAIM_WITHIN;
     // The outbox says how long we wait, and says it again under the same id, so that a repeat gets the same grant.
-    let what =
-        ReportKind::Claim { claim: ClaimId(clock::random_uuid()), wait: Period::ZERO, recipient: key.recipient() };
+    let claim = ClaimId(clock::random_uuid());
+    let what = ReportKind::Claim { claim, wait: Period::ZERO, recipient: key.recipient() };
     let grant = match site.reporter.by(Report { job, attempt, what }, until).await {
         Some(Answer::Granted(grant)) => grant,
         // Nothing was applied, and the job waits as before.
@@ -110,14 +110,14 @@ async fn claim(site: Arc<Site>, agent: Addr<Agent>, delivery: Delivery, slot: Ow
         Some(Answer::Refused { .. } | Answer::Unknown) => return delivery.done(),
         Some(Answer::Taken | Answer::TryAgain) | None => {
             delivery.back(OFFER_AGAIN);
-            // It may have been granted unheard.
-            return site.reporter.decline(job, attempt, "the worker heard no answer to its claim").await;
+            // It may have been granted unheard. The offer may come again, to be claimed again before this is heard.
+            return site.reporter.decline(job, attempt, Some(claim), "the worker heard no answer to its claim").await;
         }
     };
     delivery.done();
     let heard = clock::instant();
     if heard > until || (grant.job, grant.attempt) != (job, attempt) {
-        return site.reporter.decline(grant.job, grant.attempt, "the grant came too late").await;
+        return site.reporter.decline(grant.job, grant.attempt, Some(claim), "the grant came too late").await;
     }
     start(&site, &agent, *grant, &key, Times { sent, heard }, slot).await;
 }
@@ -158,14 +158,14 @@ async fn start(
     let entry = Entry { job, attempt, cgroup, outcome: None };
     if !site.keep(entry.clone()).await {
         // Nothing more is taken until it can be written.
-        return site.reporter.decline(job, attempt, "the worker's spool can't be written").await;
+        return site.reporter.decline(job, attempt, None, "the worker's spool can't be written").await;
     }
     let granted = Granted { grant, secrets, at: times.heard, entry, lifeline, slot };
     match agent.send(Start(granted)).await.unwrap_or(Err(NotStarted::NoAgent)) {
         Ok(()) | Err(NotStarted::Running) => {}
         Err(why) => {
             site.forget(job, attempt).await;
-            site.reporter.decline(job, attempt, &why.to_string()).await;
+            site.reporter.decline(job, attempt, None, &why.to_string()).await;
         }
     }
 }

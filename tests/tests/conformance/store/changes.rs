@@ -173,7 +173,7 @@ pub async fn fences_only_grow(database: &dyn Database) {
         let granted = writer.grant(&job, worker()).await;
         fences.push(granted.fence);
         let why = "full".to_owned();
-        let declined = writer.change(&granted, said(&granted, WorkerWord::Decline { why }), at(2)).await;
+        let declined = writer.change(&granted, said(&granted, WorkerWord::Decline { claim: None, why }), at(2)).await;
         fences.push(writer.grant(&declined, worker()).await.fence);
         writer = Writer::of(database).await;
     }

@@ -191,7 +191,7 @@ async fn running(writer: &mut Writer) -> (Job, WorkerId) {
 }
 
 async fn declined(writer: &mut Writer, job: &Job) -> Job {
-    writer.change(job, said(job, WorkerWord::Decline { why: "full".to_owned() }), at(2)).await
+    writer.change(job, said(job, WorkerWord::Decline { claim: None, why: "full".to_owned() }), at(2)).await
 }
 
 /// A chunk of the job's last attempt.

@@ -134,7 +134,9 @@ pub async fn offers_are_those_of_queued_jobs_for_their_next_attempt(database: &d
     let later = json!({"run_at": "2200-01-01T00:00:00Z"});
     let mut jobs = submitted(&mut writer, &[json!({}), tagged, later, json!({}), json!({})]).await;
     let granted = writer.grant(&jobs[0], worker()).await;
-    jobs[0] = writer.change(&granted, said(&granted, WorkerWord::Decline { why: "full".to_owned() }), at(2)).await;
+    jobs[0] = writer
+        .change(&granted, said(&granted, WorkerWord::Decline { claim: None, why: "full".to_owned() }), at(2))
+        .await;
     writer.grant(&jobs[3], worker()).await;
     let queued = [&jobs[0], &jobs[1], &jobs[4]].map(Job::offer);
     let all = all_shards();
