@@ -129,6 +129,13 @@ impl Book {
         Arc::clone(&self.pages.read().unwrap_or_else(PoisonError::into_inner).facts[usize::from(fact)].1)
     }
 
+    /// Whether a terminal job is in both forms what it is in the first: its state, its outcome and its attempt.
+    pub fn same_end(&self, before: Row, after: Row) -> bool {
+        let pages = self.pages.read().unwrap_or_else(PoisonError::into_inner);
+        let [before, after] = [before, after].map(|row| &pages.rows[usize::from(row)].0);
+        (&before.state, before.attempt) == (&after.state, after.attempt)
+    }
+
     /// Whether the event is the commit of a cancel.
     pub fn is_cancel(&self, fact: Fact) -> bool {
         let pages = self.pages.read().unwrap_or_else(PoisonError::into_inner);
@@ -184,6 +191,7 @@ impl Book {
                 let (Command::Worker(said), any) = (command, Word::Declined { claim: None }) else { unreachable!() };
                 job.apply(word_of(worker, said.attempt, any), at)
             }
+            (Some(Break::TimerWithoutEffect), Said::Wake) => Ok(Transition { job: job.clone(), events: Vec::new() }),
             (Some(Break::LateReportWins), Said::Word { word: Word::Succeeded, .. }) if job.is_terminal() => {
                 job.apply(command, at).map(|mut late| {
                     late.job.state = State::Succeeded;

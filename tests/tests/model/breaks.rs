@@ -46,6 +46,8 @@ pub enum Break {
     OffersNotRepeated,
     /// Leases have no end.
     LeaseUnlimited,
+    /// A job's own timer changes nothing.
+    TimerWithoutEffect,
     /// A parked job's wait limit doesn't look for the key once more.
     WaitLimitBlind,
     /// A worker forgets an outcome when it has said it.
@@ -162,6 +164,11 @@ fn an_offer_that_is_not_made_again_is_found() {
 #[test]
 fn a_lease_without_end_is_found() {
     caught(Break::LeaseUnlimited, must::ENDS, with(Budget { worker_crashes: 1, ..NOTHING }));
+}
+
+#[test]
+fn a_timer_without_effect_is_found() {
+    caught(Break::TimerWithoutEffect, must::ENDS_ALONE, with(NOTHING));
 }
 
 #[test]

@@ -96,8 +96,7 @@ impl Windlass {
             return Fate::Conflict;
         }
         let Turn::Moved { row, facts } = self.book.turn(write.from, write.said) else { return Fate::Conflict };
-        let next = self.book.view(row);
-        if before.name.is_terminal() && (before.name, before.attempt) != (next.name, next.attempt) {
+        if before.name.is_terminal() && !self.book.same_end(world.store.row, row) {
             world.seen.note(Fault::TerminalChanged);
         }
         if after != world.store.last() {
