@@ -44,6 +44,7 @@ mod report;
 mod runner;
 mod site;
 mod spool;
+mod ssh_agent;
 mod startup;
 mod sweep;
 
