@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use crate::attempt::directories::Directories;
 use crate::attempt::environment::Environment;
 use crate::attempt::processes::{Cut, Processes};
+use crate::deploy_key::FetchedKey;
 use crate::keeper::Command;
 use crate::output::pump::{WriteEnds, pipe};
 
@@ -46,6 +47,9 @@ pub struct Git<'a> {
     pub directories: &'a Directories,
     /// What says whose the process is, and the PATH.
     pub env: Environment,
+    /// What opens the repository, if the job names a key; it lives no longer than this.
+    #[expect(dead_code, reason = "only repositories on this host can be checked out yet, and they need none")]
+    pub key: Option<FetchedKey>,
 }
 
 impl Git<'_> {

@@ -17,6 +17,7 @@ use shared::clock;
 use shared::id::{Instance, WorkerId};
 use shared::proof::ProofKey;
 use shared::secret::Secret;
+use shared::spec::KeyRetry;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
@@ -24,6 +25,7 @@ use tokio::time::timeout;
 
 use agent::{Agent, SHUTDOWN_GRACE_MAX, Shutdown, claims, contact};
 use courier::Courier;
+use deploy_key::policy::UNANSWERED_WITHIN;
 use duty::Duty;
 pub use output::Tap;
 use report::Reporter;
@@ -34,6 +36,7 @@ mod agent;
 mod attempt;
 mod checkout;
 mod courier;
+mod deploy_key;
 mod durable;
 mod duty;
 mod epochs;
@@ -76,9 +79,14 @@ pub struct Config {
     /// Whether this process takes in what loses its keeper, and ends it. Then nothing else that the process starts may
     /// begin a session of its own: it would be taken for a job's.
     pub adopts: bool,
+    /// How it looks for a deploy key that isn't registered, unless the job says so itself.
+    pub key_retry: KeyRetry,
     /// Called at the points of the work that are named there, so that a test can make them fail.
     #[cfg(feature = "faults")]
     pub faults: Option<fn(point: &str)>,
+    /// How long nobody may say whether a deploy key is there, in place of two minutes.
+    #[cfg(feature = "faults")]
+    pub key_unanswered: Option<Duration>,
 }
 
 /// Why a worker can't be brought up.
@@ -132,8 +140,11 @@ impl Config {
             tap: None,
             keeper: PathBuf::from("/proc/self/exe"),
             adopts: true,
+            key_retry: KeyRetry::default(),
             #[cfg(feature = "faults")]
             faults: None,
+            #[cfg(feature = "faults")]
+            key_unanswered: None,
         }
     }
 
@@ -149,6 +160,16 @@ impl Config {
         }
         #[cfg(not(feature = "faults"))]
         let _ = point;
+    }
+
+    /// How long nobody may say whether a deploy key is there, before the attempt is given back.
+    #[cfg_attr(not(feature = "faults"), expect(clippy::unused_self, reason = "only a test may have it otherwise"))]
+    fn key_unanswered(&self) -> Duration {
+        #[cfg(feature = "faults")]
+        if let Some(within) = self.key_unanswered {
+            return within;
+        }
+        UNANSWERED_WITHIN
     }
 }
 

@@ -8,14 +8,13 @@ use std::sync::Arc;
 use actix::{Actor, Addr, System};
 use futures_util::future::join_all;
 use shared::bus::Bus;
-use shared::wire::{Report, ReportKind};
 use tokio::sync::{oneshot, watch};
 
 use crate::agent::{Agent, contact};
 use crate::attempt::directories::private;
 use crate::identity::{self, Identity};
 use crate::site::Site;
-use crate::spool::{Entry, Outcome, Spool};
+use crate::spool::{Entry, Spool};
 use crate::{Config, Error, sweep};
 
 /// What a start finds on disk.
@@ -102,8 +101,7 @@ pub async fn actors(site: Arc<Site>, count: watch::Sender<usize>) -> Result<(Add
 /// the coordinators end what is left of the earlier one, and the spool can forget it.
 pub async fn announce(site: &Site, left: Vec<Entry>) {
     let told = left.iter().filter_map(|Entry { job, attempt, outcome, .. }| {
-        let Outcome { end, log } = outcome.clone()?;
-        let report = Report { job: *job, attempt: *attempt, what: ReportKind::End { end, log } };
+        let report = outcome.clone()?.report(*job, *attempt);
         Some(site.reporter.until_answered(vec![report]))
     });
     join_all(told).await;
