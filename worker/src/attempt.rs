@@ -3,7 +3,6 @@
 //! [`Attempt::run`] is the work itself, without actors and without the bus. It tells of its progress through a queue and
 //! returns how the attempt ended; who reports that, and what becomes of a panic in here, is for the runner to say.
 
-use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use shared::clock;
-use shared::id::CommitId;
 use shared::job::{AttemptEnd, Exit, Failure, Limit, Progress};
 use shared::log::Stream;
 use shared::secret::Secrets;
@@ -21,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::Config;
-use crate::checkout::Git;
+use crate::checkout::mirror::Mirrors;
 use crate::deploy_key::policy::TRIES_MAX;
 use crate::deploy_key::{Fetched, FetchedKey, Fetching, KeyTry, Told};
 use crate::keeper::cgroup::Cgroup;
@@ -33,10 +31,12 @@ use crate::output::pump::{Ended, Outputs, Sink};
 use crate::spool::{Conclusion, Entry, LetGo};
 use directories::Directories;
 use environment::{Environment, Sources};
+use preparation::Prepared;
 use processes::{Bounds, Cut, Deadline, Orders, Processes};
 
 pub mod directories;
 pub mod environment;
+mod preparation;
 pub mod processes;
 
 /// How long output that a process left behind holds open is waited for.
@@ -65,6 +65,9 @@ pub struct Attempt {
     pub orders: Orders,
     /// Where it hears of its deploy key, if it has one.
     pub fetching: Option<Fetching>,
+    /// Holds the sockets of ssh-agents.
+    pub agents: PathBuf,
+    pub mirrors: Arc<Mirrors>,
 }
 
 impl Attempt {
@@ -128,12 +131,15 @@ impl Attempt {
         })?;
         let forms = forms.map(Arc::new);
         let key = self.key(processes).await?;
-        let commit = self.prepare(processes, key).await?;
+        let prepared = self.prepare(processes, key).await?;
         for (index, step) in self.grant.spec.steps.iter().enumerate() {
             let number = u32::try_from(index).unwrap_or(u32::MAX);
             let sink = Sink { log: self.log.clone(), step: number, forms: forms.clone(), tap: self.config.tap.clone() };
-            let env = self.environment(commit.as_ref(), index);
+            let env = self.environment(&prepared, index);
             self.step(step, &sink, &env, processes).await?;
+        }
+        if let Some(agent) = prepared.agent {
+            agent.end().await;
         }
         Ok(())
     }
@@ -172,26 +178,14 @@ impl Attempt {
         Err(Cut::Failed(failure))
     }
 
-    async fn prepare(&self, processes: &mut Processes, key: Option<FetchedKey>) -> Result<Option<CommitId>, Cut> {
-        let Some(repository) = &self.grant.spec.repository else { return Ok(None) };
-        let mut env: Environment =
-            environment::identity(&self.grant).into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        env.extend(std::env::var_os("PATH").map(|path| (OsString::from("PATH"), path)));
-        let mut git = Git { processes, directories: &self.directories, env, key };
-        let commit = git.check_out(repository, self.grant.commit.as_ref()).await?;
-        self.tell(Progress::CheckedOut { commit: commit.clone() });
-        let reference = repository.reference.as_deref().unwrap_or("HEAD");
-        self.say(None, &format!("checked out {commit} ({reference}) of {}", repository.url));
-        Ok(Some(commit))
-    }
-
-    fn environment(&self, commit: Option<&CommitId>, step: usize) -> Environment {
+    fn environment(&self, prepared: &Prepared, step: usize) -> Environment {
         let sources = Sources {
             base: &self.config.base_env,
             path: std::env::var_os("PATH"),
             directories: &self.directories,
             secrets: &self.secrets,
-            commit,
+            commit: prepared.commit.as_ref(),
+            agent: &prepared.env,
         };
         environment::of_step(&sources, &self.grant, step)
     }

@@ -13,7 +13,6 @@ pub mod policy;
 
 /// A deploy key in the worker's memory, which is the only place where it is in the clear.
 #[derive(Debug)]
-#[expect(dead_code, reason = "only repositories on this host can be checked out yet, and they need none")]
 pub struct FetchedKey {
     /// In OpenSSH's own format.
     pub private_key: Secret,

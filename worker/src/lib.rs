@@ -24,6 +24,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use agent::{Agent, SHUTDOWN_GRACE_MAX, Shutdown, claims, contact};
+use checkout::mirror::Mirrors;
 use courier::Courier;
 use deploy_key::policy::UNANSWERED_WITHIN;
 use duty::Duty;
@@ -79,6 +80,8 @@ pub struct Config {
     /// Whether this process takes in what loses its keeper, and ends it. Then nothing else that the process starts may
     /// begin a session of its own: it would be taken for a job's.
     pub adopts: bool,
+    /// What a checkout's git is given of the environment: whom to trust over HTTPS, and which proxies to go by.
+    pub git_env: Vec<(OsString, OsString)>,
     /// How it looks for a deploy key that isn't registered, unless the job says so itself.
     pub key_retry: KeyRetry,
     /// Called at the points of the work that are named there, so that a test can make them fail.
@@ -140,6 +143,7 @@ impl Config {
             tap: None,
             keeper: PathBuf::from("/proc/self/exe"),
             adopts: true,
+            git_env: checkout::handed_on(std::env::vars_os()),
             key_retry: KeyRetry::default(),
             #[cfg(feature = "faults")]
             faults: None,
@@ -209,7 +213,7 @@ pub async fn start(config: Config, bus: Arc<dyn Bus>) -> Result<Worker, Error> {
     {
         tracing::warn!(%error, "what loses its keeper can't be adopted");
     }
-    let Prepared { own, spool, work, left } = startup::prepare(&config).await?;
+    let Prepared { own, spool, work, agents, mirrors, left } = startup::prepare(&config).await?;
     let Enrolled { identity, start } = startup::identify(&config, &*bus, own).await?;
     let worker = identity.worker;
     let requests = bus.serve(Service::Worker(worker)).await?;
@@ -227,6 +231,8 @@ pub async fn start(config: Config, bus: Arc<dyn Bus>) -> Result<Worker, Error> {
         reporter: Reporter::new(courier),
         spool,
         work,
+        agents,
+        mirrors: Arc::new(Mirrors::at(mirrors)),
         cgroups: keeper::cgroup::parent(),
         runtime: Handle::current(),
         duty: Duty::new(),

@@ -155,6 +155,8 @@ async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders, fetching: Op
         progress,
         orders,
         fetching,
+        agents: site.agents.clone(),
+        mirrors: site.mirrors.clone(),
     };
     let end = match tokio::spawn(work.run()).await {
         Ok(end) => end,

@@ -77,8 +77,7 @@ impl SshAgent {
         if socket.as_os_str().as_bytes().len() > SOCKET_PATH_BYTES_MAX {
             return Err(Error::TooLong { path: socket });
         }
-        let listener =
-            UnixListener::bind(&socket).map_err(|source| Error::Socket { path: socket.clone(), source })?;
+        let listener = UnixListener::bind(&socket).map_err(|source| Error::Socket { path: socket.clone(), source })?;
         let task = tokio::spawn(serve(listener, Arc::new(identity)));
         Ok(Self { task, socket, public })
     }
@@ -210,15 +209,15 @@ impl Identity {
         let (hash, signed) = match &self.half {
             Half::Other(key) => return key.try_sign(data).map_err(Into::into),
             // The original RSA signature, with SHA-1, isn't made any more.
-            Half::Rsa(key) if flags & RSA_SHA2_512 != 0 => (
-                HashAlg::Sha512,
-                key.sign_with_rng(&mut Dice, Pkcs1v15Sign::new::<Sha512>(), &Sha512::digest(data)),
-            ),
-            Half::Rsa(key) if flags & RSA_SHA2_256 != 0 => (
-                HashAlg::Sha256,
-                key.sign_with_rng(&mut Dice, Pkcs1v15Sign::new::<Sha256>(), &Sha256::digest(data)),
-            ),
-            Half::Rsa(_) => return Err(ssh_key::Error::AlgorithmUnsupported { algorithm: Algorithm::Rsa { hash: None } }),
+            Half::Rsa(key) if flags & RSA_SHA2_512 != 0 => {
+                (HashAlg::Sha512, key.sign_with_rng(&mut Dice, Pkcs1v15Sign::new::<Sha512>(), &Sha512::digest(data)))
+            }
+            Half::Rsa(key) if flags & RSA_SHA2_256 != 0 => {
+                (HashAlg::Sha256, key.sign_with_rng(&mut Dice, Pkcs1v15Sign::new::<Sha256>(), &Sha256::digest(data)))
+            }
+            Half::Rsa(_) => {
+                return Err(ssh_key::Error::AlgorithmUnsupported { algorithm: Algorithm::Rsa { hash: None } });
+            }
         };
         Signature::new(Algorithm::Rsa { hash: Some(hash) }, signed.map_err(|_| ssh_key::Error::Crypto)?)
     }

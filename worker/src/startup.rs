@@ -11,7 +11,7 @@ use shared::bus::Bus;
 use tokio::sync::{oneshot, watch};
 
 use crate::agent::{Agent, contact};
-use crate::attempt::directories::private;
+use crate::attempt::directories::{private, remove};
 use crate::identity::{self, Identity};
 use crate::site::Site;
 use crate::spool::{Entry, Spool};
@@ -23,6 +23,10 @@ pub struct Prepared {
     pub own: PathBuf,
     pub spool: Spool,
     pub work: PathBuf,
+    /// For the sockets of ssh-agents: an earlier start's are gone.
+    pub agents: PathBuf,
+    /// For what this host has of the repositories that its jobs build.
+    pub mirrors: PathBuf,
     /// What an earlier start has left in the spool.
     pub left: Vec<Entry>,
 }
@@ -49,7 +53,9 @@ pub async fn prepare(config: &Config) -> Result<Prepared, Error> {
         let entries = |spool: Spool| spool.entries().map(|left| (spool, left));
         let (spool, left) = Spool::open(spool.clone()).and_then(entries).map_err(at("reading", &spool))?;
         sweep::after_a_crash(&left, &work).map_err(at("sweeping", &work))?;
-        Ok(Prepared { own, spool, work, left })
+        let (agents, mirrors) = (own.join("agents"), own.join("mirrors"));
+        remove(&agents).and_then(|()| private(&agents)).map_err(at("emptying", &agents))?;
+        Ok(Prepared { own, spool, work, agents, mirrors, left })
     })
     .await
 }

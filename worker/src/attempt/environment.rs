@@ -34,10 +34,12 @@ pub struct Sources<'a> {
     pub secrets: &'a Secrets,
     /// What stands in the work tree.
     pub commit: Option<&'a CommitId>,
+    /// What lets the steps use the deploy key, where they may.
+    pub agent: &'a Environment,
 }
 
 /// The environment of the step of index `step`. What comes later here wins: our defaults, the base, CI and TMPDIR, the
-/// specification, the secrets, and what says which attempt it is.
+/// deploy key's agent, the specification, the secrets, and what says which attempt it is.
 pub fn of_step(sources: &Sources, grant: &Grant, step: usize) -> Environment {
     let mut all = Environment::new();
     let mut set = |name: &OsStr, value: &OsStr| {
@@ -49,6 +51,7 @@ pub fn of_step(sources: &Sources, grant: &Grant, step: usize) -> Environment {
     sources.base.iter().for_each(|(name, value)| set(name, value));
     set("CI".as_ref(), "true".as_ref());
     set("TMPDIR".as_ref(), sources.directories.tmp().as_os_str());
+    sources.agent.iter().for_each(|(name, value)| set(name, value));
     grant.spec.env.iter().for_each(|(name, value)| set(name.as_ref(), value.as_ref()));
     sources.secrets.0.iter().for_each(|(name, secret)| set(name.as_ref(), secret.reveal().as_ref()));
     for name in OURS {

@@ -202,9 +202,16 @@ mod tests {
         let mirrors = Mirrors::at(dir.path().to_owned());
         let held = mirrors.hold("git@h:r", History::Shallow).await;
         held.lay_out(&commit()).unwrap();
-        let gone =
-            ["hooks/post-checkout", "shallow.lock", "objects/pack/tmp_pack_x", "objects/info/alternates", "refs/a.lock",
-             "objects/incoming-x/pack", "config.worktree", "info/attributes"];
+        let gone = [
+            "hooks/post-checkout",
+            "shallow.lock",
+            "objects/pack/tmp_pack_x",
+            "objects/info/alternates",
+            "refs/a.lock",
+            "objects/incoming-x/pack",
+            "config.worktree",
+            "info/attributes",
+        ];
         let stays = ["objects/pack/pack-1.pack", "refs/windlass/1", "shallow", "packed-refs"];
         for file in gone.iter().chain(&stays) {
             let file = held.path.join(file);

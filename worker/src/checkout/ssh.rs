@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::attempt::directories::private;
 
@@ -40,48 +40,51 @@ ServerAliveInterval 15
 ServerAliveCountMax 3
 ";
 
+/// The file that ssh is given.
+const CONFIG: &str = "config";
+
 /// The deploy key that a checkout may use.
-#[derive(Clone, Copy)]
-pub struct DeployKey<'a> {
+#[derive(Debug, Clone)]
+pub struct DeployKey {
     /// What it is registered as.
-    pub name: &'a str,
+    pub name: String,
     /// The socket of the agent that holds its private half.
-    pub agent: &'a Path,
+    pub agent: PathBuf,
     /// Its public half, as a line of OpenSSH.
-    pub public: &'a str,
+    pub public: String,
     /// The host keys that are trusted, as a `known_hosts` file.
-    pub known_hosts: &'a str,
+    pub known_hosts: String,
 }
 
-/// Writes the files of the attempt into `dir`, and returns the value of `GIT_SSH_COMMAND` that uses them.
+/// Writes the files into `dir` that [`command`] uses. It blocks.
 ///
 /// # Errors
 /// When they can't be written, or a path can't stand in a configuration of ssh.
-pub fn set_up(dir: &Path, key: DeployKey) -> io::Result<OsString> {
-    let (config, identity, known_hosts) = (dir.join("config"), dir.join("key.pub"), dir.join("known_hosts"));
+pub fn set_up(dir: &Path, key: &DeployKey) -> io::Result<()> {
+    let (identity, known_hosts) = (dir.join("key.pub"), dir.join("known_hosts"));
     let mut text = FIXED.to_owned();
     for (option, path) in
-        [("IdentityFile", &*identity), ("UserKnownHostsFile", &*known_hosts), ("IdentityAgent", key.agent)]
+        [("IdentityFile", &*identity), ("UserKnownHostsFile", &*known_hosts), ("IdentityAgent", &*key.agent)]
     {
         text.push_str(&format!("{option} {}\n", argument(path)?));
     }
     private(dir)?;
     fs::write(&identity, format!("{}\n", key.public))?;
     fs::write(&known_hosts, format!("{}\n", key.known_hosts))?;
-    fs::write(&config, text)?;
-    Ok(command(&config))
+    fs::write(dir.join(CONFIG), text)
 }
 
-/// What git is to run for ssh: a line for a shell.
-fn command(config: &Path) -> OsString {
-    let quoted = config.to_string_lossy().replace('\'', r"'\''");
+/// What git is to run for ssh, as `GIT_SSH_COMMAND` says it: a line for a shell. `dir` is set up.
+pub fn command(dir: &Path) -> OsString {
+    let quoted = dir.join(CONFIG).to_string_lossy().replace('\'', r"'\''");
     format!("ssh -F '{quoted}'").into()
 }
 
 /// A path as an argument of ssh's configuration, where `%` begins something that ssh puts in.
 fn argument(path: &Path) -> io::Result<String> {
     // Older versions can't quote these, and `${` always names a variable.
-    let plain = |text: &&str| !text.contains(['"', '\\']) && !text.contains("${") && !text.chars().any(char::is_control);
+    let plain =
+        |text: &&str| !text.contains(['"', '\\']) && !text.contains("${") && !text.chars().any(char::is_control);
     let refused = || io::Error::other(format!("ssh can't be told of {}: its path has odd characters", path.display()));
     let text = path.to_str().filter(plain).ok_or_else(refused)?;
     Ok(format!("\"{}\"", text.replace('%', "%%")))
@@ -105,8 +108,10 @@ mod tests {
         let odd = dir.path().join("it's $(a) `b` %h");
         std::fs::create_dir(&odd).unwrap();
         let agent = odd.join("agent");
-        let key = DeployKey { name: "app", agent: &agent, public: "ssh-ed25519 AAAA", known_hosts: "h ssh-ed25519 AAAA" };
-        let command = set_up(&odd, key).unwrap();
+        let [name, public, known_hosts] = ["app", "ssh-ed25519 AAAA", "h ssh-ed25519 AAAA"].map(str::to_owned);
+        let key = DeployKey { name, agent: agent.clone(), public, known_hosts };
+        set_up(&odd, &key).unwrap();
+        let command = command(&odd);
         let shown = std::process::Command::new("sh")
             .arg("-c")
             .arg(format!("{} -G -p 2222 git@host.example", command.to_str().unwrap()))

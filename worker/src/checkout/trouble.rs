@@ -39,7 +39,12 @@ const WORDS: [(Kind, &[&str]); 10] = [
     (Kind::HostKeyChanged, &["has changed and you have requested strict checking", "Offending key for IP in"]),
     (
         Kind::HostKeyUnknown,
-        &["host key is known for", "REVOKED HOST KEY DETECTED", "Host key verification failed", "no matching host key type"],
+        &[
+            "host key is known for",
+            "REVOKED HOST KEY DETECTED",
+            "Host key verification failed",
+            "no matching host key type",
+        ],
     ),
     (Kind::KeyRefused, &["Permission denied (", "Too many authentication failures"]),
     // What a mirror that can't be read makes git say; before the network, whose words git adds.
@@ -110,7 +115,13 @@ const WORDS: [(Kind, &[&str]); 10] = [
     ),
     (
         Kind::NoRepository,
-        &["epository not found", "' not found", "returned error: 404", "does not appear to be a git repository", "could not be found"],
+        &[
+            "epository not found",
+            "' not found",
+            "returned error: 404",
+            "does not appear to be a git repository",
+            "could not be found",
+        ],
     ),
     (Kind::RefusesIds, &["does not allow request for unadvertised object"]),
     (Kind::NoCommit, &["not our ref", "couldn't find remote ref"]),
@@ -217,6 +228,7 @@ impl Trouble {
             _ if submodule => format!("{of} can't be checked out: {reason}"),
             Kind::CredentialsAsked => format!("{url} asks for credentials, and there are none for HTTPS: {reason}"),
             Kind::NoRepository => format!("repository {url} not found, or not for us: {reason}"),
+            Kind::NoCommit if reason.is_empty() => format!("ref {reference} not found in {url}"),
             Kind::NoCommit | Kind::RefusesIds => format!("ref {reference} not found in {url}: {reason}"),
             Kind::Other => format!("git could not fetch {url}: {reason}"),
         };

@@ -44,10 +44,7 @@ fn the_words_of_git_and_ssh_are_understood() {
         ("fatal: the remote end hung up unexpectedly".to_owned(), Kind::Passing),
         ("fetch-pack: unexpected disconnect while reading sideband packet\nfatal: early EOF".to_owned(), Kind::Passing),
         ("error: index-pack died of signal 9\nfatal: fetch-pack: invalid index-pack output".to_owned(), Kind::Passing),
-        (
-            "error: Server does not allow request for unadvertised object 1234".to_owned(),
-            Kind::RefusesIds,
-        ),
+        ("error: Server does not allow request for unadvertised object 1234".to_owned(), Kind::RefusesIds),
         ("fatal: remote error: upload-pack: not our ref 1234".to_owned(), Kind::NoCommit),
         ("fatal: couldn't find remote ref refs/heads/none".to_owned(), Kind::NoCommit),
         (https("The requested URL returned error: 503"), Kind::Passing),
@@ -57,7 +54,10 @@ fn the_words_of_git_and_ssh_are_understood() {
         (https("Recv failure: Connection reset by peer"), Kind::Passing),
         (https("Operation too slow. Less than 1000 bytes/sec transferred the last 60 seconds"), Kind::Passing),
         (https("The requested URL returned error: 403"), Kind::CredentialsAsked),
-        ("fatal: could not read Username for 'https://h': terminal prompts disabled".to_owned(), Kind::CredentialsAsked),
+        (
+            "fatal: could not read Username for 'https://h': terminal prompts disabled".to_owned(),
+            Kind::CredentialsAsked,
+        ),
         ("fatal: Authentication failed for 'https://h/r.git/'".to_owned(), Kind::CredentialsAsked),
         ("fatal: repository 'https://h/r.git/' not found".to_owned(), Kind::NoRepository),
         (https("The requested URL returned error: 400"), Kind::Other),
