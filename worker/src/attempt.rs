@@ -32,7 +32,7 @@ use crate::output::mask::Forms;
 use crate::output::pump::{Ended, Outputs, Sink};
 use crate::spool::{Conclusion, Entry, LetGo};
 use directories::Directories;
-use environment::{Environment, Sources};
+use environment::{Environment, Sources, StepSsh};
 use processes::{Bounds, Cut, Deadline, Orders, Processes};
 
 pub mod directories;
@@ -65,6 +65,15 @@ pub struct Attempt {
     pub orders: Orders,
     /// Where it hears of its deploy key, if it has one.
     pub fetching: Option<Fetching>,
+}
+
+/// What the steps find.
+#[derive(Default)]
+struct Prepared {
+    /// What stands in the work tree.
+    commit: Option<CommitId>,
+    /// How they use the deploy key, where the job says that they may; otherwise its agent is gone.
+    ssh: Option<StepSsh>,
 }
 
 impl Attempt {
@@ -128,11 +137,12 @@ impl Attempt {
         })?;
         let forms = forms.map(Arc::new);
         let key = self.key(processes).await?;
-        let commit = self.prepare(processes, key).await?;
+        // Whatever of the key isn't in here is gone before the first step.
+        let prepared = self.prepare(processes, key).await?;
         for (index, step) in self.grant.spec.steps.iter().enumerate() {
             let number = u32::try_from(index).unwrap_or(u32::MAX);
             let sink = Sink { log: self.log.clone(), step: number, forms: forms.clone(), tap: self.config.tap.clone() };
-            let env = self.environment(commit.as_ref(), index);
+            let env = self.environment(&prepared, index);
             self.step(step, &sink, &env, processes).await?;
         }
         Ok(())
@@ -172,8 +182,8 @@ impl Attempt {
         Err(Cut::Failed(failure))
     }
 
-    async fn prepare(&self, processes: &mut Processes, key: Option<FetchedKey>) -> Result<Option<CommitId>, Cut> {
-        let Some(repository) = &self.grant.spec.repository else { return Ok(None) };
+    async fn prepare(&self, processes: &mut Processes, key: Option<FetchedKey>) -> Result<Prepared, Cut> {
+        let Some(repository) = &self.grant.spec.repository else { return Ok(Prepared::default()) };
         let mut env: Environment =
             environment::identity(&self.grant).into_iter().map(|(name, value)| (name.into(), value.into())).collect();
         env.extend(std::env::var_os("PATH").map(|path| (OsString::from("PATH"), path)));
@@ -182,16 +192,17 @@ impl Attempt {
         self.tell(Progress::CheckedOut { commit: commit.clone() });
         let reference = repository.reference.as_deref().unwrap_or("HEAD");
         self.say(None, &format!("checked out {commit} ({reference}) of {}", repository.url));
-        Ok(Some(commit))
+        Ok(Prepared { commit: Some(commit), ssh: None })
     }
 
-    fn environment(&self, commit: Option<&CommitId>, step: usize) -> Environment {
+    fn environment(&self, prepared: &Prepared, step: usize) -> Environment {
         let sources = Sources {
             base: &self.config.base_env,
             path: std::env::var_os("PATH"),
             directories: &self.directories,
             secrets: &self.secrets,
-            commit,
+            commit: prepared.commit.as_ref(),
+            ssh: prepared.ssh.as_ref(),
         };
         environment::of_step(&sources, &self.grant, step)
     }
