@@ -198,7 +198,12 @@ impl Script {
         match self.answer(to, &body).await {
             Some(answer) => drop(reply.send(answer)),
             // Whoever asks waits as long as it does for an answer that is lost on its way.
-            None if matches!(to, Address::Heartbeat(..)) => self.seen().unanswered.push(reply),
+            None if matches!(to, Address::Heartbeat(..) | Address::Key(..)) => {
+                let mut seen = self.seen();
+                if seen.keys.hold || matches!(to, Address::Heartbeat(..)) {
+                    seen.unanswered.push(reply);
+                }
+            }
             None => {}
         }
         self.changes.send_modify(|changes| *changes += 1);
@@ -321,7 +326,7 @@ impl Script {
                 };
                 Some(wire::encode(&self.word(shard, HeartbeatReply { stop })))
             }
-            Address::Key(shard, _) => self.key(shard, &body),
+            Address::Key(shard, _) => self.key(shard, &body).await,
             Address::Log(shard, _) => {
                 let reply = self.log(&wire::decode(&body).expect("log chunks"))?;
                 Some(wire::encode(&self.word(shard, reply)))

@@ -131,6 +131,7 @@ impl Attempt {
         })?;
         let forms = forms.map(Arc::new);
         let key = self.key(processes).await?;
+        // Whatever of the key isn't in here is gone before the first step.
         let prepared = self.prepare(processes, key).await?;
         for (index, step) in self.grant.spec.steps.iter().enumerate() {
             let number = u32::try_from(index).unwrap_or(u32::MAX);
@@ -185,7 +186,7 @@ impl Attempt {
             directories: &self.directories,
             secrets: &self.secrets,
             commit: prepared.commit.as_ref(),
-            agent: &prepared.env,
+            ssh: prepared.ssh.as_ref(),
         };
         environment::of_step(&sources, &self.grant, step)
     }

@@ -24,6 +24,10 @@ pub struct Keys {
     pub answers: VecDeque<KeyReply>,
     /// So many answers are lost.
     pub lose: u32,
+    /// Lost answers are waited for, as on a real bus.
+    pub hold: bool,
+    /// So many answers are preceded by the word that the key may be there.
+    pub wake_first: u32,
     /// What was asked for, lost answers included.
     pub requests: Vec<KeyRequest>,
     /// The attempts that were let go.
@@ -91,11 +95,18 @@ impl Script {
     }
 
     /// The answer to a request for a deploy key.
-    pub(super) fn key(&self, shard: shared::id::Shard, body: &[u8]) -> Option<Bytes> {
+    pub(super) async fn key(&self, shard: shared::id::Shard, body: &[u8]) -> Option<Bytes> {
         let request: KeyRequest = wire::decode(body).expect("a request for a deploy key");
-        let reply = {
+        let wake_first = {
             let mut seen = self.seen();
             seen.order.push("key");
+            lost(&mut seen.keys.wake_first)
+        };
+        if wake_first {
+            self.look_for_key(request.job).await;
+        }
+        let reply = {
+            let mut seen = self.seen();
             let keys = &mut seen.keys;
             keys.requests.push(request.clone());
             if lost(&mut keys.lose) {

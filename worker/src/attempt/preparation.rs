@@ -8,10 +8,10 @@ use shared::job::{Failure, Progress};
 use shared::spec::Repository;
 
 use super::Attempt;
-use super::environment::{self, Environment};
+use super::environment::{self, Environment, StepSsh};
 use super::processes::{Cut, Processes};
 use crate::checkout::Git;
-use crate::checkout::ssh::DeployKey;
+use crate::checkout::ssh::{self, DeployKey};
 use crate::deploy_key::FetchedKey;
 use crate::ssh_agent::SshAgent;
 
@@ -20,10 +20,10 @@ use crate::ssh_agent::SshAgent;
 pub(super) struct Prepared {
     /// What stands in the work tree.
     pub commit: Option<CommitId>,
-    /// The agent that the steps may use, where the job asks for it.
+    /// The agent of the deploy key where the steps may use it; otherwise it is gone.
     pub agent: Option<SshAgent>,
-    /// What lets them.
-    pub env: Environment,
+    /// How they use it.
+    pub ssh: Option<StepSsh>,
 }
 
 impl Attempt {
@@ -36,11 +36,9 @@ impl Attempt {
         };
         let commit = self.check_out(processes, repository, Some(&key)).await;
         if commit.is_ok() && repository.deploy_key.as_ref().is_some_and(|key| key.in_steps) {
-            let socket = agent.socket().as_os_str().to_owned();
-            let command = crate::checkout::ssh::command(&self.directories.ssh());
-            let env = [("SSH_AUTH_SOCK", socket), ("GIT_SSH_COMMAND", command)];
-            let env = env.into_iter().map(|(name, value)| (OsString::from(name), value)).collect();
-            return Ok(Prepared { commit: Some(commit?), agent: Some(agent), env });
+            let git_ssh_command = ssh::command(&self.directories.ssh());
+            let ssh = Some(StepSsh { agent: agent.socket().to_owned(), git_ssh_command });
+            return Ok(Prepared { commit: Some(commit?), agent: Some(agent), ssh });
         }
         agent.end().await;
         Ok(Prepared { commit: Some(commit?), ..Prepared::default() })

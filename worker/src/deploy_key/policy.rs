@@ -213,3 +213,6 @@ fn counted(count: &mut u32) -> u32 {
     *count = count.saturating_add(1);
     *count
 }
+
+#[cfg(test)]
+mod tests;
