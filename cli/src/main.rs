@@ -22,6 +22,7 @@ mod dev;
 mod embedded;
 mod exit;
 mod job;
+mod key_retry;
 mod listen;
 mod repo;
 mod run;

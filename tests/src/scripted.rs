@@ -30,6 +30,9 @@ use worker::{Config, Worker};
 
 use crate::played::DEADLINE;
 use crate::wait;
+use keys::{Keys, LetGo};
+
+pub mod keys;
 
 /// The shard of every scripted job, unless a test wants the other one.
 pub const SHARD: u16 = 7;
@@ -87,6 +90,7 @@ pub struct Seen {
     /// What every answer to a heartbeat tells to stop.
     pub stop: Vec<StopOrder>,
     pub tag_sets: Vec<Vec<String>>,
+    pub keys: Keys,
     jobs: HashMap<JobId, Submission>,
     grants: u64,
 }
@@ -194,7 +198,12 @@ impl Script {
         match self.answer(to, &body).await {
             Some(answer) => drop(reply.send(answer)),
             // Whoever asks waits as long as it does for an answer that is lost on its way.
-            None if matches!(to, Address::Heartbeat(..)) => self.seen().unanswered.push(reply),
+            None if matches!(to, Address::Heartbeat(..) | Address::Key(..)) => {
+                let mut seen = self.seen();
+                if seen.keys.hold || matches!(to, Address::Heartbeat(..)) {
+                    seen.unanswered.push(reply);
+                }
+            }
             None => {}
         }
         self.changes.send_modify(|changes| *changes += 1);
@@ -317,8 +326,7 @@ impl Script {
                 };
                 Some(wire::encode(&self.word(shard, HeartbeatReply { stop })))
             }
-            // No scripted job has a deploy key.
-            Address::Key(..) => None,
+            Address::Key(shard, _) => self.key(shard, &body).await,
             Address::Log(shard, _) => {
                 let reply = self.log(&wire::decode(&body).expect("log chunks"))?;
                 Some(wire::encode(&self.word(shard, reply)))
@@ -398,7 +406,10 @@ impl Script {
                 }
                 seen.ends.push(End { job, end, log, instance });
             }
-            ReportKind::Park { .. } | ReportKind::GiveBack { .. } => panic!("no scripted job has a deploy key"),
+            ReportKind::Park { key, wait, log } => {
+                return self.take_back(LetGo { job, parked: Some((key, wait)), log, instance });
+            }
+            ReportKind::GiveBack { log } => return self.take_back(LetGo { job, parked: None, log, instance }),
         }
         Some(Answer::Taken)
     }

@@ -8,6 +8,7 @@ mod worker {
     mod claims;
     mod contact;
     mod crash;
+    mod deploy_keys;
     mod duty;
     mod ending;
     mod identity;
