@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 
 use shared::id::{Actor, Attempt, CoordinatorId, JobId, RequestId, Shard};
+use shared::job::State;
 use shared::time::Time;
 
 use super::Error;
@@ -145,4 +146,14 @@ pub struct Resealed {
 pub struct MasterKeyCheck {
     pub id: String,
     pub check: [u8; 32],
+}
+
+/// The deploy key that a job in this state waits for.
+pub(super) fn blocked_on(state: &State) -> Option<&str> {
+    match state {
+        State::Blocked { key, .. } => Some(key),
+        State::Scheduled { .. } | State::Queued { .. } => None,
+        State::Assigned(_) | State::Running(_) | State::Canceling { .. } => None,
+        State::Succeeded | State::Failed { .. } | State::Canceled { .. } => None,
+    }
 }

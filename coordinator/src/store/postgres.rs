@@ -1,7 +1,7 @@
 //! The cluster's store: Postgres 15 or later, in the connection's default schema.
 //!
 //! The statements are in the submodules: [`commit`] for what changes jobs, [`ownership`] and [`roster`] for who may, [`log`]
-//! for logs, [`read`] for questions. [`batch`] and [`columns`] put a batch into one statement's parameters, [`tag_sets`] keeps what
+//! for logs, [`keys`], [`audit`] and [`sealed`] for deploy keys and what is kept secret, [`read`] for questions. [`batch`] and [`columns`] put a batch into one statement's parameters, [`tag_sets`] keeps what
 //! must be there before it, [`session`] a connection while a verb has it, [`fault`] says what a failure means,
 //! [`connect`] how connections are made.
 //!
@@ -31,6 +31,7 @@ use super::{
     Worker, Written,
 };
 
+mod audit;
 mod batch;
 mod columns;
 mod commit;
@@ -42,6 +43,7 @@ mod ownership;
 mod read;
 mod roster;
 mod row;
+mod sealed;
 mod session;
 mod tag_sets;
 

@@ -2,8 +2,9 @@
 //!
 //! One connection writes, a few read beside it. A write runs in a task of its own, so that a caller who goes away
 //! never leaves a transaction half done. The statements are in the submodules: [`commit`] for what changes jobs,
-//! [`ownership`] and [`roster`] for who may, [`log`] for logs, [`read`] for questions, [`row`] for what a row holds. Whoever opens the file holds the
-//! lock on its data directory; this module doesn't take it.
+//! [`ownership`] and [`roster`] for who may, [`log`] for logs, [`keys`], [`audit`] and [`sealed`] for deploy keys and
+//! what is kept secret, [`read`] for questions, [`row`] for what a row holds. Whoever opens the file holds the lock on its
+//! data directory; this module doesn't take it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ use super::{
     Worker, Written,
 };
 
+mod audit;
 mod commit;
 mod keys;
 mod log;
@@ -35,6 +37,7 @@ mod ownership;
 mod read;
 mod roster;
 mod row;
+mod sealed;
 #[cfg(test)]
 mod tests;
 

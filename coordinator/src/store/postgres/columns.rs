@@ -11,6 +11,7 @@ use shared::job::{Job, Transition};
 use shared::time::Time;
 
 use super::row::{self, Moment};
+use crate::store::keys::blocked_on;
 use crate::store::{Error, NewJob};
 
 /// All columns.
@@ -42,6 +43,8 @@ pub(super) struct Progress {
     pub queued_at: Vec<Option<Moment>>,
     pub started_at: Vec<Option<Moment>>,
     pub finished_at: Vec<Option<Moment>>,
+    pub given_back: Vec<Option<String>>,
+    pub blocked_on: Vec<Option<String>>,
 }
 
 /// What of a new job never changes, its key, and what is in its way.
@@ -150,6 +153,8 @@ impl Progress {
         self.queued_at.push(moment(job.queued_at));
         self.started_at.push(moment(job.started_at));
         self.finished_at.push(moment(job.finished_at));
+        self.given_back.push(job.given_back.as_ref().map(row::json).transpose()?);
+        self.blocked_on.push(blocked_on(&job.state).map(str::to_owned));
         row::integer(self.id.len() as u64)
     }
 }

@@ -182,6 +182,8 @@ async fn execute(
         &p.queued_at as _,
         &p.started_at as _,
         &p.finished_at as _,
+        &p.given_back as _,
+        &p.blocked_on as _,
         &n.slot,
         &n.submission,
         &n.id,

@@ -11,11 +11,11 @@ progress AS MATERIALIZED (
     SELECT p.* FROM me, unnest(
         $2::bigint[], $3::uuid[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[], $8::text[], $9::text[],
         $10::uuid[], $11::text[], $12::boolean[], $13::text[], $14::timestamptz[], $15::timestamptz[],
-        $16::timestamptz[], $17::timestamptz[]
+        $16::timestamptz[], $17::timestamptz[], $18::text[], $19::text[]
     ) WITH ORDINALITY AS p (
         came_from, id, version, seq, attempt, tries, state, detail,
         worker, told, grants, commit_id, wake_at, queued_at,
-        started_at, finished_at, slot
+        started_at, finished_at, given_back, blocked_on, slot
     )
 ),
 -- The condition on terminal rows is the trigger's own, so that the trigger, which would fail the whole batch, has nothing
@@ -25,7 +25,7 @@ changed AS (
         version = p.version, seq = p.seq, attempt = p.attempt, tries = p.tries, state = p.state, detail = p.detail,
         worker = p.worker, told = p.told, fence = CASE WHEN p.grants THEN nextval('fences') ELSE j.fence END,
         commit_id = p.commit_id, wake_at = p.wake_at, queued_at = p.queued_at, started_at = p.started_at,
-        finished_at = p.finished_at
+        finished_at = p.finished_at, given_back = p.given_back, blocked_on = p.blocked_on
     FROM progress p
     WHERE j.id = p.id AND j.version = p.came_from AND p.came_from IS NOT NULL
         AND (j.finished_at IS NULL
@@ -41,9 +41,9 @@ new AS MATERIALIZED (
         WHEN (SELECT true FROM jobs taken WHERE taken.id = n.id) THEN 'id_taken'
     END AS fault
     FROM me, unnest(
-        $18::bigint[], $19::integer[], $20::uuid[], $21::smallint[], $22::text[], $23::text[], $24::text[],
-        $25::text[], $26::boolean[], $27::uuid[], $28::timestamptz[], $29::text[],
-        $30::text[], $31::text[], $32::bytea[], $33::timestamptz[], $34::text[], $35::bytea[]
+        $20::bigint[], $21::integer[], $22::uuid[], $23::smallint[], $24::text[], $25::text[], $26::text[],
+        $27::text[], $28::boolean[], $29::uuid[], $30::timestamptz[], $31::text[],
+        $32::text[], $33::text[], $34::bytea[], $35::timestamptz[], $36::text[], $37::bytea[]
     ) AS n (
         slot, submission, id, shard, tags, priority, repository,
         labels, has_secrets, retry_of, created_at, spec,
@@ -63,12 +63,13 @@ fresh AS MATERIALIZED (
 stored AS (
     INSERT INTO jobs (
         id, shard, version, seq, attempt, tries, state, detail, tags, priority, repository, labels, has_secrets, retry_of,
-        worker, told, fence, commit_id, wake_at, created_at, queued_at, started_at, finished_at, spec
+        worker, told, fence, commit_id, wake_at, created_at, queued_at, started_at, finished_at, given_back,
+        blocked_on, spec
     )
     SELECT
         n.id, n.shard, p.version, p.seq, p.attempt, p.tries, p.state, p.detail, n.tags, n.priority, n.repository, n.labels,
         n.has_secrets, n.retry_of, p.worker, p.told, 0, p.commit_id, p.wake_at, n.created_at, p.queued_at, p.started_at,
-        p.finished_at, n.spec
+        p.finished_at, p.given_back, p.blocked_on, n.spec
     FROM fresh n JOIN progress p ON p.slot = n.slot
     ON CONFLICT (id) DO NOTHING
     RETURNING id
@@ -87,7 +88,7 @@ hidden AS (
 ),
 -- The tag sets of new jobs, which nobody can take away meanwhile.
 needed AS MATERIALIZED (
-    SELECT t.hash FROM me, tag_sets t WHERE t.hash = ANY ($36::bytea[]) ORDER BY t.hash FOR KEY SHARE OF t
+    SELECT t.hash FROM me, tag_sets t WHERE t.hash = ANY ($38::bytea[]) ORDER BY t.hash FOR KEY SHARE OF t
 ),
 -- The events of what took, numbered in the order of the batch.
 logged AS (
@@ -96,8 +97,8 @@ logged AS (
         e.job_id, e.seq, e.shard, e.last + row_number() OVER (PARTITION BY e.shard ORDER BY e.nr),
         e.at, e.attempt, e.actor, e.kind, e.data
     FROM unnest(
-        $37::bigint[], $38::uuid[], $39::bigint[], $40::smallint[], $41::bigint[], $42::timestamptz[], $43::bigint[],
-        $44::text[], $45::text[], $46::text[]
+        $39::bigint[], $40::uuid[], $41::bigint[], $42::smallint[], $43::bigint[], $44::timestamptz[], $45::bigint[],
+        $46::text[], $47::text[], $48::text[]
     ) WITH ORDINALITY AS e (slot, job_id, seq, shard, last, at, attempt, actor, kind, data, nr)
     JOIN (SELECT slot FROM changed UNION ALL SELECT slot FROM fresh) took ON took.slot = e.slot
 )
@@ -107,7 +108,7 @@ SELECT
     CASE
         WHEN (SELECT count(*) FROM stored) < (SELECT count(*) FROM fresh)
             OR (SELECT count(*) FROM noted) < (SELECT count(*) FROM fresh WHERE key IS NOT NULL)
-            OR (SELECT count(*) FROM needed) < cardinality($36::bytea[])
+            OR (SELECT count(*) FROM needed) < cardinality($38::bytea[])
         THEN lose_race()
     END AS lost
 FROM me LEFT JOIN (

@@ -16,9 +16,9 @@ pub(super) async fn job(pool: PgPool, id: JobId) -> Result<Option<Job>, Fault> {
     let row = sqlx::query_as!(
         JobRow,
         r#"
-        SELECT id, version, seq, attempt, tries, detail, has_secrets, retry_of, worker, told, fence, commit_id,
-            created_at AS "created_at: Moment", queued_at AS "queued_at: Moment", started_at AS "started_at: Moment",
-            finished_at AS "finished_at: Moment", spec
+        SELECT id, version, seq, attempt, tries, detail, has_secrets, retry_of, worker, told, given_back, fence,
+            commit_id, created_at AS "created_at: Moment", queued_at AS "queued_at: Moment",
+            started_at AS "started_at: Moment", finished_at AS "finished_at: Moment", spec
         FROM jobs WHERE id = $1
         "#,
         id.uuid(),
@@ -34,9 +34,9 @@ pub(super) async fn jobs(pool: PgPool, filter: Filter, before: Option<JobId>, li
     let rows = sqlx::query_as!(
         JobRow,
         r#"
-        SELECT id, version, seq, attempt, tries, detail, has_secrets, retry_of, worker, told, fence, commit_id,
-            created_at AS "created_at: Moment", queued_at AS "queued_at: Moment", started_at AS "started_at: Moment",
-            finished_at AS "finished_at: Moment", spec
+        SELECT id, version, seq, attempt, tries, detail, has_secrets, retry_of, worker, told, given_back, fence,
+            commit_id, created_at AS "created_at: Moment", queued_at AS "queued_at: Moment",
+            started_at AS "started_at: Moment", finished_at AS "finished_at: Moment", spec
         FROM jobs
         WHERE ($1::uuid IS NULL OR id < $1)
             AND ($2::text IS NULL OR phase = $2) AND ($3::text IS NULL OR state = $3)
@@ -105,9 +105,9 @@ pub(super) async fn live_jobs(
     let rows = sqlx::query_as!(
         JobRow,
         r#"
-        SELECT id, version, seq, attempt, tries, detail, has_secrets, retry_of, worker, told, fence, commit_id,
-            created_at AS "created_at: Moment", queued_at AS "queued_at: Moment", started_at AS "started_at: Moment",
-            finished_at AS "finished_at: Moment", spec
+        SELECT id, version, seq, attempt, tries, detail, has_secrets, retry_of, worker, told, given_back, fence,
+            commit_id, created_at AS "created_at: Moment", queued_at AS "queued_at: Moment",
+            started_at AS "started_at: Moment", finished_at AS "finished_at: Moment", spec
         FROM jobs WHERE phase = 'live' AND shard = ANY ($1) AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3
         "#,
         &row::smalls(&shards),

@@ -113,10 +113,10 @@ async fn submit_one(
         return Ok(Err(Refusal::TooManyTagSets));
     }
     let insert = "INSERT INTO jobs (id, version, seq, attempt, tries, state, detail, worker, told, fence, commit_id, \
-         wake_at, queued_at, started_at, finished_at, \
+         wake_at, queued_at, started_at, finished_at, given_back, blocked_on, \
          shard, tags, priority, repository, labels, has_secrets, retry_of, created_at, spec) \
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, \
-         ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24) ON CONFLICT (id) DO NOTHING";
+         ?16, ?17, ?18, ?19, ?20, ?21, ?22, ?23, ?24, ?25, ?26) ON CONFLICT (id) DO NOTHING";
     let statement = row::bind_progress(sqlx::query(insert), job, Some(job.fence))?;
     if row::bind_origin(statement, job)?.execute(&mut *connection).await?.rows_affected() == 0 {
         return Ok(Err(Refusal::IdTaken));
@@ -203,7 +203,8 @@ async fn change(
     let fence = if transition.grants() { Some(draw_fence(connection).await?) } else { None };
     let update = "UPDATE jobs SET version = ?2, seq = ?3, attempt = ?4, tries = ?5, state = ?6, detail = ?7, \
          worker = ?8, told = ?9, fence = coalesce(?10, fence), commit_id = ?11, wake_at = ?12, queued_at = ?13, \
-         started_at = ?14, finished_at = ?15 WHERE id = ?1 AND version = ?16 AND (finished_at IS NULL \
+         started_at = ?14, finished_at = ?15, given_back = ?16, blocked_on = ?17 \
+         WHERE id = ?1 AND version = ?18 AND (finished_at IS NULL \
          OR (state, detail, attempt, finished_at) = (?6, ?7, ?4, ?15))";
     let statement = row::bind_progress(sqlx::query(update), &transition.job, fence)?;
     let updated = statement.bind(row::integer(from.0)?).execute(&mut *connection).await?;

@@ -141,7 +141,7 @@ fn worker(row: &SqliteRow) -> Result<Worker, Error> {
     Ok(Worker {
         id: WorkerId(row.try_get("id")?),
         name: row.try_get("name")?,
-        key: ProofKey::from_bytes(digest(row, "key")?),
+        key: ProofKey::from_bytes(row::digest(row, "key")?),
         mode: mode(row)?,
         enrolled_at: row::time(row, "enrolled_at")?,
         seen,
@@ -154,7 +154,7 @@ fn token(row: &SqliteRow) -> Result<Token, Error> {
         id: TokenId(row.try_get("id")?),
         kind: TokenKind::named(kind).ok_or_else(|| Error::Corrupt(format!("kind: there is no {kind}")))?,
         name: row.try_get("name")?,
-        digest: digest(row, "digest")?,
+        digest: row::digest(row, "digest")?,
         created_at: row::time(row, "created_at")?,
         expires_at: row.try_get::<Option<i64>, _>("expires_at")?.map(Time::from_micros),
     })
@@ -163,9 +163,4 @@ fn token(row: &SqliteRow) -> Result<Token, Error> {
 fn mode(row: &SqliteRow) -> Result<WorkerMode, Error> {
     let mode: &str = row.try_get("mode")?;
     WorkerMode::named(mode).ok_or_else(|| Error::Corrupt(format!("mode: there is no {mode}")))
-}
-
-fn digest(row: &SqliteRow, column: &str) -> Result<[u8; 32], Error> {
-    let bytes: &[u8] = row.try_get(column)?;
-    bytes.try_into().map_err(|_| Error::Corrupt(format!("{column}: not 32 bytes")))
 }

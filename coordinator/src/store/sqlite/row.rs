@@ -16,12 +16,13 @@ use shared::job::{Event, Job, Offer};
 use shared::time::Time;
 
 use crate::store::Error;
+use crate::store::keys::blocked_on;
 
 /// A statement with what is bound to it.
 pub(super) type Statement = Query<'static, Sqlite, SqliteArguments>;
 
 /// What the columns of a job say that change from one transition to the next, in the order in which both statements
-/// that write them expect it: `?1` to `?15`. `fence` stays as it is where none is drawn.
+/// that write them expect it: `?1` to `?17`. `fence` stays as it is where none is drawn.
 pub(super) fn bind_progress(statement: Statement, job: &Job, fence: Option<Fence>) -> Result<Statement, Error> {
     Ok(statement
         .bind(job.id.uuid())
@@ -38,10 +39,12 @@ pub(super) fn bind_progress(statement: Statement, job: &Job, fence: Option<Fence
         .bind(job.state.wake_at().map(Time::micros))
         .bind(job.queued_at.map(Time::micros))
         .bind(job.started_at.map(Time::micros))
-        .bind(job.finished_at.map(Time::micros)))
+        .bind(job.finished_at.map(Time::micros))
+        .bind(job.given_back.as_ref().map(json).transpose()?)
+        .bind(blocked_on(&job.state).map(str::to_owned)))
 }
 
-/// What the columns of a job say that never change: `?16` to `?24`.
+/// What the columns of a job say that never change: `?18` to `?26`.
 pub(super) fn bind_origin(statement: Statement, job: &Job) -> Result<Statement, Error> {
     let spec = &job.spec;
     Ok(statement
@@ -69,7 +72,7 @@ pub(super) fn job(row: &SqliteRow) -> Result<Job, Error> {
         worker: row.try_get::<Option<Uuid>, _>("worker")?.map(WorkerId),
         told: row.try_get::<Option<&str>, _>("told")?.map(|text| from_json("told", text)).transpose()?,
         tries: row.try_get("tries")?,
-        given_back: None,
+        given_back: row.try_get::<Option<&str>, _>("given_back")?.map(|text| from_json("given_back", text)).transpose()?,
         fence: Fence(natural(row, "fence")?),
         commit: row.try_get::<Option<String>, _>("commit_id")?.map(commit_id).transpose()?,
         created_at: time(row, "created_at")?,
@@ -127,6 +130,12 @@ pub(super) fn parsed<T: DeserializeOwned>(row: &SqliteRow, column: &str) -> Resu
     from_json(column, row.try_get(column)?)
 }
 
+/// The 32 bytes of a column.
+pub(super) fn digest(row: &SqliteRow, column: &str) -> Result<[u8; 32], Error> {
+    let bytes: &[u8] = row.try_get(column)?;
+    bytes.try_into().map_err(|_| Error::Corrupt(format!("{column}: not 32 bytes")))
+}
+
 /// A number as SQLite keeps it, in 63 bits.
 pub(super) fn integer(number: u64) -> Result<i64, Error> {
     i64::try_from(number).map_err(|fault| corrupt("a number", fault))
@@ -144,6 +153,6 @@ fn commit_id(text: String) -> Result<CommitId, Error> {
     text.try_into().map_err(|fault| corrupt("commit_id", fault))
 }
 
-fn corrupt(what: &str, fault: impl Display) -> Error {
+pub(super) fn corrupt(what: &str, fault: impl Display) -> Error {
     Error::Corrupt(format!("{what}: {fault}"))
 }
