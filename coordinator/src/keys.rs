@@ -1,7 +1,10 @@
 //! What the service does about deploy keys and the master keys that they are kept under: put, shown, listed, removed, and
 //! moved on to another master key. Each is in the audit with whoever did it.
 
+use std::time::Duration;
+
 use shared::bus::Hint;
+use shared::clock;
 use shared::id::Actor;
 use shared::secret::Secret;
 use shared::spec::reader::FieldError;
@@ -14,12 +17,16 @@ mod known_hosts;
 pub(crate) mod master;
 mod private_key;
 
+pub use known_hosts::KNOWN_HOSTS_BYTES_MAX;
+pub use private_key::PRIVATE_KEY_BYTES_MAX;
 use private_key::Pair;
 
 /// How often a key is read and stored again that somebody else changed meanwhile.
 const PUT_MAX: u32 = 5;
 /// How many sealed values are moved on to the first master key at a time.
 const RESEAL_MAX: u32 = 500;
+/// How long one call moves values on: a caller isn't kept waiting for all of them.
+const RESEAL_TIME_MAX: Duration = Duration::from_secs(4);
 
 /// Why a deploy key wasn't changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,6 +84,14 @@ pub struct Put {
     pub key: DeployKey,
     /// Whether there was none of that name.
     pub new: bool,
+}
+
+/// What one call has moved on to the first master key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moved {
+    pub values: u64,
+    /// Whether nothing is left to be moved.
+    pub complete: bool,
 }
 
 impl Service {
@@ -176,6 +191,9 @@ impl Service {
 
     /// The deploy key of that name.
     pub async fn deploy_key(&self, name: &str) -> Result<DeployKey, Error> {
+        if name_fault(name).is_some() {
+            return Err(Error::Missing);
+        }
         self.parts.store.key(name).await.map_err(ServiceError::from)?.ok_or(Error::Missing)
     }
 
@@ -187,48 +205,65 @@ impl Service {
     /// Removes a deploy key. Whoever has fetched it keeps what it has, until its attempt ends.
     pub async fn remove_key(&self, by: &Actor, name: &str) -> Result<(), Error> {
         self.open()?;
+        if name_fault(name).is_some() {
+            return Err(Error::Missing);
+        }
         let line = self.audit_line(by, "deploy_key.remove", name, "removed".to_owned());
         let removed = self.parts.store.remove_key(self.parts.holdings.id(), name, &line).await;
         if removed.map_err(ServiceError::from)? { Ok(()) } else { Err(Error::Missing) }
     }
 
-    /// Moves everything that is sealed on to the first master key, and forgets master keys that nothing is stored under any
-    /// more; returns how many values were moved. Interrupted, it is simply begun again.
+    /// Moves what is sealed on to the first master key, as much of it as can be in [`RESEAL_TIME_MAX`]; once that is all,
+    /// the other master keys are forgotten. Interrupted, it is simply called again.
     ///
     /// # Errors
     /// Also when something can't be opened; then everything else was moved on, and no master key is forgotten.
-    pub async fn rekey(&self, by: &Actor) -> Result<u64, Error> {
+    pub async fn rekey(&self, by: &Actor) -> Result<Moved, Error> {
         self.open()?;
-        let (store, vault) = (&self.parts.store, &self.parts.vault);
-        let (header, mut after, mut moved) = (vault.header(), None::<Place>, 0);
-        let mut fault = None;
-        loop {
+        let (began, store, vault) = (clock::instant(), &self.parts.store, &self.parts.vault);
+        let (header, mut after, mut values, mut fault) = (vault.header(), None::<Place>, 0, None);
+        let complete = loop {
             let page = store.sealed_otherwise(&header, after.as_ref(), RESEAL_MAX).await.map_err(ServiceError::from)?;
-            let Some((last, _)) = page.last() else { break };
-            after = Some(last.clone());
-            let mut all = Vec::with_capacity(page.len());
-            for (place, was) in page {
-                match vault.reseal(&place, &was) {
-                    Ok(is) => all.push(Resealed { place, was, is }),
-                    Err(why) => {
-                        tracing::error!(?place, %why, "a stored secret can't be moved on to the first master key");
-                        fault = fault.or(Some(Error::Sealed { what: named(&place), why }));
-                    }
-                }
+            match page.last() {
+                // What was stored behind us meanwhile, by a coordinator with another first key, is seen by a second look.
+                None if after.is_none() || fault.is_some() => break true,
+                None => after = None,
+                Some((last, _)) => after = Some(last.clone()),
             }
-            let owner = self.parts.holdings.id();
-            moved += u64::from(store.reseal(owner, &all).await.map_err(ServiceError::from)?);
-        }
-        let (owner, first) = (self.parts.holdings.id(), vault.checks().into_iter().next());
-        let first = first.map(|check| check.id).unwrap_or_default();
-        let line = self.audit_line(by, "vault.rekey", &first, format!("{moved} values moved on to this master key"));
+            let all = self.resealed(page, &mut fault);
+            if !all.is_empty() {
+                values += u64::from(store.reseal(self.parts.holdings.id(), &all).await.map_err(ServiceError::from)?);
+            }
+            if began.elapsed() > RESEAL_TIME_MAX {
+                break false;
+            }
+        };
+        let checks = vault.checks();
+        let first = checks.first().map(|check| check.id.as_str()).unwrap_or_default();
+        let line = self.audit_line(by, "vault.rekey", first, format!("{values} values moved on to this master key"));
+        let owner = self.parts.holdings.id();
         store.audit(owner, &line).await.map_err(ServiceError::from)?;
         if let Some(fault) = fault {
             return Err(fault);
         }
-        let others: Vec<String> = vault.checks().into_iter().skip(1).map(|check| check.id).collect();
-        store.remove_master_keys(owner, &others).await.map_err(ServiceError::from)?;
-        Ok(moved)
+        if complete {
+            let others: Vec<String> = checks.into_iter().skip(1).map(|check| check.id).collect();
+            store.remove_master_keys(owner, &others).await.map_err(ServiceError::from)?;
+        }
+        Ok(Moved { values, complete })
+    }
+
+    /// These values under the first master key, but for those that can't be opened; the first of them is `fault`.
+    fn resealed(&self, page: Vec<(Place, Vec<u8>)>, fault: &mut Option<Error>) -> Vec<Resealed> {
+        let reseal = |(place, was): (Place, Vec<u8>)| match self.parts.vault.reseal(&place, &was) {
+            Ok(is) => Some(Resealed { place, was, is }),
+            Err(why) => {
+                tracing::error!(?place, %why, "a stored secret can't be moved on to the first master key");
+                fault.get_or_insert(Error::Sealed { what: named(&place), why });
+                None
+            }
+        };
+        page.into_iter().filter_map(reseal).collect()
     }
 
     fn audit_line(&self, by: &Actor, action: &str, subject: &str, outcome: String) -> AuditLine {

@@ -8,7 +8,7 @@ use coordinator::service::Service;
 use coordinator::store::Store;
 use coordinator::store::sqlite::SqliteStore;
 use coordinator::vault::MasterKeys;
-use coordinator::{Config, Coordinator};
+use coordinator::{Config, Coordinator, StartError};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use shared::bus::local::LocalBus;
@@ -60,15 +60,36 @@ pub struct Played {
 }
 
 impl Played {
-    /// Starts a coordinator on the database at `path`, with a bus of its own.
+    /// Starts a coordinator on the database at `path`, with a bus of its own, and with the master keys that the first one
+    /// there had.
     pub async fn start(path: &Path) -> Self {
+        let kept = path.with_extension("keys");
+        let text = std::fs::read_to_string(&kept).unwrap_or_else(|_| {
+            let (_, text) = MasterKeys::generate();
+            std::fs::write(&kept, text.reveal()).expect("the master keys are kept");
+            text.reveal().to_owned()
+        });
+        Self::start_with(path, &text).await.expect("it starts")
+    }
+
+    /// The same with these master keys.
+    ///
+    /// # Errors
+    /// Why it doesn't start.
+    pub async fn start_with(path: &Path, keys: &str) -> Result<Self, StartError> {
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(path).await.expect("the database opens"));
         let bus = Arc::new(LocalBus::default());
-        let (keys, _) = MasterKeys::generate();
+        let keys = MasterKeys::parse(keys).expect("master keys");
         let config =
             Config { store: Arc::clone(&store), bus: Arc::clone(&bus) as Arc<dyn Bus>, keys, address: String::new() };
-        let coordinator = Coordinator::start(config).await.expect("it starts");
-        Self { service: coordinator.service(), coordinator, bus, store }
+        let coordinator = match Coordinator::start(config).await {
+            Ok(coordinator) => coordinator,
+            Err(error) => {
+                store.close().await;
+                return Err(error);
+            }
+        };
+        Ok(Self { service: coordinator.service(), coordinator, bus, store })
     }
 
     /// Submits a job.

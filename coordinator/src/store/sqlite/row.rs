@@ -72,7 +72,10 @@ pub(super) fn job(row: &SqliteRow) -> Result<Job, Error> {
         worker: row.try_get::<Option<Uuid>, _>("worker")?.map(WorkerId),
         told: row.try_get::<Option<&str>, _>("told")?.map(|text| from_json("told", text)).transpose()?,
         tries: row.try_get("tries")?,
-        given_back: row.try_get::<Option<&str>, _>("given_back")?.map(|text| from_json("given_back", text)).transpose()?,
+        given_back: row
+            .try_get::<Option<&str>, _>("given_back")?
+            .map(|text| from_json("given_back", text))
+            .transpose()?,
         fence: Fence(natural(row, "fence")?),
         commit: row.try_get::<Option<String>, _>("commit_id")?.map(commit_id).transpose()?,
         created_at: time(row, "created_at")?,

@@ -65,12 +65,10 @@ pub(super) async fn reseal(connection: &mut SqliteConnection, all: Vec<Resealed>
     let mut resealed = 0;
     for Resealed { place, was, is } in all {
         let reseal = match place {
-            Place::Job(job) => {
-                sqlx::query("UPDATE secrets SET value = ?1 WHERE value = ?2 AND job_id = ?3")
-                    .bind(is)
-                    .bind(was)
-                    .bind(job.uuid())
-            }
+            Place::Job(job) => sqlx::query("UPDATE secrets SET value = ?1 WHERE value = ?2 AND job_id = ?3")
+                .bind(is)
+                .bind(was)
+                .bind(job.uuid()),
             Place::DeployKey { name, version } => {
                 let reseal = "UPDATE deploy_keys SET private_key = ?1 WHERE private_key = ?2 \
                      AND name = ?3 AND version = ?4";
