@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use shared::bus::local::LocalBus;
 use shared::bus::{Address, Bus};
 use shared::clock;
-use shared::id::{Actor, Attempt, ClaimId, Instance, JobId, WorkerId};
+use shared::id::{Actor, Attempt, ClaimId, Instance, JobId, RequestId, WorkerId};
 use shared::job::{Event, Job, Rejection};
 use shared::proof::ProofKey;
 use shared::seal::OneTimeKey;
@@ -23,8 +23,8 @@ use shared::time::Period;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use shared::wire::{
-    self, Answer, Answers, Enrol, Enrolment, Grant, Heartbeat, HeartbeatReply, Hello, Lane, Report, ReportKind,
-    Reports, Word,
+    self, Answer, Answers, Enrol, Enrolment, Grant, Heartbeat, HeartbeatReply, Hello, KeyReply, KeyRequest, Lane,
+    Report, ReportKind, Reports, Word,
 };
 
 /// How long a test waits for anything before it fails.
@@ -243,6 +243,18 @@ impl Hand {
         let body = wire::encode(&Reports { worker: self.id, instance: self.instance, reports });
         let to = Address::Report(job.shard(), self.id);
         self.ask::<Answers>(&to, &body).await.answers.remove(0)
+    }
+
+    /// A request for a deploy key, and what opens its answer.
+    pub fn key_request(&self, job: JobId, attempt: Attempt, key: &str) -> (KeyRequest, OneTimeKey) {
+        let (request, once) = (RequestId(clock::random_uuid()), OneTimeKey::generate());
+        let (worker, instance, recipient) = (self.id, self.instance, once.recipient());
+        (KeyRequest { worker, instance, request, job, attempt, key: key.to_owned(), recipient }, once)
+    }
+
+    /// Asks for a deploy key.
+    pub async fn ask_key(&self, request: &KeyRequest) -> KeyReply {
+        self.ask(&Address::Key(request.job.shard(), self.id), &wire::encode(request)).await
     }
 
     /// Sends a heartbeat that names this attempt.
