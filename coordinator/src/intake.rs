@@ -29,6 +29,7 @@ use shared::wire::{
 
 use crate::fault;
 use crate::holdings::Holdings;
+use crate::key_watch::KeyWatch;
 use crate::registry::Jobs;
 use crate::roster::Roster;
 use crate::store::Store;
@@ -40,6 +41,7 @@ const ENVELOPE_BYTES_MAX: usize = 32 * 1024;
 /// The most bytes that an answer has around a grant.
 const ANSWER_BYTES_MAX: usize = 64;
 mod enrolment;
+mod key_desk;
 
 /// The most requests that are worked on at once; more wait in their service's queue.
 const REQUESTS_MAX: usize = 1024;
@@ -56,6 +58,7 @@ pub struct Parts {
     pub holdings: Arc<Holdings>,
     pub roster: Arc<Roster>,
     pub vault: Arc<Vault>,
+    pub keys_watched: Arc<KeyWatch>,
     pub runtime: Handle,
 }
 
@@ -250,8 +253,10 @@ fn begin(parts: &Arc<Parts>, to: Address, body: &Bytes) -> Option<BoxFuture<'sta
             let reply = log(&parts, shard, worker, &body).await?;
             word(&parts, shard, epoch, reply)
         })),
-        // Deploy keys aren't handed out yet.
-        (Address::Key(..), Some(_)) => None,
+        (Address::Key(shard, worker), Some(epoch)) => Some(Box::pin(async move {
+            let reply = key_desk::answer(&parts, shard, worker, &body).await?;
+            if fault::is_lost("intake.key_reply") { None } else { word(&parts, shard, epoch, reply) }
+        })),
         (Address::Report(..) | Address::Heartbeat(..) | Address::Log(..) | Address::Key(..), None) => None,
         (Address::Enrol | Address::Control(_), _) => None,
     }
