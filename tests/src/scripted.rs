@@ -12,7 +12,7 @@ use serde_json::Value;
 use shared::bus::local::LocalBus;
 use shared::bus::{Address, Bus, Request, Service};
 use shared::clock;
-use shared::id::{Attempt, Epoch, Fence, Instance, JobId, Shard, WorkerId};
+use shared::id::{Attempt, CommitId, Epoch, Fence, Instance, JobId, Shard, WorkerId};
 use shared::job::{AttemptEnd, Offer, Progress, Rejection, StopOrder};
 use shared::log::{Chunk, LogSummary, Stream};
 use shared::proof::ProofKey;
@@ -91,6 +91,8 @@ pub struct Seen {
     pub stop: Vec<StopOrder>,
     pub tag_sets: Vec<Vec<String>>,
     pub keys: Keys,
+    /// What the next grants say was checked out by an attempt before.
+    pub commit: Option<CommitId>,
     jobs: HashMap<JobId, Submission>,
     grants: u64,
 }
@@ -378,7 +380,8 @@ impl Script {
                         return Some(Answer::Refused { why: Rejection::Late });
                     }
                     let submission = seen.jobs.get(&job).expect("only what was offered is claimed");
-                    (seen.stop_before_grant, grant(job, attempt, Fence(seen.grants), submission, &recipient))
+                    let grant = grant(job, attempt, Fence(seen.grants), submission, &recipient);
+                    (seen.stop_before_grant, Grant { commit: seen.commit.clone(), ..grant })
                 };
                 if stop {
                     let order = StopOrder { job, attempt, worker, instance, grace: Period::ZERO };

@@ -15,6 +15,7 @@ mod worker {
     mod lost_contact;
     mod output;
     mod protection;
+    mod remote;
     mod reports;
     mod steps;
 }
