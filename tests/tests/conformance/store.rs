@@ -6,14 +6,18 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use coordinator::store::Store;
 
+mod audit;
 mod changes;
+mod keys;
 mod logs;
 mod ownership;
 mod postgres;
 mod postgres_alone;
+mod postgres_keys;
 mod queries;
 mod query_cache;
 mod roster;
+mod sealed;
 mod sqlite;
 mod submissions;
 mod terminal;
@@ -31,6 +35,9 @@ trait Database: Send + Sync {
 
     /// A statement that makes so many workers.
     fn filling_workers(&self, count: u32) -> String;
+
+    /// A statement that registers so many deploy keys.
+    fn filling_keys(&self, count: u32) -> String;
 
     /// Has every lease end now, where leases end by themselves.
     async fn end_leases(&self);
@@ -88,6 +95,7 @@ macro_rules! suite {
             }
             changes {
                 every_state_reads_back_as_it_was,
+                that_a_job_was_given_back_reads_back_until_somebody_has_an_answer,
                 a_transition_from_another_version_changes_nothing,
                 a_transition_of_a_job_that_is_not_there_is_a_conflict,
                 a_refused_transition_leaves_no_gap_and_harms_no_neighbour,
@@ -127,6 +135,33 @@ macro_rules! suite {
                 an_attempt_that_waits_for_its_retry_can_still_deliver,
                 a_chunk_whose_numbers_are_impossible_is_refused,
                 an_attempt_cannot_fill_the_database,
+            }
+            keys {
+                a_deploy_key_reads_back_as_it_was,
+                a_new_key_does_not_displace_one_of_its_name,
+                a_key_is_replaced_by_whoever_knows_its_version,
+                of_many_writers_of_one_key_one_is_heeded,
+                a_removed_key_is_gone_and_can_be_stored_anew,
+                a_key_is_not_stored_or_removed_without_its_line,
+                keys_are_listed_bytewise_page_by_page,
+                registered_names_are_told_from_others,
+                only_so_many_keys_are_registered,
+                jobs_that_wait_for_a_registered_key_are_unblocked,
+                a_job_that_is_not_blocked_any_more_is_not_unblocked,
+                who_may_not_write_changes_nothing_about_keys,
+            }
+            audit {
+                a_line_of_the_audit_reads_back_as_it_was,
+                a_request_has_one_line,
+                of_many_lines_of_one_request_at_once_one_is_written,
+                the_audit_is_read_newest_first,
+                the_database_refuses_to_alter_or_delete_a_line_of_the_audit,
+            }
+            sealed {
+                what_is_sealed_otherwise_is_found_page_by_page,
+                what_is_resealed_is_what_was_read,
+                a_master_key_keeps_its_check_until_it_is_forgotten,
+                only_so_many_master_keys_are_known,
             }
         }
     };

@@ -230,8 +230,8 @@ async fn registered(pool: PgPool, names: Vec<String>) -> Result<Vec<String>, Fau
     session.read(there)
 }
 
-/// The blocked ones are found first, by the index that has no others: a plan that went through the jobs in the order of
-/// their ids until there are enough would go through all of them where there is none.
+/// All are found before they are put in order, so that it is done by the index of the blocked ones: in the order of their
+/// ids, until there are enough, every job would be looked at where there is none.
 async fn unblocked(
     pool: PgPool,
     shards: Vec<Shard>,
@@ -241,11 +241,12 @@ async fn unblocked(
     let mut session = Session::of(&pool).await?;
     let rows = sqlx::query!(
         r#"
-        WITH blocked AS MATERIALIZED (
-            SELECT id, blocked_on FROM jobs
-            WHERE blocked_on IS NOT NULL AND state = 'blocked' AND shard = ANY ($1) AND ($2::uuid IS NULL OR id > $2)
+        WITH unblocked AS MATERIALIZED (
+            SELECT j.id, k.name FROM jobs j JOIN deploy_keys k ON k.name = j.blocked_on
+            WHERE j.blocked_on IS NOT NULL AND j.state = 'blocked'
+                AND j.shard = ANY ($1) AND ($2::uuid IS NULL OR j.id > $2)
         )
-        SELECT b.id, k.name FROM blocked b JOIN deploy_keys k ON k.name = b.blocked_on ORDER BY b.id LIMIT $3
+        SELECT id, name FROM unblocked ORDER BY id LIMIT $3
         "#,
         &row::smalls(&shards),
         after.map(JobId::uuid),

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use coordinator::store::{Batch, Error, Submitted, Write, Written};
+use coordinator::store::{Batch, Error, Filter, Submitted, Write, Written};
 use serde_json::json;
 use shared::id::{CommitId, Fence, JobId, Seq, ShardSeq, Version};
-use shared::job::{AttemptEnd, Command, Exit, Failure, Job, Progress, StateName, WorkerWord};
+use shared::job::{AttemptEnd, Command, Exit, Failure, GivenBack, Job, KeyAnswer, Progress, StateName, WorkerWord};
 use shared::log::LogSummary;
 use shared::time::Period;
 
@@ -37,6 +37,32 @@ pub async fn every_state_reads_back_as_it_was(database: &dyn Database) {
         seen.push(job.state.name());
     }
     assert!(StateName::ALL.iter().all(|name| seen.contains(name)), "{seen:?}");
+}
+
+pub async fn that_a_job_was_given_back_reads_back_until_somebody_has_an_answer(database: &dyn Database) {
+    let mut writer = Writer::of(database).await;
+    let url = "ssh://git@git.example.com/app.git";
+    let fields = json!({"repository": {"url": url, "deploy_key": "app"}});
+    let mut job = writer.submit(new_job(shard(1), fields, at(0))).await;
+
+    for (times, now) in [(1, at(10)), (2, at(100))] {
+        job = writer.change(&job, claim(&job, worker()), now).await;
+        let word = WorkerWord::GiveBack { log: LogSummary::default() };
+        job = writer.change(&job, said(&job, word), now).await;
+        assert_eq!(job.given_back, Some(GivenBack { since: at(10), times }));
+        assert_eq!(writer.stored(&job).await, job);
+        assert_eq!(writer.store.jobs(&Filter::default(), None, 10).await, Ok(vec![job.clone()]));
+        job = writer.change(&job, Command::Wake, now.plus(Period::from_secs(80))).await;
+    }
+    job = writer.change(&job, claim(&job, worker()), at(300)).await;
+    let live = writer.store.live_jobs(&[shard(1)], None, 10).await.unwrap().jobs;
+    assert_eq!(live, [job.clone()]);
+    assert!(live[0].given_back.is_some());
+    let progress = Progress::KeyTry { number: 1, answer: KeyAnswer::Sealed, why: None, next_in: None };
+    let answered = writer.change(&job, said(&job, WorkerWord::Progress { number: 1, progress }), at(301)).await;
+
+    assert_eq!(answered.given_back, None);
+    assert_eq!(writer.stored(&job).await, answered);
 }
 
 pub async fn a_transition_from_another_version_changes_nothing(database: &dyn Database) {

@@ -42,6 +42,13 @@ impl<'d, D: Borrow<postgres::Database<'d>> + Send + Sync> Database for PostgresD
         )
     }
 
+    fn filling_keys(&self, count: u32) -> String {
+        format!(
+            "INSERT INTO deploy_keys \
+             SELECT 'key-' || n, 1, 'a', 'f', 'p', 'h', '', now(), now() FROM generate_series(1, {count}) n"
+        )
+    }
+
     async fn end_leases(&self) {
         self.0.borrow().execute("UPDATE coordinators SET expires_at = clock_timestamp()").expect("leases that end");
     }

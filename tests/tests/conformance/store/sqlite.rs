@@ -41,5 +41,12 @@ impl Database for SqliteDatabase {
         )
     }
 
+    fn filling_keys(&self, count: u32) -> String {
+        format!(
+            "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {count}) \
+             INSERT INTO deploy_keys SELECT 'key-' || n, 1, 'a', 'f', 'p', 'h', x'', 0, 0 FROM n"
+        )
+    }
+
     async fn end_leases(&self) {}
 }

@@ -5,12 +5,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use coordinator::store::{
-    Batch, Enrolled, Error, IdempotencyKey, Member, NewJob, NewWorker, Store, Submitted, Token, TokenKind, Write,
-    Written,
+    AuditLine, Batch, DeployKey, Enrolled, Error, IdempotencyKey, Member, NewJob, NewWorker, Store, Submitted, Token,
+    TokenKind, Write, Written,
 };
 use serde_json::{Value, json};
 use shared::clock;
-use shared::id::{Actor, ClaimId, CoordinatorId, Instance, JobId, Shard, ShardSeq, TokenId, WorkerId};
+use shared::id::{Actor, ClaimId, CoordinatorId, Instance, JobId, RequestId, Shard, ShardSeq, TokenId, WorkerId};
 use shared::job::{AttemptEnd, Cancel, Claim, Command, Job, Transition, WorkerMessage, WorkerWord, submit};
 use shared::log::LogSummary;
 use shared::proof::ProofKey;
@@ -206,6 +206,31 @@ pub fn keyed_job(shard: Shard, key: &str, hash: u8, now: Time) -> NewJob {
 
 pub fn client() -> Actor {
     Actor::Client("me".to_owned())
+}
+
+/// A deploy key, not stored yet.
+pub fn deploy_key(name: &str, version: u32) -> DeployKey {
+    DeployKey {
+        name: name.to_owned(),
+        version,
+        algorithm: "ssh-ed25519".to_owned(),
+        fingerprint: format!("SHA256:{name}"),
+        public_key: format!("ssh-ed25519 AAAA {name}"),
+        known_hosts: "git.example.com ssh-ed25519 BBBB\n".to_owned(),
+        private_key: vec![1, 2, 3],
+        created_at: at(0),
+        changed_at: at(0),
+    }
+}
+
+/// A line of the audit about a deploy key.
+pub fn audit_line(name: &str, outcome: &str) -> AuditLine {
+    let (action, subject, outcome) = ("deploy_key.put".to_owned(), name.to_owned(), outcome.to_owned());
+    AuditLine { at: at(0), actor: client(), action, subject, outcome, job: None, attempt: None, request: None }
+}
+
+pub fn request() -> RequestId {
+    RequestId(clock::random_uuid())
 }
 
 /// The write of a transition that was applied to `job`.
