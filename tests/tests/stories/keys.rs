@@ -47,7 +47,15 @@ fn done(output: &Output) -> String {
 fn file(dir: &Path, name: &str, text: &str) -> String {
     let path = dir.join(name);
     let mut options = fs::OpenOptions::new();
-    options.create(true).truncate(true).write(true).mode(0o600).open(&path).unwrap().write_all(text.as_bytes()).unwrap();
+    options
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .unwrap()
+        .write_all(text.as_bytes())
+        .unwrap();
     path.to_str().unwrap().to_owned()
 }
 
@@ -68,7 +76,13 @@ fn a_key_that_is_made_prints_its_public_half_alone_and_says_where_it_belongs() {
     assert_eq!(public_key.lines().count(), 1, "{public_key}");
     assert!(public_key.starts_with("ssh-ed25519 ") && public_key.ends_with(" windlass:app\n"), "{public_key}");
     assert!(said(&added).contains("register the public key") && said(&added).contains("for reading alone"));
-    assert!(Command::new("ssh-keygen").args(["-l", "-f", &file(dir.path(), "app.pub", &public_key)]).status().unwrap().success());
+    assert!(
+        Command::new("ssh-keygen")
+            .args(["-l", "-f", &file(dir.path(), "app.pub", &public_key)])
+            .status()
+            .unwrap()
+            .success()
+    );
 
     let shown = done(&key(&dev, &["show", "app"]));
     assert!(shown.contains(public_key.trim()) && shown.contains(HOST.trim()), "{shown}");
@@ -100,7 +114,8 @@ fn a_key_from_a_file_or_from_standard_input_is_registered_and_never_shown() {
     assert!(done(&hosts_from_input).starts_with("app, version 3: "));
     let shown = key(&dev, &["show", "app", "--output", "json"]);
     assert!(dev.stop().success());
-    let everything = [added, from_input, hosts_from_input, shown].map(|output| out(&output) + &said(&output)).concat() + &dev.log();
+    let everything =
+        [added, from_input, hosts_from_input, shown].map(|output| out(&output) + &said(&output)).concat() + &dev.log();
     for line in private_key.lines().chain(other.lines()).filter(|line| !line.starts_with("-----")) {
         assert!(!everything.contains(line));
     }
