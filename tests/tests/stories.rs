@@ -6,6 +6,7 @@ mod stories {
     mod environment;
     mod flood;
     mod interrupts;
+    mod keys;
     mod limits;
     mod mistakes;
     mod output;

@@ -72,11 +72,11 @@ pub async fn put(
     let new = new_key(value?)?;
     let put = api.service.put_key(&by, name(&request), &new, must);
     let put = api.ask_for(put).await.map_err(|error| problem(error, must))?;
-    let (mut answer, location) = match put.new {
-        true => (HttpResponse::Created(), format!("/api/v1/deploy-keys/{}", put.key.name)),
-        false => return Ok(HttpResponse::Ok().json(view(&put.key))),
-    };
-    Ok(answer.insert_header((LOCATION, location)).json(view(&put.key)))
+    if !put.new {
+        return Ok(HttpResponse::Ok().json(view(&put.key)));
+    }
+    let location = format!("/api/v1/deploy-keys/{}", put.key.name);
+    Ok(HttpResponse::Created().insert_header((LOCATION, location)).json(view(&put.key)))
 }
 
 /// Shows one deploy key.

@@ -18,10 +18,7 @@ fn master_key(id: &str) -> String {
 }
 
 async fn refused(path: &Path, keys: &str) -> String {
-    let error = match Played::start_with(path, keys).await {
-        Ok(_) => panic!("it starts"),
-        Err(error) => error,
-    };
+    let Err(error) = Played::start_with(path, keys).await else { panic!("it starts") };
     assert!(matches!(error, StartError::MasterKeys(_)), "{error}");
     let said = format!("{error} {error:?}");
     for key in keys.split(',') {

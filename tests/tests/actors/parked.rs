@@ -162,11 +162,8 @@ async fn a_parked_job_is_canceled_at_once_and_stays_so_when_its_key_comes() {
     let cancel = Cancel { by: client(), why: None, force: false, grace: None };
     assert_eq!(played.service.cancel(id, cancel).await.unwrap().state, StateName::Canceled);
     register(&played, "app").await;
-    let (other, _) = {
-        let id = played.submit(needs("app")).await;
-        park(&hand, id, Period::from_secs(600)).await;
-        (id, ())
-    };
+    let other = played.submit(needs("app")).await;
+    park(&hand, other, Period::from_secs(600)).await;
     played.until(other, "another job goes on", |job| job.state.name() == StateName::Queued).await;
     assert_eq!(played.service.job(id).await.unwrap().state.name(), StateName::Canceled);
     played.coordinator.stop().await;
