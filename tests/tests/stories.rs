@@ -3,6 +3,7 @@
 mod stories {
     mod client;
     mod crashes;
+    mod deploy_keys;
     mod environment;
     mod flood;
     mod interrupts;
