@@ -120,6 +120,10 @@ pub struct DevArgs {
     /// A tag of the worker; repeatable [env: WINDLASS_TAG, comma-separated]
     #[arg(long, value_name = "T")]
     pub tag: Vec<String>,
+    /// How it looks for a deploy key that isn't registered, unless the job says so: parts of
+    /// `tries=5,backoff=exponential,first=1s,max=30s,deadline=2m` [env: WINDLASS_KEY_RETRY]
+    #[arg(long, value_name = "P")]
+    pub key_retry: Option<String>,
     /// Which log lines to show, like `info` or `coordinator=debug` [env: WINDLASS_LOG] [default: info]
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,

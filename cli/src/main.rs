@@ -23,6 +23,7 @@ mod embedded;
 mod exit;
 mod job;
 mod key;
+mod key_retry;
 mod listen;
 mod repo;
 mod run;

@@ -84,10 +84,7 @@ impl Job {
         let due = self.state.wake_at().is_some_and(|at| now >= at);
         let moved = match (&self.state, command) {
             (_, Command::Wake) if !due => by_itself(),
-            (S::Scheduled { .. }, Command::Wake) if self.gave_up_on_key(now) => {
-                by_itself().failed(Failure::Expired, None, None)
-            }
-            (S::Scheduled { .. }, Command::Wake) => by_itself().queued(),
+            (S::Scheduled { .. }, Command::Wake) => self.scheduled_time_came(now),
             (S::Blocked { key, .. }, Command::Wake) => by_itself().failed(missing(key), None, None),
             (S::Queued { .. }, Command::Wake) => by_itself().failed(Failure::Expired, None, Some(self.offer())),
             (S::Assigned(hold) | S::Running(hold), Command::Wake) => {
@@ -173,6 +170,11 @@ impl Job {
         moved.job.started_at = None;
         moved = moved.event(assigned);
         Ok(if spec.needs_preparation() { moved.at(State::Assigned(hold)) } else { moved.started(hold) })
+    }
+
+    fn scheduled_time_came(&self, now: Time) -> Move {
+        let moved = Move::of(self, Actor::Coordinator, now);
+        if self.gave_up_on_key(now) { moved.failed(Failure::Expired, None, None) } else { moved.queued() }
     }
 
     /// Whether it has been given back, for want of an answer about its deploy key, for as long as it may be queued.

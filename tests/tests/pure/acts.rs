@@ -1,12 +1,12 @@
 //! Everything that can be told to a job, by the names that the table uses; each act speaks of the job as it stands.
 
 use shared::id::Attempt;
-use shared::job::{AttemptEnd, Cancel, Claim, Command, Job, WorkerWord};
+use shared::job::{AttemptEnd, Cancel, Claim, Command, Job, KeyAnswer, WorkerWord};
 use shared::time::Time;
 
 use super::builders::{
     HOLDER, OTHER, cancel, cancel_with_grace, checked_out, checkout_failed, claim, claim_of, decline, end, exit,
-    failed, lost, park, step_started, word_of, worker,
+    failed, give_back, key_try, lost, park, step_started, word_of, worker,
 };
 
 /// What is said to a job at `now`.
@@ -41,9 +41,11 @@ const ACTS: [(&str, Say); 15] = [
 type Word = fn(&Job) -> WorkerWord;
 
 /// What a worker can say of an attempt.
-const WORDS: [(&str, Word); 10] = [
+const WORDS: [(&str, Word); 12] = [
     ("decline", |_| decline()),
     ("park", |_| park()),
+    ("give back", |_| give_back()),
+    ("key came", |job| key_try(reports(job) + 1, KeyAnswer::Sealed)),
     ("step started", |job| step_started(reports(job) + 1)),
     ("checked out", |job| checked_out(reports(job) + 1)),
     ("report repeated", |job| step_started(reports(job))),

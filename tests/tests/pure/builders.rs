@@ -7,7 +7,8 @@ use uuid::Uuid;
 
 use shared::id::{Actor, Attempt, ClaimId, Instance, JobId, Shard, WorkerId};
 use shared::job::{
-    AttemptEnd, Cancel, Claim, Command, Exit, Failure, Job, Progress, Transition, WorkerMessage, WorkerWord, submit,
+    AttemptEnd, Cancel, Claim, Command, Exit, Failure, Job, KeyAnswer, Progress, Transition, WorkerMessage, WorkerWord,
+    submit,
 };
 use shared::log::LogSummary;
 use shared::spec::{JobSpec, parse_single};
@@ -137,6 +138,16 @@ pub fn checkout_failed(transient: bool) -> Failure {
 /// The deploy key isn't there; wait ten minutes for it.
 pub fn park() -> WorkerWord {
     WorkerWord::Park { key: "app".to_owned(), wait: Period::from_secs(600), log: LogSummary::default() }
+}
+
+/// Nobody could say whether the deploy key is there.
+pub fn give_back() -> WorkerWord {
+    WorkerWord::GiveBack { log: LogSummary::default() }
+}
+
+/// Report `number`: a try to fetch the deploy key came to `answer`.
+pub fn key_try(number: u32, answer: KeyAnswer) -> WorkerWord {
+    WorkerWord::Progress { number, progress: Progress::KeyTry { number, answer, why: None, next_in: None } }
 }
 
 pub fn decline() -> WorkerWord {

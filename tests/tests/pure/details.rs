@@ -2,15 +2,17 @@
 
 use serde_json::json;
 
+use shared::id::{Attempt, Instance};
 use shared::job::{
-    AttemptEnd, Cancel, Command, EventKind, Exit, Failure, Job, Limit, Progress, State, StateName, WorkerWord,
+    AttemptEnd, Cancel, Command, EventKind, Exit, Failure, Job, KeyAnswer, KeyAsker, KeyRefusal, Limit, Progress,
+    State, StateName, WorkerWord,
 };
 use shared::log::LogSummary;
 use shared::time::{Period, Time};
 
 use super::builders::{
-    HOLDER, after, at, cancel, cancel_with_grace, checked_out, claim, client, decline, end, exit, failed, lost, park,
-    plain, prepared, says, step_started, submitted,
+    HOLDER, OTHER, after, at, cancel, cancel_with_grace, checked_out, claim, client, decline, end, exit, failed,
+    give_back, key_try, lost, park, plain, prepared, says, step_started, submitted, worker,
 };
 
 #[test]
@@ -128,6 +130,82 @@ fn a_parked_job_waits_as_long_as_its_worker_says_from_the_coordinators_clock_on(
 }
 
 #[test]
+fn a_job_that_is_given_back_waits_longer_each_time_and_expires_as_if_it_were_queued() {
+    let spec = prepared(&json!({"queue_timeout": "1m", "retry": {"backoff": {"first": "4s", "max": "1h"}}}));
+    let mut job = submitted(spec).job;
+    let (mut now, mut waits) = (at(1), Vec::new());
+    let expired = loop {
+        let held = granted_at(&job, now);
+        job = after(&held, says(&held, give_back()), now);
+        if job.is_terminal() {
+            break now;
+        }
+        assert_eq!((job.tries, job.given_back.map(|given| given.since)), (0, Some(at(1))), "no try, from the first on");
+        let until = job.state.wake_at().expect("a timer");
+        waits.push(until.since(now).as_millis());
+        job = after(&job, Command::Wake, until);
+        if job.is_terminal() {
+            break until;
+        }
+        assert_eq!(job.state, State::Queued { expires: at(61) }, "counted from the first return");
+        now = until;
+    };
+    assert_eq!(expired, at(61));
+    assert_eq!(job.state, State::Failed { failure: Failure::Expired });
+    assert!(waits.len() >= 3 && (2000..=4000).contains(&waits[0]) && (4000..=8000).contains(&waits[1]), "{waits:?}");
+}
+
+#[test]
+fn what_was_given_back_is_forgotten_when_the_key_comes_or_the_job_is_parked() {
+    let job = submitted(prepared(&json!({}))).job;
+    let given = |job: &Job, now| {
+        let job = granted_at(job, now);
+        let job = after(&job, says(&job, give_back()), now);
+        after(&job, Command::Wake, job.state.wake_at().expect("a timer"))
+    };
+    let again = given(&job, at(1));
+    assert_eq!(again.given_back.map(|given| given.times), Some(1));
+    let again = given(&again, at(10));
+    assert_eq!(again.given_back.map(|given| given.times), Some(2));
+    let holds = granted_at(&again, at(20));
+    for (word, kept) in [
+        (key_try(1, KeyAnswer::Unavailable), true),
+        (key_try(1, KeyAnswer::NotRegistered), true),
+        (key_try(1, KeyAnswer::Sealed), false),
+        (park(), false),
+    ] {
+        let after = after(&holds, says(&holds, word.clone()), at(21));
+        assert_eq!(after.given_back.is_some(), kept, "{word:?}");
+    }
+}
+
+#[test]
+fn a_deploy_key_is_for_the_worker_that_prepares_the_current_attempt_of_a_job_that_names_it() {
+    let spec = prepared(&json!({"repository": {"url": "git@host:app", "deploy_key": "app"}}));
+    let queued = submitted(spec).job;
+    let job = granted(&queued);
+    let holder =
+        KeyAsker { worker: worker(HOLDER), instance: job.state.hold().expect("held").instance, attempt: Attempt(1) };
+    assert_eq!(job.may_have_key(holder, "app"), Ok(()));
+    assert_eq!(job.may_have_key(holder, "other"), Err(KeyRefusal::NotNamed));
+    let other = KeyAsker { worker: worker(OTHER), ..holder };
+    assert_eq!(job.may_have_key(other, "app"), Err(KeyRefusal::NotHolder));
+    let restarted = KeyAsker { instance: Instance(uuid::Uuid::from_u128(99)), ..holder };
+    assert_eq!(job.may_have_key(restarted, "app"), Err(KeyRefusal::NotHolder));
+    let next = KeyAsker { attempt: Attempt(2), ..holder };
+    assert_eq!(job.may_have_key(next, "app"), Err(KeyRefusal::Stale));
+    assert_eq!(queued.may_have_key(holder, "app"), Err(KeyRefusal::Stale));
+    let lost = after(&job, lost(job.attempt), at(3));
+    assert_eq!(lost.may_have_key(holder, "app"), Err(KeyRefusal::Stale));
+    let running = after(&job, says(&job, step_started(1)), at(3));
+    assert_eq!(running.may_have_key(holder, "app"), Err(KeyRefusal::NotPreparing));
+    let canceling = after(&job, Command::Cancel(cancel()), at(3));
+    assert_eq!(canceling.may_have_key(holder, "app"), Err(KeyRefusal::NotPreparing));
+    let over = after(&job, says(&job, end(AttemptEnd::Succeeded)), at(3));
+    assert_eq!(over.may_have_key(holder, "app"), Err(KeyRefusal::Stale));
+}
+
+#[test]
 fn a_commit_is_recorded_once_and_every_attempt_is_told_it() {
     let job = granted(&submitted(prepared(&json!({}))).job);
     let job = after(&job, says(&job, checked_out(1)), at(2));
@@ -185,6 +263,9 @@ fn a_grant_is_what_the_store_draws_a_fence_for() {
 
 /// The job's next attempt, granted a second after its submission or its last transition.
 fn granted(job: &Job) -> Job {
-    let now = job.queued_at.unwrap_or(at(0)).plus(Period::from_secs(1));
+    granted_at(job, job.queued_at.unwrap_or(at(0)).plus(Period::from_secs(1)))
+}
+
+fn granted_at(job: &Job, now: Time) -> Job {
     after(job, Command::Claim(claim(job, HOLDER, now)), now)
 }

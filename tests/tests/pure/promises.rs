@@ -3,7 +3,7 @@
 
 use std::ops::Not;
 
-use shared::job::{Command, Event, Job, Message, Offer, Rejection, State, StateName, StopOrder, Transition};
+use shared::job::{Command, Event, Failure, Job, Message, Offer, Rejection, State, StateName, StopOrder, Transition};
 use shared::time::{Period, Time};
 
 use super::builders::at;
@@ -107,10 +107,11 @@ fn is_never_retried_after_a_cancel(before: &Job, after: &Job) -> bool {
         || matches!(after.state.name(), StateName::Canceling | StateName::Canceled)
 }
 
-/// Only an attempt that failed is a try: one that was declined or parked isn't.
+/// Only an attempt that failed is a try: one that was declined, parked or given back isn't.
 fn counts_attempts(before: &Job, after: &Job, names: &[&str]) -> bool {
     let granted = u32::from(names.contains(&"assigned"));
-    let failed = names.contains(&"retried") || (before.state.hold().is_some() && names.contains(&"failed"));
+    let expired = matches!(after.state, State::Failed { failure: Failure::Expired });
+    let failed = names.contains(&"retried") || (before.state.hold().is_some() && names.contains(&"failed") && !expired);
     after.attempt.0 == before.attempt.0 + granted
         && after.tries == before.tries + u32::from(failed)
         && after.tries <= after.spec.retry.max_attempts

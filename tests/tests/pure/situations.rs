@@ -6,22 +6,25 @@ use shared::job::{AttemptEnd, Command, Job};
 use shared::time::Time;
 
 use super::builders::{
-    HOLDER, after, at, cancel, checked_out, checkout_failed, claim, end, exit, failed, lost, park, plain, prepared,
-    says, step_started, submitted,
+    HOLDER, after, at, cancel, checked_out, checkout_failed, claim, end, exit, failed, give_back, lost, park, plain,
+    prepared, says, step_started, submitted,
 };
 
 /// Makes a job.
 type Build = fn() -> Job;
 
 /// Every situation with its name in the table.
-pub const ALL: [(&str, Build); 23] = [
+pub const ALL: [(&str, Build); 26] = [
     ("scheduled", scheduled),
     ("backoff", backoff),
     ("blocked", blocked),
+    ("given_back", given_back),
+    ("given_back_last", given_back_for_the_last_time),
     ("queued", queued),
     ("queued_plain", queued_plain),
     ("requeued", requeued),
     ("assigned", assigned),
+    ("assigned_given_back", assigned_after_it_was_given_back),
     ("assigned_reported", assigned_and_reported),
     ("running", running),
     ("running_reported", running_and_reported),
@@ -61,6 +64,27 @@ fn backoff() -> Job {
 fn blocked() -> Job {
     let job = assigned();
     after(&job, says(&job, park()), at(2))
+}
+
+/// Nobody could say whether its deploy key is there, and it is offered again later.
+fn given_back() -> Job {
+    let job = grant(&submitted(prepared(&json!({"retry": {"backoff": {"first": "10m", "max": "1h"}}}))).job);
+    after(&job, says(&job, give_back()), at(2))
+}
+
+/// The same, and when it could be offered again, it will have waited for as long as it may.
+fn given_back_for_the_last_time() -> Job {
+    let spec = json!({"queue_timeout": "2m", "retry": {"backoff": {"first": "10m", "max": "1h"}}});
+    let job = grant(&submitted(prepared(&spec)).job);
+    after(&job, says(&job, give_back()), at(2))
+}
+
+/// Given back, granted again, and by now it has waited for its key for as long as it may.
+fn assigned_after_it_was_given_back() -> Job {
+    let job = grant(&submitted(prepared(&json!({"queue_timeout": "5s"}))).job);
+    let job = after(&job, says(&job, give_back()), at(2));
+    let job = after(&job, Command::Wake, job.state.wake_at().expect("a scheduled job has a timer"));
+    after(&job, Command::Claim(claim(&job, HOLDER, at(4))), at(4))
 }
 
 fn queued() -> Job {

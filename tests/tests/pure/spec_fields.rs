@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 
 use shared::spec::reader::FieldError;
-use shared::spec::{parse_batch, parse_single};
+use shared::spec::{DeployKey, KeyBackoff, KeyRetry, OnMissing, parse_batch, parse_single};
+use shared::time::Period;
 
-use super::builders::merged;
+use super::builders::{merged, spec};
 
 #[test]
 fn a_url_is_one_of_five_forms_without_a_password() {
@@ -32,7 +33,11 @@ fn a_url_is_one_of_five_forms_without_a_password() {
         "git@[::1]:app.git",
     ];
     for url in remote {
-        assert!(errors_of_url(url)[0].detail.starts_with("remote repositories can't be used yet"), "{url}");
+        let ssh = !url.starts_with("https://");
+        let refused = errors_of_url(url);
+        assert_eq!(fields(&refused), if ssh { vec!["repository.url"] } else { vec![] }, "{url}");
+        assert!(refused.iter().all(|error| error.detail.contains("deploy_key")), "{url}: {refused:?}");
+        assert_eq!(errors(&job(&json!({"repository": {"url": url, "deploy_key": "app"}}))), [], "{url}");
     }
 }
 
@@ -255,11 +260,55 @@ fn the_known_fields_are_listed_once_each() {
 }
 
 #[test]
-fn what_a_later_version_brings_is_refused_by_its_field() {
-    let key = json!({"repository": {"url": "/srv/app", "deploy_key": {"name": "app", "on_missing": "park"}}});
-    assert_eq!(fields(&errors(&job(&key))), ["repository.deploy_key"]);
-    let both = json!({"repository": {"url": "git@host:org/app.git", "deploy_key": "app"}});
-    assert_eq!(fields(&errors(&job(&both))), ["repository.deploy_key", "repository.url"]);
+fn a_deploy_key_is_a_name_alone_or_says_how_it_is_waited_for() {
+    let key = |key: Value| {
+        spec(&job(&json!({"repository": {"url": "git@host:app", "deploy_key": key}}))).deploy_key().cloned()
+    };
+    let plain = DeployKey {
+        name: "app".to_owned(),
+        on_missing: OnMissing::Park,
+        wait: Period::from_secs(600),
+        retry: None,
+        in_steps: false,
+    };
+    assert_eq!(key(json!("app")), Some(plain.clone()));
+    assert_eq!(key(json!({"name": "app"})), Some(plain.clone()));
+    let retry = KeyRetry {
+        tries: 7,
+        backoff: KeyBackoff::Fibonacci,
+        first: Period::from_millis(500),
+        max: Period::from_secs(30),
+        deadline: Period::from_secs(120),
+    };
+    let said = json!({"name": "app", "on_missing": "fail", "wait": "1h", "in_steps": true,
+        "retry": {"tries": 7, "backoff": "fibonacci", "first": "500ms"}});
+    let full = DeployKey {
+        on_missing: OnMissing::Fail,
+        wait: Period::from_secs(3600),
+        retry: Some(retry),
+        in_steps: true,
+        ..plain
+    };
+    assert_eq!(key(said), Some(full));
+    for (retry, tries) in [(json!({"tries": 1}), 1), (json!({"tries": 100}), 100), (json!({}), 5)] {
+        let retry = key(json!({"name": "app", "retry": retry})).and_then(|key| key.retry);
+        assert_eq!(retry, Some(KeyRetry { tries, ..KeyRetry::default() }));
+    }
+    assert_eq!(
+        fields(&errors(&job(&json!({"repository": {"url": "git@host:app", "deploy_key": {"retry": {"tries": 101}}}})))),
+        ["repository.deploy_key.name", "repository.deploy_key.retry.tries"]
+    );
+}
+
+#[test]
+fn a_deploy_keys_name_can_stand_in_a_path() {
+    for name in ["app", "0", "org-app.deploy_key", &"a".repeat(255)] {
+        assert_eq!(errors(&job(&json!({"repository": {"url": "git@host:app", "deploy_key": name}}))), [], "{name}");
+    }
+    for name in ["", ".", "..", ".app", "-app", "_", "a/b", "a b", "a%2f", "é", "a\u{0}", &"a".repeat(256)] {
+        let refused = errors(&job(&json!({"repository": {"url": "git@host:app", "deploy_key": name}})));
+        assert_eq!(fields(&refused), ["repository.deploy_key"], "{name}");
+    }
 }
 
 #[test]
@@ -293,7 +342,9 @@ fn null_counts_as_left_out_for_every_optional_field() {
 #[test]
 fn every_refused_field_is_named_at_once() {
     let body = json!({
-        "repository": {"url": "-x", "ref": "-y", "deploy_key": "k", "branch": "main"},
+        "repository": {"url": "-x", "ref": "-y", "branch": "main", "history": "some", "submodules": 1,
+            "deploy_key": {"name": "a/b", "on_missing": "wait", "wait": "0s", "in_steps": "yes", "key": 1,
+                "retry": {"tries": 0, "backoff": "linear", "first": "x", "max": "0s", "deadline": "-1s", "jitter": 1}}},
         "steps": [{"run": ""}, {"exec": []}, {}, {"run": "a", "timeout": "0s", "cwd": "/"}],
         "tags": ["a b", 1], "priority": "now", "env": {"1": "v", "A": 2}, "secrets": {"A": "v", "B": ""},
         "timeout": "never", "grace": -1, "queue_timeout": "0s", "run_at": "soon",
@@ -303,7 +354,19 @@ fn every_refused_field_is_named_at_once() {
     let mut expected = vec![
         "repository.url",
         "repository.ref",
-        "repository.deploy_key",
+        "repository.history",
+        "repository.submodules",
+        "repository.deploy_key.name",
+        "repository.deploy_key.on_missing",
+        "repository.deploy_key.wait",
+        "repository.deploy_key.in_steps",
+        "repository.deploy_key.key",
+        "repository.deploy_key.retry.tries",
+        "repository.deploy_key.retry.backoff",
+        "repository.deploy_key.retry.first",
+        "repository.deploy_key.retry.max",
+        "repository.deploy_key.retry.deadline",
+        "repository.deploy_key.retry.jitter",
         "repository.branch",
         "steps[0].run",
         "steps[1].exec",

@@ -14,7 +14,8 @@ use super::{promises, situations};
 /// and the events on the way (`stays` where the state is as before). A final `*` stands for any words.
 const TABLE: &str = "
 wake early                 | ALL                             | nothing
-wake due                   | scheduled backoff               | queued: queued
+wake due                   | scheduled backoff given_back    | queued: queued
+wake due                   | given_back_last                 | failed: failed
 wake due                   | blocked QUEUED                  | failed: failed
 wake due                   | LIVE running_last               | failed: failed
 wake due                   | running_forgiven                | scheduled: retried scheduled
@@ -57,6 +58,7 @@ lost, stale                | ALL                             | refused: stale
 
 key                        | blocked                         | queued: queued
 key                        | scheduled backoff QUEUED HELD   | nothing
+key                        | given_back given_back_last      | nothing
 key                        | CANCELING ENDED                 | nothing
 key of another             | ALL                             | nothing
 
@@ -64,18 +66,25 @@ another: *                 | ALL                             | refused: stale
 stale: *                   | ALL                             | refused: stale
 holder: *                  | WAITING QUEUED                  | refused: stale
 
-holder: decline            | assigned UNREPORTED             | queued: declined queued
+holder: decline            | ASSIGNED UNREPORTED             | queued: declined queued
 holder: decline            | assigned_reported               | refused: begun
 holder: decline            | running_reported                | refused: begun
 holder: decline            | canceling                       | canceled: declined canceled
 holder: decline            | canceling_reported              | refused: begun
 holder: decline            | ENDED                           | refused: stale
-holder: park               | assigned assigned_reported      | blocked: blocked
+holder: park               | ASSIGNED assigned_reported      | blocked: blocked
 holder: park               | UNREPORTED running_reported     | refused: begun
 holder: park               | CANCELING                       | canceled: canceled
 holder: park               | ENDED                           | refused: stale
+holder: give back          | assigned assigned_reported      | scheduled: scheduled
+holder: give back          | assigned_given_back             | failed: failed
+holder: give back          | UNREPORTED running_reported     | refused: begun
+holder: give back          | CANCELING                       | canceled: canceled
+holder: give back          | ENDED                           | refused: stale
+holder: key came           | HELD CANCELING                  | stays: key_try
+holder: key came           | ENDED                           | refused: stale
 
-holder: step started       | assigned assigned_reported      | running: started step_started
+holder: step started       | ASSIGNED assigned_reported      | running: started step_started
 holder: step started       | UNREPORTED running_reported     | stays: step_started
 holder: step started       | CANCELING                       | stays: step_started
 holder: step started       | ENDED                           | refused: stale
@@ -112,12 +121,13 @@ holder: stopped            | UNCLAIMED                       | refused: stale
 ";
 
 /// Names for several situations.
-const GROUPS: [(&str, &str); 11] = [
+const GROUPS: [(&str, &str); 12] = [
     ("ALL", "WAITING QUEUED HELD CANCELING ENDED"),
-    ("WAITING", "scheduled backoff blocked"),
+    ("WAITING", "scheduled backoff blocked given_back given_back_last"),
     ("QUEUED", "queued queued_plain requeued"),
     ("HELD", "LIVE running_last running_forgiven"),
-    ("LIVE", "assigned assigned_reported running running_reported"),
+    ("ASSIGNED", "assigned assigned_given_back"),
+    ("LIVE", "ASSIGNED assigned_reported running running_reported"),
     ("UNREPORTED", "running running_last running_forgiven"),
     ("CANCELING", "canceling canceling_reported"),
     ("ENDED", "TOLD UNTOLD UNCLAIMED"),

@@ -52,6 +52,7 @@ fn every_reachable_job_keeps_every_promise() {
         "checked_out",
         "declined",
         "failed",
+        "key_try",
         "late_report",
         "queued",
         "retried",

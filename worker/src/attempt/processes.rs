@@ -4,6 +4,7 @@
 //! is left does the caller hear why its program was cut short.
 
 use std::io;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use shared::clock;
@@ -13,7 +14,7 @@ use tokio::time::sleep_until;
 
 use crate::keeper::{Command, Event, Keeper};
 use crate::output::pump::WriteEnds;
-use crate::spool::Entry;
+use crate::spool::{Entry, LetGo};
 use crate::sweep;
 
 /// How often the keeper is woken while the tree is being ended: a job that has stopped its keeper must not get away
@@ -38,6 +39,8 @@ pub enum Cut {
     /// It was told to.
     Stopped,
     Failed(Failure),
+    /// Its deploy key isn't to be had now.
+    LetGo(LetGo),
 }
 
 /// A time by which something has to be over.
@@ -124,15 +127,23 @@ impl Processes {
     /// Does something that may block, as a file system does that is far away. Should the attempt be cut short meanwhile,
     /// that isn't waited for.
     pub async fn aside<T: Send + 'static>(&mut self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Cut> {
-        let mut working = tokio::task::spawn_blocking(work);
+        let done = self.beside(tokio::task::spawn_blocking(work)).await?;
+        done.map_err(|panic| io::Error::other(panic).into())
+    }
+
+    /// Waits for something that isn't a process. Should the attempt be cut short meanwhile, that is dropped at once.
+    pub async fn beside<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Cut> {
         self.obey().await;
-        while self.ending.is_none() {
-            let turn = tokio::select! {
-                biased;
-                done = &mut working => return done.map_err(|panic| io::Error::other(panic).into()),
-                turn = self.turn(None) => turn,
-            };
-            self.take(turn).await?;
+        {
+            let mut work = pin!(work);
+            while self.ending.is_none() {
+                let turn = tokio::select! {
+                    biased;
+                    done = &mut work => return Ok(done),
+                    turn = self.turn(None) => turn,
+                };
+                self.take(turn).await?;
+            }
         }
         loop {
             self.next(None).await?;

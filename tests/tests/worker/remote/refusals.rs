@@ -1,0 +1,96 @@
+//! What can't be checked out, and what is tried again.
+
+use serde_json::json;
+use shared::job::Failure;
+use tests::sshd::KeyPair;
+
+use super::{KEY, Scene};
+
+/// What sshd says of each connection.
+const CONNECTION: &str = "Connection from 127.0.0.1";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_the_server_refuses_fails_the_attempt_at_once() {
+    let scene = Scene::set().await;
+    scene.register(&KeyPair::new());
+    let before = scene.sshd.said(CONNECTION);
+    let job = scene.offer("true", &json!({})).await;
+    match scene.failure(job).await {
+        Failure::DeployKeyDenied { message } => {
+            assert!(message.contains(&format!("refused deploy key {KEY}")), "{message}");
+            assert!(message.contains("Permission denied (publickey)"), "{message}");
+        }
+        failure => panic!("{failure:?}"),
+    }
+    assert_eq!(scene.sshd.said(CONNECTION) - before, 1);
+    assert!(scene.said(job).contains("try 1 of 4 failed"), "{}", scene.said(job));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_key_that_has_changed_is_refused_by_name_and_not_tried_again() {
+    let mut scene = Scene::set().await;
+    scene.sshd.change_host_key();
+    let before = scene.sshd.said(CONNECTION);
+    let job = scene.offer("true", &json!({})).await;
+    let message = scene.refused(job).await;
+    let host = scene.sshd.known_hosts();
+    let host = host.split(' ').next().unwrap();
+    assert!(message.contains("isn't the one pinned with deploy key app"), "{message}");
+    assert!(message.contains(&format!("Host key for {host} has changed")), "{message}");
+    assert_eq!(scene.sshd.said(CONNECTION) - before, 1);
+
+    // No more does a host that nothing is pinned for.
+    scene.staged.script.register(KEY, &scene.key.private, "elsewhere.example ssh-ed25519 AAAA");
+    let job = scene.offer("true", &json!({})).await;
+    let message = scene.refused(job).await;
+    assert!(message.contains("don't vouch for") && message.contains(host), "{message}");
+    assert_eq!(scene.sshd.said(CONNECTION) - before, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_there_is_named() {
+    let scene = Scene::set().await;
+    let url = scene.url();
+    let nowhere = "1".repeat(40);
+    for (reference, told) in [
+        ("none", format!("ref none not found in {url}")),
+        (&scene.repo.head()[..8], format!("ref {} not found in {url}: a commit is named by", &scene.repo.head()[..8])),
+        (&nowhere, format!("ref {nowhere} not found in {url}")),
+    ] {
+        let job = scene.offer("true", &json!({"ref": reference})).await;
+        let message = scene.refused(job).await;
+        assert!(message.starts_with(&told), "{message}");
+    }
+    for path in [scene.repo.path().join("none"), scene.staged.dir.path().to_owned()] {
+        let url = scene.sshd.url(&path);
+        let job = scene.offer("true", &json!({"url": url})).await;
+        let message = scene.refused(job).await;
+        assert!(message.starts_with(&format!("repository {url} not found")), "{message}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_away_is_tried_again_until_it_is_back() {
+    let mut scene = Scene::set().await;
+    scene.sshd.stop();
+    let job = scene.offer("cat README", &json!({})).await;
+    scene.until_said(job, "try 1 of 4 failed: connect to host 127.0.0.1").await;
+    scene.sshd.go_on();
+    assert_eq!(scene.output(job).await, "what a job builds\n");
+    assert!(scene.said(job).contains("Connection refused; again in "), "{}", scene.said(job));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stays_away_fails_the_attempt_as_something_that_may_pass() {
+    let mut scene = Scene::set().await;
+    scene.sshd.stop();
+    let job = scene.offer("true", &json!({})).await;
+    match scene.failure(job).await {
+        Failure::CheckoutFailed { transient: true, message } => {
+            assert!(message.contains("can't be reached: connect to host 127.0.0.1"), "{message}");
+        }
+        failure => panic!("{failure:?}"),
+    }
+    let said = scene.said(job);
+    assert_eq!(said.matches(" of 4 failed: ").count(), 4, "{said}");
+}
