@@ -105,9 +105,19 @@ pub async fn keep_looking(parts: Parts) {
             tracing::warn!(%error, "looking for deploy keys that others wait for");
         }
         tokio::select! {
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            () = next_look() => {}
             () = parts.watch.look.notified() => {}
             () = hinted(&mut hints) => {}
+        }
+    }
+}
+
+/// Returns when it is time for the next look without a hint.
+async fn next_look() {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if !fault::is_lost("key_watch.look_unasked") {
+            return;
         }
     }
 }

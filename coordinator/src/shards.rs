@@ -73,7 +73,6 @@ pub struct Parts {
     pub intake: Arc<Intake>,
     /// Hears of the shards that are gained.
     pub gained: mpsc::Sender<Vec<Shard>>,
-    /// Looks for the deploy keys of their parked jobs.
     pub keys_watched: Arc<KeyWatch>,
     /// Where the other coordinators reach this one.
     pub address: String,

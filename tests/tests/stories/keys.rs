@@ -9,7 +9,9 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 use tests::dev::Dev;
-use tests::windlass::{Place, windlass};
+use tests::repo::Repo;
+use tests::sshd::{KeyPair, Sshd};
+use tests::windlass::{Finished, Place, windlass};
 
 const HOST: &str = "git.example.org ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl\n";
 
@@ -171,4 +173,75 @@ fn a_deploy_key_that_run_cannot_use_ends_it_at_once_with_the_remedy() {
         assert!(ran.said().contains(expected), "{arguments:?}: {}", ran.said());
         assert!(!ran.said().contains("hunter2"));
     }
+}
+
+/// A repository behind an sshd, which the key in that file opens.
+struct Remote {
+    place: Place,
+    sshd: Sshd,
+    pair: KeyPair,
+    repo: Repo,
+    dir: TempDir,
+}
+
+impl Remote {
+    fn new() -> Self {
+        let (sshd, pair, repo) = (Sshd::start(), KeyPair::new(), Repo::new());
+        repo.commit(&[("greeting", "hello")]);
+        sshd.allow(&pair, repo.path());
+        Self { place: Place::new(), sshd, pair, repo, dir: TempDir::new().unwrap() }
+    }
+
+    /// A directory that is kept.
+    fn kept(&self) -> String {
+        self.dir.path().join("kept").to_str().unwrap().to_owned()
+    }
+
+    /// `windlass run` of `cat greeting` with a deploy key and these arguments.
+    fn run(&self, arguments: &[&str]) -> Finished {
+        let url = self.sshd.url(&self.repo.path().join(".git"));
+        self.place.run(&[&["--repo", &url], arguments, &["--", "cat", "greeting"]].concat())
+    }
+}
+
+#[test]
+fn run_builds_a_remote_repository_with_a_key_from_a_file_and_keeps_nothing_of_it() {
+    let remote = Remote::new();
+    let private_key = file(remote.dir.path(), "key", &remote.pair.private);
+    let hosts = file(remote.dir.path(), "hosts", &remote.sshd.known_hosts());
+    let kept = remote.kept();
+    for directory in [&[][..], &["--data-dir", &kept], &["--data-dir", &kept]] {
+        let ran = remote.run(&[&["--deploy-key", &private_key, "--known-hosts", &hosts], directory].concat());
+        assert_eq!((ran.code, ran.out().as_str()), (Some(0), "hello"), "{}", ran.said());
+    }
+    let named = remote.run(&["--deploy-key", "app", "--data-dir", &kept]);
+    assert_eq!(named.code, Some(125), "{}", named.said());
+    assert!(named.said().contains("no deploy key app is registered"), "{}", named.said());
+    assert!(remote.place.left().is_empty());
+
+    // In the directory that is kept, a key is kept under its name alone.
+    let mut dev = windlass();
+    dev.arg("dev").env("WINDLASS_DATA_DIR", &kept).env("WINDLASS_LISTEN", "127.0.0.1:0");
+    let mut dev = tests::server::Server::start("dev", dev);
+    dev.address();
+    let of_kept = |arguments: &[&str]| {
+        let done = windlass().arg("key").args(arguments).env("WINDLASS_DATA_DIR", &kept).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        out(&done)
+    };
+    assert_eq!(of_kept(&["list", "--output", "json"]), "{\"deploy_keys\":[],\"next_cursor\":null}\n");
+    of_kept(&["add", "app", "--file", &private_key, "--known-hosts", &hosts]);
+    assert!(dev.stop().success());
+    let named = remote.run(&["--deploy-key", "app", "--data-dir", &kept]);
+    assert_eq!((named.code, named.out().as_str()), (Some(0), "hello"), "{}", named.said());
+}
+
+#[test]
+fn a_key_that_the_host_refuses_ends_run_with_125_and_says_so() {
+    let remote = Remote::new();
+    let (_, other) = made(remote.dir.path(), "other");
+    let hosts = file(remote.dir.path(), "hosts", &remote.sshd.known_hosts());
+    let ran = remote.run(&["--deploy-key", other.to_str().unwrap(), "--known-hosts", &hosts]);
+    assert_eq!((ran.code, ran.out()), (Some(125), String::new()), "{}", ran.said());
+    assert!(ran.said().contains("deploy_key_denied"), "{}", ran.said());
 }
