@@ -13,7 +13,7 @@ use shared::spec::{History, Repository};
 use super::mirror::Held;
 use super::tries::Tries;
 use super::trouble::{Kind, Trouble};
-use super::{Git, Miss, config};
+use super::{Git, Miss, config, trouble};
 use crate::attempt::directories::{private, remove};
 use crate::attempt::processes::Cut;
 
@@ -188,6 +188,10 @@ impl Git<'_> {
         let wanted = format!("{}^{{commit}}", kept(commit));
         let arguments = ["--git-dir=.", "rev-parse", "--verify", "--quiet", &wanted];
         let answer = self.run(&held.path, MIRROR, &arguments).await?;
+        if !answer.err.is_empty() {
+            // Of what isn't there git says nothing.
+            return Err(broken(trouble::reason(&answer.err, answer.exit)).into());
+        }
         Ok(answer.exit.is_success() && answer.out.trim() == commit.as_str())
     }
 

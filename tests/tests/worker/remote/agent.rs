@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use memchr::memmem;
 use serde_json::json;
 use tests::scripted::until;
 
@@ -19,7 +20,7 @@ fn leaks(scene: &Scene, dirs: &[&Path]) -> Vec<PathBuf> {
     let traces = scene.key.traces();
     let holds = |path: &PathBuf| {
         let content = std::fs::read(path).unwrap_or_default();
-        traces.iter().any(|trace| content.windows(trace.len()).any(|bytes| bytes == trace))
+        traces.iter().any(|trace| memmem::find(&content, trace).is_some())
     };
     dirs.iter().flat_map(|dir| files(dir)).filter(holds).collect()
 }
@@ -39,7 +40,7 @@ async fn steps_use_the_key_through_an_agent_where_the_job_says_so_and_nothing_el
     let note = scene.staged.note("go on");
     let script = format!(
         "ssh-add -L | cut -d ' ' -f 1,2; git ls-remote origin HEAD | cut -f 2; stat -c %a '{}'; \
-         for refused in -D '-d key.pub'; do ssh-add $refused 2>/dev/null || echo refused; done; \
+         ssh-add -L > mine.pub; for refused in -D '-d mine.pub'; do ssh-add $refused > /dev/null 2>&1 || echo refused; done; \
          ssh-keygen -q -t ed25519 -N '' -f other; ssh-add other 2>/dev/null || echo refused; \
          ssh-add -T other.pub 2>/dev/null || echo refused; while [ ! -e '{}' ]; do sleep 0.02; done",
         agents.display(),

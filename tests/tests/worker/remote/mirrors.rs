@@ -14,13 +14,10 @@ use tests::sshd::KeyPair;
 
 use super::Scene;
 
-/// So many bytes of a fetch come through before it is held up: more than any answer about refs, less than [`big`].
-const HELD_UP_AFTER: u32 = 50_000;
-
 /// Adds what no pack makes small.
 fn big(scene: &Scene) -> String {
     let line = |_| format!("{:032x}\n", u128::from_ne_bytes(shared::clock::random()));
-    scene.repo.commit(&[("big", &(0..8000).map(line).collect::<String>())])
+    scene.repo.commit(&[("big", &(0..40_000).map(line).collect::<String>())])
 }
 
 fn dir(scene: &Scene) -> PathBuf {
@@ -127,7 +124,7 @@ async fn a_mirror_in_which_git_was_killed_serves_the_same_job_and_the_next() {
     let scene = Scene::set().await;
     scene.printed("true", &json!({})).await;
     big(&scene);
-    scene.sshd.hold_up(HELD_UP_AFTER);
+    scene.sshd.hold_up();
     let job = scene.offer("git fsck", &json!({})).await;
     until_held_up(&scene).await;
     let killed = fetching(&scene);
@@ -188,7 +185,7 @@ async fn a_bit_that_was_turned_in_a_mirror_reaches_no_work_tree() {
 async fn two_jobs_at_once_share_a_mirror_one_after_the_other() {
     let scene = Scene::set().await;
     let head = big(&scene);
-    scene.sshd.hold_up(HELD_UP_AFTER);
+    scene.sshd.hold_up();
     let first = scene.offer("git fsck; git rev-parse HEAD", &json!({})).await;
     until_held_up(&scene).await;
     let second = scene.offer("git fsck; git rev-parse HEAD", &json!({})).await;
@@ -204,7 +201,7 @@ async fn two_jobs_at_once_share_a_mirror_one_after_the_other() {
 async fn a_job_that_waits_for_a_mirror_is_stopped_at_once() {
     let scene = Scene::set().await;
     big(&scene);
-    scene.sshd.hold_up(HELD_UP_AFTER);
+    scene.sshd.hold_up();
     let first = scene.offer("true", &json!({})).await;
     until_held_up(&scene).await;
     let second = scene.offer("true", &json!({})).await;
