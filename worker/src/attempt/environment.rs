@@ -104,7 +104,7 @@ mod tests {
     fn of(ssh: Option<&StepSsh>, env: &Value) -> Environment {
         let spec = parse_single(&json!({"steps": [{"run": "true"}], "env": env}), None).unwrap().spec;
         let job = JobId::mint(Shard::new(3).unwrap(), clock::now(), clock::random());
-        let directories = Directories::of(Path::new("/work"), job, Attempt(1));
+        let directories = Directories::of(Path::new("/srv/jobs"), job, Attempt(1));
         let grant = Grant { job, attempt: Attempt(1), fence: Fence(1), spec, commit: None, secrets: None };
         let base = [("SSH_AUTH_SOCK".into(), "/the/callers".into())];
         let secrets = Secrets::default();
@@ -115,13 +115,13 @@ mod tests {
 
     #[test]
     fn the_steps_have_the_deploy_keys_agent_only_where_they_may_and_their_own_word_counts_more() {
-        let ssh = StepSsh { agent: "/work/agent".into(), git_ssh_command: "ssh -F config".into() };
+        let ssh = StepSsh { agent: "/srv/agent".into(), git_ssh_command: "ssh -F config".into() };
         let value = |env: &Environment, name: &str| env.get(OsStr::new(name)).cloned();
         let without = of(None, &json!({}));
         assert_eq!(value(&without, "SSH_AUTH_SOCK"), Some("/the/callers".into()));
         assert_eq!(value(&without, "GIT_SSH_COMMAND"), None);
         let with = of(Some(&ssh), &json!({}));
-        assert_eq!(value(&with, "SSH_AUTH_SOCK"), Some("/work/agent".into()));
+        assert_eq!(value(&with, "SSH_AUTH_SOCK"), Some("/srv/agent".into()));
         assert_eq!(value(&with, "GIT_SSH_COMMAND"), Some("ssh -F config".into()));
         let own = of(Some(&ssh), &json!({"GIT_SSH_COMMAND": "ssh -v"}));
         assert_eq!(value(&own, "GIT_SSH_COMMAND"), Some("ssh -v".into()));
