@@ -129,7 +129,9 @@ async fn a_mirror_in_which_git_was_killed_serves_the_same_job_and_the_next() {
     until_held_up(&scene).await;
     let killed = fetching(&scene);
     assert!(killed.len() >= 2, "{killed:?}");
-    killed.iter().for_each(|pid| process::send(*pid, Signal::SIGKILL));
+    for pid in killed {
+        process::send(pid, Signal::SIGKILL);
+    }
     scene.sshd.let_go();
     scene.output(job).await;
     assert!(scene.said(job).contains("try 1 of 4 failed: git ended with signal 9; again in"), "{}", scene.said(job));
