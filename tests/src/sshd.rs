@@ -31,7 +31,7 @@ held=$(dirname "$0")/held
 over=$held.$$
 if [ -e "$held" ]; then
   { git upload-pack "$path"; : > "$over"; } |
-    { dd bs=8k count=12 2>/dev/null; while [ -e "$held" ] && [ ! -e "$over" ]; do sleep 0.02; done; cat; }
+    { dd bs=8k count=32 2>/dev/null; while [ -e "$held" ] && [ ! -e "$over" ]; do sleep 0.02; done; cat; }
   rm -f "$over"
 else
   exec git upload-pack "$path"
@@ -205,7 +205,7 @@ impl Sshd {
         fs::write(file.with_extension("pub"), key.public).expect("a host key");
     }
 
-    /// Holds up what is fetched from now on in the middle, if it is larger than 200 KB, until [`Sshd::let_go`].
+    /// Holds up what is fetched from now on in the middle, if it is larger than 400 KB, until [`Sshd::let_go`].
     pub fn hold_up(&self) {
         fs::write(self.dir.path().join("held"), "").expect("a file");
     }
