@@ -7,6 +7,8 @@ lock = threading.Lock()
 
 
 class Git(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
     def refused(self):
         with lock:
             with open(desk + "/log", "a") as log:
@@ -23,6 +25,7 @@ class Git(http.server.BaseHTTPRequestHandler):
         self.send_response(int(status))
         if status == "401":
             self.send_header("WWW-Authenticate", 'Basic realm="git"')
+        self.send_header("Content-Length", "0")
         self.end_headers()
         return True
 
@@ -46,6 +49,7 @@ class Git(http.server.BaseHTTPRequestHandler):
         for name, value in fields:
             if name != "Status":
                 self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
 

@@ -18,8 +18,8 @@ use crate::played::DEADLINE;
 use crate::process::{self, Owned};
 use crate::wait::eventually;
 
-/// What a key runs: git for reading, below the directory that its line names. With a file `held` beside it, no more comes
-/// of a fetch than the bytes that are written there, until the file is gone.
+/// What a key runs: git for reading, below the directory that its line names. With a file `held` beside it, no more comes of
+/// what is large than its beginning, in so many reads, until the file is gone.
 const GATE: &str = r#"#!/bin/sh
 path=${SSH_ORIGINAL_COMMAND#*\'}
 path=${path%\'*}
@@ -28,12 +28,18 @@ case "$SSH_ORIGINAL_COMMAND $path" in
   *) echo "ERROR: Repository not found." >&2; exit 1 ;;
 esac
 held=$(dirname "$0")/held
+over=$held.$$
 if [ -e "$held" ]; then
-  git upload-pack "$path" | { head -c "$(cat "$held")"; while [ -e "$held" ]; do sleep 0.02; done; cat; }
+  { git upload-pack "$path"; : > "$over"; } |
+    { dd bs=8k count=32 2>/dev/null; while [ -e "$held" ] && [ ! -e "$over" ]; do sleep 0.02; done; cat; }
+  rm -f "$over"
 else
   exec git upload-pack "$path"
 fi
 "#;
+
+/// What its log says of each connection.
+pub const CONNECTION: &str = "Connection from 127.0.0.1";
 
 /// A key pair that nobody has a file of.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -178,8 +184,11 @@ impl Sshd {
         let mut command = Command::new("/usr/sbin/sshd");
         command.args(["-D", "-e", "-f"]).arg(path.join("config"));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        let before = self.said(CONNECTION);
         self.server = Some(process::bound(command));
         eventually(DEADLINE, "sshd listens", || TcpStream::connect(("127.0.0.1", self.port)).ok().map(drop));
+        // Whoever counts its connections begins after this one.
+        eventually(DEADLINE, "sshd has said so", || (self.said(CONNECTION) > before).then_some(()));
     }
 
     /// Gives it another host key.
@@ -196,9 +205,9 @@ impl Sshd {
         fs::write(file.with_extension("pub"), key.public).expect("a host key");
     }
 
-    /// Holds up what is fetched from now on after so many bytes, until [`Sshd::let_go`].
-    pub fn hold_up(&self, after: u32) {
-        fs::write(self.dir.path().join("held"), after.to_string()).expect("a file");
+    /// Holds up what is fetched from now on in the middle, if it is larger than 400 KB, until [`Sshd::let_go`].
+    pub fn hold_up(&self) {
+        fs::write(self.dir.path().join("held"), "").expect("a file");
     }
 
     /// Lets what is held up go on.

@@ -246,3 +246,6 @@ impl RngCore for Dice {
 }
 
 impl CryptoRng for Dice {}
+
+#[cfg(test)]
+mod tests;

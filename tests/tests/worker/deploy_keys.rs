@@ -15,6 +15,7 @@ use shared::time::Period;
 use shared::wire::KeyReply;
 use tests::repo::Repo;
 use tests::scripted::{Script, Staged, until};
+use tests::sshd::KeyPair;
 
 use crate::HOST;
 use KeyAnswer::{Denied, NotRegistered, Sealed, Unavailable};
@@ -59,7 +60,7 @@ fn unavailable() -> KeyReply {
 async fn a_key_that_is_there_is_fetched_before_anything_else() {
     let repo = Repo::new();
     let staged = Staged::start(HOST, |_| {}).await;
-    staged.script.register("app", "a private half", "a host key");
+    staged.script.register("app", &KeyPair::new().private, "a host key");
     let job = staged.script.offer(spec(&repo, &json!({}))).await;
     assert_eq!(staged.script.end(job).await.end, AttemptEnd::Succeeded);
     assert_eq!(staged.script.key_tries(job), [(1, Sealed, None, None)]);
@@ -77,7 +78,7 @@ async fn a_registration_ends_the_wait_at_once() {
     // A word for nothing wakes it as well, and uses up nothing.
     staged.script.look_for_key(job).await;
     staged.script.until("another try", |seen| (seen.progress.len() == 2).then_some(())).await;
-    staged.script.register("app", "a private half", "a host key");
+    staged.script.register("app", &KeyPair::new().private, "a host key");
     staged.script.look_for_key(job).await;
     assert_eq!(staged.script.end(job).await.end, AttemptEnd::Succeeded);
     assert_eq!(tries(&staged.script, job), [(1, NotRegistered), (2, NotRegistered), (3, Sealed)]);
@@ -89,7 +90,7 @@ async fn a_registration_ends_the_wait_at_once() {
 async fn a_registration_during_a_request_ends_the_next_wait() {
     let repo = Repo::new();
     let staged = Staged::start(HOST, |_| {}).await;
-    staged.script.register("app", "a private half", "a host key");
+    staged.script.register("app", &KeyPair::new().private, "a host key");
     {
         let mut seen = staged.script.seen();
         seen.keys.answers.push_back(KeyReply::NotRegistered {});
@@ -158,7 +159,7 @@ async fn a_key_that_is_denied_is_not_asked_for_again() {
 async fn tries_that_nobody_answers_are_counted_apart_and_each_request_is_new() {
     let repo = Repo::new();
     let staged = Staged::start(HOST, |_| {}).await;
-    staged.script.register("app", "a private half", "a host key");
+    staged.script.register("app", &KeyPair::new().private, "a host key");
     {
         let mut seen = staged.script.seen();
         seen.keys.lose = 1;
@@ -243,7 +244,7 @@ async fn a_fetcher_that_dies_twice_goes_on_counting() {
         });
     })
     .await;
-    staged.script.register("app", "a private half", "a host key");
+    staged.script.register("app", &KeyPair::new().private, "a host key");
     staged.script.seen().keys.answers = [KeyReply::NotRegistered {}, KeyReply::NotRegistered {}].into();
     let job = staged.script.offer(spec(&repo, &retry(3, "10ms"))).await;
     assert_eq!(staged.script.end(job).await.end, AttemptEnd::Succeeded);

@@ -47,10 +47,11 @@ impl Mirrors {
 
     /// Waits until nobody else has the mirror of `url`. A shallow one and one with all history are apart.
     pub async fn hold(&self, url: &str, history: History) -> Held {
-        let mut name: String = Sha256::digest(url).iter().map(|byte| format!("{byte:02x}")).collect();
-        if history == History::Full {
-            name.push_str("-full");
-        }
+        let digest = Sha256::digest(url);
+        let name = match history {
+            History::Shallow => format!("{digest:x}"),
+            History::Full => format!("{digest:x}-full"),
+        };
         let lock = self.lock(&name).lock_owned().await;
         Held { path: self.dir.join(name), _lock: Arc::new(lock) }
     }
@@ -138,14 +139,16 @@ fn packs(mirror: &Path) -> io::Result<usize> {
 fn clean(dir: &Path) -> io::Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let left = name.ends_with(".lock") || name.starts_with("tmp_") || name.starts_with("incoming-");
+        let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+        let left = path.extension().is_some_and(|ending| ending == "lock")
+            || name.starts_with("tmp_")
+            || name.starts_with("incoming-");
         let is_info = name == "info" && dir.ends_with("objects");
         let kind = entry.file_type()?;
         if left || is_info || kind.is_symlink() {
             discard(&entry)?;
         } else if kind.is_dir() {
-            clean(&entry.path())?;
+            clean(&path)?;
         }
     }
     Ok(())

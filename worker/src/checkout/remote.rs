@@ -13,7 +13,7 @@ use shared::spec::{History, Repository};
 use super::mirror::Held;
 use super::tries::Tries;
 use super::trouble::{Kind, Trouble};
-use super::{Git, Miss, config};
+use super::{Git, Miss, config, trouble};
 use crate::attempt::directories::{private, remove};
 use crate::attempt::processes::Cut;
 
@@ -103,7 +103,7 @@ impl Git<'_> {
         if is_new {
             self.processes.aside(move || mirrors.make_room()).await??;
         }
-        match self.from_mirror(&held, sought).await {
+        match self.serve(&held, sought).await {
             // What nobody understands may come from what was there before.
             Err(Miss::Trouble(Trouble { kind, reason }))
                 if kind == Kind::Broken || (kind == Kind::Other && !is_new) =>
@@ -113,13 +113,13 @@ impl Git<'_> {
                 let broken = held.clone();
                 self.processes.aside(move || broken.remove()).await??;
                 self.empty_tree().await?;
-                self.from_mirror(&held, sought).await
+                self.serve(&held, sought).await
             }
             done => done,
         }
     }
 
-    async fn from_mirror(&mut self, held: &Held, sought: &Sought<'_>) -> Result<(), Miss> {
+    async fn serve(&mut self, held: &Held, sought: &Sought<'_>) -> Result<(), Miss> {
         let (laid_out, commit) = (held.clone(), sought.commit.clone());
         let laid_out = self.processes.aside(move || laid_out.lay_out(&commit)).await?;
         laid_out.map_err(|error| broken(format!("laying it out: {error}")))?;
@@ -130,7 +130,7 @@ impl Git<'_> {
         // Whatever goes wrong here is the mirror's fault: nobody else takes part.
         self.copy(held, sought).await.map_err(|miss| match miss {
             Miss::Trouble(trouble) => broken(trouble.reason).into(),
-            miss => miss,
+            Miss::Cut(cut) => cut.into(),
         })
     }
 
@@ -188,6 +188,10 @@ impl Git<'_> {
         let wanted = format!("{}^{{commit}}", kept(commit));
         let arguments = ["--git-dir=.", "rev-parse", "--verify", "--quiet", &wanted];
         let answer = self.run(&held.path, MIRROR, &arguments).await?;
+        if !answer.err.is_empty() {
+            // Of what isn't there git says nothing.
+            return Err(broken(trouble::reason(&answer.err, answer.exit)).into());
+        }
         Ok(answer.exit.is_success() && answer.out.trim() == commit.as_str())
     }
 

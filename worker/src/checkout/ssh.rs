@@ -66,7 +66,7 @@ pub fn set_up(dir: &Path, key: &DeployKey) -> io::Result<()> {
     for (option, path) in
         [("IdentityFile", &*identity), ("UserKnownHostsFile", &*known_hosts), ("IdentityAgent", &*key.agent)]
     {
-        text.push_str(&format!("{option} {}\n", argument(path)?));
+        text.extend([option, " ", &argument(path)?, "\n"]);
     }
     private(dir)?;
     fs::write(&identity, format!("{}\n", key.public))?;

@@ -2,12 +2,9 @@
 
 use serde_json::json;
 use shared::job::Failure;
-use tests::sshd::KeyPair;
+use tests::sshd::{CONNECTION, KeyPair};
 
 use super::{KEY, Scene};
-
-/// What sshd says of each connection.
-const CONNECTION: &str = "Connection from 127.0.0.1";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_the_server_refuses_fails_the_attempt_at_once() {
