@@ -218,8 +218,9 @@ fn no_file_no_message_and_no_process_ever_shows_a_private_key() {
     fs::remove_file(&note).expect("a note");
     let held = cluster.submit(&host.job(&script, &json!({"in_steps": true})));
     eventually(LOAD_WITHIN, "the step has asked its agent", || fs::read_to_string(&note).ok());
-    host.repo.commit(&[("large", &"a line that packs badly: ".repeat(100_000))]);
-    host.sshd.hold_up(1000);
+    let large: String = (0..1000).map(|_| STANDARD.encode(clock::random::<1024>())).collect();
+    host.repo.commit(&[("large", &large)]);
+    host.sshd.hold_up();
     let fetching = cluster.submit(&host.job("true", &json!({})));
     until_tried(&cluster, &fetching, "sealed");
     eventually(LOAD_WITHIN, "a fetch is under way", || {
