@@ -210,13 +210,13 @@ fn run_builds_a_remote_repository_with_a_key_from_a_file_and_keeps_nothing_of_it
     let private_key = file(remote.dir.path(), "key", &remote.pair.private);
     let hosts = file(remote.dir.path(), "hosts", &remote.sshd.known_hosts());
     let kept = remote.kept();
+    let named = remote.run(&["--deploy-key", "app", "--data-dir", &kept]);
+    assert_eq!(named.code, Some(125), "{}", named.said());
+    assert!(named.said().contains("no deploy key app is registered"), "{}", named.said());
     for directory in [&[][..], &["--data-dir", &kept], &["--data-dir", &kept]] {
         let ran = remote.run(&[&["--deploy-key", &private_key, "--known-hosts", &hosts], directory].concat());
         assert_eq!((ran.code, ran.out().as_str()), (Some(0), "hello"), "{}", ran.said());
     }
-    let named = remote.run(&["--deploy-key", "app", "--data-dir", &kept]);
-    assert_eq!(named.code, Some(125), "{}", named.said());
-    assert!(named.said().contains("no deploy key app is registered"), "{}", named.said());
     assert!(remote.place.left().is_empty());
 
     // In the directory that is kept, a key is kept under its name alone.
