@@ -75,7 +75,7 @@ async fn nothing_is_signed_for_another_key_or_in_the_old_way_and_nothing_else_is
     std::fs::create_dir(&below).unwrap();
     let (other, _) = key(&below, &["-N", "", "-t", "ed25519"]);
     let other = PrivateKey::from_openssh(other.reveal()).unwrap();
-    assert_eq!(asked(&agent, &sign(&other, b"data", 0)), FAILURE);
+    assert_eq!(asked(&agent, &sign(&other, b"data", RSA_SHA2_512)), FAILURE);
     // Remove all, lock, an extension, nothing known, and an identity to be added that is none.
     for request in [&[19_u8][..], &[22, 0, 0, 0, 1, b'x'], &[27, 0, 0, 0, 1, b'x'], &[99], &[17, 0, 0]] {
         assert_eq!(asked(&agent, request), FAILURE, "{request:?}");

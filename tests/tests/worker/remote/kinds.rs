@@ -120,6 +120,8 @@ async fn submodules_come_along_where_the_job_wants_them() {
     local.git(&["-c", allow, "submodule", "--quiet", "add", "--name", "far", part.to_str().unwrap(), "far"]);
     local.git(&["-c", allow, "submodule", "--quiet", "add", "--name", "near", part.to_str().unwrap(), "near"]);
     local.git(&["config", "--file", ".gitmodules", "submodule.far.url", &url]);
+    let beside = format!("../{}/part", scene.repo.path().file_name().unwrap().to_str().unwrap());
+    local.git(&["config", "--file", ".gitmodules", "submodule.near.url", &beside]);
     local.commit(&[]);
     let repository = json!({"url": local.url(), "deploy_key": KEY, "submodules": true});
     let job =

@@ -65,12 +65,14 @@ async fn until_held_up(scene: &Scene) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_that_is_in_the_mirror_is_not_fetched_again_and_a_new_one_is() {
     let scene = Scene::set().await;
-    for _ in 0..2 {
+    // Each job asks, and fetches where it has to.
+    for asked_and_fetched in [2, 3] {
         assert_eq!(scene.printed("cat README", &json!({})).await, "what a job builds\n");
-        assert_eq!(packs(&mirror(&scene)).len(), 1);
+        assert_eq!(scene.sshd.said("Accepted publickey"), asked_and_fetched);
     }
     scene.repo.commit(&[("README", "two\n")]);
     assert_eq!(scene.printed("cat README", &json!({})).await, "two\n");
+    assert_eq!(scene.sshd.said("Accepted publickey"), 5);
     assert_eq!(packs(&mirror(&scene)).len(), 2);
 }
 
@@ -208,7 +210,7 @@ async fn a_job_that_waits_for_a_mirror_is_stopped_at_once() {
     let first = scene.offer("true", &json!({})).await;
     until_held_up(&scene).await;
     let second = scene.offer("true", &json!({})).await;
-    until("the second's question", || scene.sshd.said("Accepted publickey") >= 3).await;
+    until("the answer to the second", || scene.sshd.said("disconnected by user") >= 2).await;
     scene.staged.script.stop(second, Period::from_secs(60)).await;
     assert_eq!(scene.staged.script.end(second).await.end, AttemptEnd::Stopped);
     // So is the one that holds it, with its git; the next one finds the mirror free.
