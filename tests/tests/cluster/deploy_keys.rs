@@ -126,7 +126,7 @@ struct Tapped(Arc<Mutex<Vec<Vec<u8>>>>);
 impl Tapped {
     fn of(url: String) -> Self {
         let all = Arc::new(Mutex::new(Vec::new()));
-        let (heard, (ready, begun)) = (Arc::clone(&all), std::sync::mpsc::channel());
+        let (heard, (ready, begun)) = (Arc::clone(&all), std::sync::mpsc::sync_channel(1));
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async move {
