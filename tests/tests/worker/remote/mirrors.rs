@@ -209,8 +209,9 @@ async fn a_job_that_waits_for_a_mirror_is_stopped_at_once() {
     scene.sshd.hold_up();
     let first = scene.offer("true", &json!({})).await;
     until_held_up(&scene).await;
+    let before = scene.sshd.said("disconnected by user");
     let second = scene.offer("true", &json!({})).await;
-    until("the answer to the second", || scene.sshd.said("disconnected by user") >= 2).await;
+    until("the answer to the second", || scene.sshd.said("disconnected by user") > before).await;
     scene.staged.script.stop(second, Period::from_secs(60)).await;
     assert_eq!(scene.staged.script.end(second).await.end, AttemptEnd::Stopped);
     // So is the one that holds it, with its git; the next one finds the mirror free.
