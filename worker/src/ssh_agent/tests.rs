@@ -90,6 +90,7 @@ async fn a_request_is_bounded_and_the_end_ends_connections() {
     let agent = SshAgent::start(dir.path(), &private).unwrap();
     let socket = agent.socket().to_owned();
     let mut greedy = UnixStream::connect(&socket).unwrap();
+    greedy.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     greedy.write_all(&(REQUEST_BYTES_MAX + 1).to_be_bytes()).unwrap();
     assert_eq!(greedy.read(&mut [0]).unwrap(), 0);
     // One more than may be is waited with, and answered when there is room.
