@@ -127,8 +127,10 @@ fn put(
     }
     if pair.generate {
         say(&line(&key));
-        say("register the public key at the repository's host now, for reading alone (without write access): until the host \
-             knows it, jobs that use it fail as deploy_key_denied");
+        say(
+            "register the public key at the repository's host now, for reading alone (without write access): until the host \
+             knows it, jobs that use it fail as deploy_key_denied",
+        );
     }
     Ok(0)
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -171,6 +171,10 @@ fn a_deploy_key_that_run_cannot_use_ends_it_at_once_with_the_remedy() {
         (&["--deploy-key", &bad], "--known-hosts"),
         (&["--deploy-key", &bad, "--known-hosts", &hosts], "--deploy-key: is not a private key in OpenSSH's format"),
         (&["--deploy-key", "app", "--data-dir", kept], "no deploy key app is registered"),
+        (&["--deploy-key", "app", "--data-dir", kept], &format!("windlass key add app --data-dir {kept} ")),
+        (&["--deploy-key", "a b", "--data-dir", kept], "--deploy-key: a b: must be made of"),
+        (&["--deploy-key", ""], "--deploy-key: must not be empty"),
+        (&["--deploy-key", "-"], "windlass key add NAME --file -"),
         (&["--deploy-key", "app", "--data-dir", kept, "--known-hosts", &hosts], "has its own host keys"),
     ] {
         let repo = ["--repo", "git@127.0.0.1:app.git"];
@@ -250,4 +254,9 @@ fn a_key_that_the_host_refuses_ends_run_with_125_and_says_so() {
     let ran = remote.run(&["--deploy-key", other.to_str().unwrap(), "--known-hosts", &hosts]);
     assert_eq!((ran.code, ran.out()), (Some(125), String::new()), "{}", ran.said());
     assert!(ran.said().contains("deploy_key_denied"), "{}", ran.said());
+    assert!(ran.said().contains(&format!("refused deploy key {}", other.display())), "{}", ran.said());
+    assert!(!ran.said().contains("windlass.run-") && !ran.said().contains("can be read by others"), "{}", ran.said());
+    fs::set_permissions(&other, PermissionsExt::from_mode(0o640)).unwrap();
+    let open = remote.run(&["--deploy-key", other.to_str().unwrap(), "--known-hosts", &hosts]);
+    assert!(open.said().contains("can be read by others (mode 640)"), "{}", open.said());
 }
