@@ -79,7 +79,8 @@ pub struct RunArgs {
     /// Branch, tag or commit [default: the repository's HEAD]
     #[arg(long = "ref", value_name = "REF", requires = "repo")]
     pub reference: Option<String>,
-    /// Deploy key that opens the repository: a file with a private key, or with --data-dir the name of one that is kept there
+    /// Deploy key that opens the repository: a file with a private key, where there is a `/` in it or no --data-dir; else the
+    /// name of one that is kept in that directory
     #[arg(long, value_name = "NAME-or-file", requires = "repo")]
     pub deploy_key: Option<String>,
     /// The host's keys, for a deploy key from a file [default: ~/.ssh/known_hosts]

@@ -3,12 +3,13 @@
 use std::io::Read;
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use shared::clock;
 use shared::secret::Secret;
 use shared::settings::Settings;
+use shared::spec::key_name_fault;
 use shared::view::DeployKeyView;
 
 use crate::args::api::Output;
@@ -34,7 +35,7 @@ struct Page {
     next_cursor: Option<String>,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Rekeyed {
     resealed: u64,
     complete: bool,
@@ -45,6 +46,9 @@ struct Rekeyed {
 /// # Errors
 /// When settings or files can't be used, or the API refuses or can't be reached.
 pub fn key(args: &KeyArgs) -> Result<u8, Error> {
+    if let Some(name) = named(&args.command) {
+        check(name)?;
+    }
     let client = Client::new(&args.api, &Settings::new(&variable))?;
     let output = args.api.output;
     match &args.command {
@@ -70,6 +74,21 @@ pub fn key(args: &KeyArgs) -> Result<u8, Error> {
         }
         KeyCommand::Rekey => rekey(&client, output),
     }
+}
+
+/// The key that the command is about, where it is about one.
+fn named(command: &KeyCommand) -> Option<&str> {
+    match command {
+        KeyCommand::Add { name, .. } | KeyCommand::Rotate { name, .. } => Some(name),
+        KeyCommand::Show { name } | KeyCommand::Remove { name } => Some(name),
+        KeyCommand::List | KeyCommand::Rekey => None,
+    }
+}
+
+/// Refuses what can't be a name before anybody is asked: in a path of the API it would mean something else.
+fn check(name: &str) -> Result<(), Error> {
+    let fault = if name.is_empty() { Some("must not be empty") } else { key_name_fault(name) };
+    fault.map_or(Ok(()), |fault| Err(Error::failed(format_args!("name: {fault}"))))
 }
 
 /// Puts a key on the condition that the header names; where that doesn't hold, `instead` is the command to use.
@@ -107,10 +126,11 @@ fn put(
         Output::Table => print(&format!("{}\n", escaped(&line(&key))))?,
     }
     if pair.generate {
-        say(&format!(
-            "{}; register the public key at the repository's host, for reading alone (without write access)",
-            line(&key)
-        ));
+        say(&line(&key));
+        say(
+            "register the public key at the repository's host now, for reading alone (without write access): until the host \
+             knows it, jobs that use it fail as deploy_key_denied",
+        );
     }
     Ok(0)
 }
@@ -199,18 +219,20 @@ fn show(client: &Client, name: &str, output: Output) -> Result<u8, Error> {
 
 /// Asks again until everything is moved.
 fn rekey(client: &Client, output: Output) -> Result<u8, Error> {
-    let mut resealed = 0;
-    loop {
+    let mut all = Rekeyed { resealed: 0, complete: false };
+    while !all.complete {
         let done: Rekeyed = read(&client.post(REKEY, "{}", None, Repeated::Harmless)?)?;
-        resealed += done.resealed;
-        if done.complete {
-            break;
+        all = Rekeyed { resealed: all.resealed + done.resealed, ..done };
+        if !all.complete {
+            say(&format!("{} moved so far", all.resealed));
         }
-        say(&format!("{resealed} moved so far"));
     }
     match output {
-        Output::Json => print_document(&serde_json::json!({"resealed": resealed}).to_string())?,
-        Output::Table => print(&format!("{resealed} moved on to the first master key\n"))?,
+        Output::Json => {
+            let document = serde_json::to_string(&all);
+            print_document(&document.map_err(|error| Error::failed(format_args!("writing the result: {error}")))?)?;
+        }
+        Output::Table => print(&format!("{} moved on to the first master key\n", all.resealed))?,
     }
     Ok(0)
 }

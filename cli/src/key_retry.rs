@@ -48,6 +48,10 @@ fn parsed(text: &str) -> Result<KeyRetry, String> {
             _ => return Err(format!("{name} is not one of tries, backoff, first, max, deadline")),
         }
     }
+    let (first, max) = (retry.first, retry.max);
+    if first > max {
+        return Err(format!("first={first} must not be longer than max={max}"));
+    }
     Ok(retry)
 }
 
@@ -83,6 +87,11 @@ mod tests {
     }
 
     #[test]
+    fn the_first_wait_may_be_the_longest() {
+        assert!(retry(Some("first=30s"), "").is_ok() && retry(Some("first=2s,max=2s"), "").is_ok());
+    }
+
+    #[test]
     fn a_part_that_can_not_be_is_refused_by_name() {
         for (text, named) in [
             ("tries=0", "tries=0"),
@@ -93,6 +102,9 @@ mod tests {
             ("first=1", "first=1 is not a duration"),
             ("max=0s", "max=0s must be"),
             ("deadline=400d", "deadline=400d is longer"),
+            ("first=1m", "first=1m must not be longer than max=30s"),
+            ("first=2s,max=1s", "first=2s must not be longer than max=1s"),
+            ("max=200ms", "first=1s must not be longer than max=200ms"),
             ("first=1s,wait=2s", "wait is not one of"),
             ("first=1s,first=2s", "first is said twice"),
         ] {

@@ -164,7 +164,7 @@ async fn one_job(dir: DataDir, kept: bool, key: Option<Key>, submission: Submiss
     let label = label(&submission);
     let within = submission.spec.timeout.plus(submission.spec.grace).duration();
     let (tap, output) = mpsc::channel(TAP_PIECES_MAX);
-    let screen = Screen::start(output);
+    let screen = Screen::start(output, key.as_ref().and_then(Key::alias));
     let mut parts = Embedded::open(dir, None).await?;
     let (begun, interrupted) =
         interruptibly(begin(&mut parts, kept, tap, key.as_ref(), submission), &mut signals, &screen).await;
@@ -199,7 +199,8 @@ async fn one_job(dir: DataDir, kept: bool, key: Option<Key>, submission: Submiss
         () = signals.next() => Ok(()),
     };
     let End::Told { event, timeline } = ended? else { return Err(Error::failed("the job's end is unknown")) };
-    terminal::say(&timeline::words(&event));
+    let words = timeline::words(&event);
+    terminal::say(&key.as_ref().and_then(Key::alias).map_or_else(|| words.clone(), |alias| alias.plain(&words)));
     terminal::say(&timeline.line());
     written.map_err(|error| terminal::output_error(&error))?;
     Ok(code::of(&event.kind))

@@ -103,7 +103,9 @@ pub fn words(event: &Event) -> String {
             format!("scheduled for {until}: nobody could say whether its deploy key is there")
         }
         EventKind::Scheduled { until, .. } => format!("scheduled for {until}"),
-        EventKind::Blocked { key, until } => format!("blocked: waits for the deploy key {key} until {until}"),
+        EventKind::Blocked { key, until } => {
+            format!("blocked: waits for the deploy key {key} (`windlass key add {key}` registers it) until {until}")
+        }
         EventKind::Queued { .. } => "queued".to_owned(),
         EventKind::Assigned { worker, .. } => format!("assigned, attempt {}, worker {worker}", event.attempt),
         EventKind::KeyTry { number, answer, why, next_in } => {
@@ -136,7 +138,7 @@ pub fn words(event: &Event) -> String {
 fn answer_words(answer: KeyAnswer) -> &'static str {
     match answer {
         KeyAnswer::Sealed => "here it is",
-        KeyAnswer::NotRegistered => "not registered",
+        KeyAnswer::NotRegistered => "not registered (`windlass key add` does that)",
         KeyAnswer::Denied => "denied",
         KeyAnswer::Unavailable => "nobody could say",
     }
@@ -252,11 +254,13 @@ mod tests {
             words(&event(0, 1, EventKind::KeyTry { number: 2, answer, why: why.map(str::to_owned), next_in }))
         };
         let wait = Some(Period::from_millis(1_250));
-        let not_registered = "deploy key, try 2: not registered; the next in 1.2s";
+        let not_registered = "deploy key, try 2: not registered (`windlass key add` does that); the next in 1.2s";
         assert_eq!(tried(KeyAnswer::NotRegistered, None, wait), not_registered);
         let denied = "deploy key, try 2: denied: the attempt is not current";
         assert_eq!(tried(KeyAnswer::Denied, Some("the attempt is not current"), None), denied);
         assert_eq!(tried(KeyAnswer::Sealed, None, None), "deploy key, try 2: here it is");
+        let blocked = words(&event(0, 1, EventKind::Blocked { key: "app".into(), until: after(7) }));
+        assert!(blocked.contains("the deploy key app (`windlass key add app` registers it) until 1970-"), "{blocked}");
         let given_back = EventKind::Scheduled { until: after(7), why: ScheduledFor::KeyUnavailable };
         let words = words(&event(0, 1, given_back));
         assert!(words.ends_with("nobody could say whether its deploy key is there"), "{words}");

@@ -167,7 +167,8 @@ impl Attempt {
             Some(Fetched::Park) => return Err(Cut::LetGo(LetGo::Park { key: key.clone(), wait: named.wait })),
             Some(Fetched::GiveBack) => return Err(Cut::LetGo(LetGo::GiveBack {})),
             Some(Fetched::Missing) => {
-                Failure::DeployKeyMissing { message: format!("the deploy key {key} is not registered") }
+                let message = format!("the deploy key {key} is not registered (`windlass key add {key}` registers it)");
+                Failure::DeployKeyMissing { message }
             }
             Some(Fetched::Denied { why }) => {
                 Failure::DeployKeyDenied { message: format!("the deploy key {key} was denied: {why}") }

@@ -52,7 +52,7 @@ pub enum JobCommand {
 #[derive(Args)]
 pub struct SubmitArgs {
     /// A specification in JSON, or `{"jobs": […]}`; `-` reads standard input
-    #[arg(conflicts_with_all = ["repo", "reference", "deploy_key", "tag", "priority", "env", "label", "timeout", "name", "command"])]
+    #[arg(conflicts_with_all = ["repo", "reference", "deploy_key", "history", "submodules", "tag", "priority", "env", "label", "timeout", "name", "command"])]
     pub file: Option<PathBuf>,
     /// Repository to check out
     #[arg(long, value_name = "URL-or-path")]
@@ -63,6 +63,12 @@ pub struct SubmitArgs {
     /// Name of the deploy key that opens the repository; it may be registered later
     #[arg(long, value_name = "NAME", requires = "repo")]
     pub deploy_key: Option<String>,
+    /// How much history comes along: the commit alone (shallow), or all of it (full) [default: shallow]
+    #[arg(long, value_name = "full|shallow", value_parser = ["full", "shallow"], requires = "repo", hide_possible_values = true)]
+    pub history: Option<String>,
+    /// Check submodules out as well, and theirs
+    #[arg(long, requires = "repo")]
+    pub submodules: bool,
     /// A tag that the worker must have; repeatable
     #[arg(long, value_name = "T")]
     pub tag: Vec<String>,

@@ -77,13 +77,18 @@ Examples:
   windlass key add app --file ~/.ssh/deploy_app --known-hosts ~/.ssh/known_hosts
   vault read -field=key app | windlass key add app --file - --known-hosts hosts
 
-With --generate the public half is printed on standard output: register it at the repository's host, for reading alone.";
+With --generate the public half is printed on standard output: register it at the repository's host, for reading alone, before
+a job picks the key up: until the host knows it, such jobs fail as deploy_key_denied. Where jobs wait for the key already, make the
+pair with ssh-keygen, register its public half at the host, and add the private one with --file.";
 
 const ROTATE_EXAMPLES: &str = "\
 Examples:
   windlass key rotate app --generate
   windlass key rotate app --file new_key
-  windlass key rotate app --known-hosts hosts       when the host has new keys";
+  windlass key rotate app --known-hosts hosts       when the host has new keys
+
+With --generate, jobs that use the key fail as deploy_key_denied until the host knows the public half that is printed. To spare
+them that, make the pair with ssh-keygen, register its public half at the host, and rotate with --file.";
 
 const REKEY_EXAMPLES: &str = "\
 Examples:

@@ -112,9 +112,12 @@ fn repository(repo: &str, args: &SubmitArgs) -> Result<Value, Error> {
         return Err(Error::Usage("--repo: a URL must hold no password".to_owned()));
     }
     let mut repository = Map::from_iter([("url".to_owned(), Value::from(repo.url()))]);
-    let optional = [("ref", &args.reference), ("deploy_key", &args.deploy_key)];
+    let optional = [("ref", &args.reference), ("deploy_key", &args.deploy_key), ("history", &args.history)];
     let given = optional.into_iter().filter_map(|(field, value)| Some((field.to_owned(), value.as_deref()?.into())));
     repository.extend(given);
+    if args.submodules {
+        repository.insert("submodules".to_owned(), true.into());
+    }
     Ok(repository.into())
 }
 
@@ -142,6 +145,8 @@ mod tests {
             repo: None,
             reference: None,
             deploy_key: None,
+            history: None,
+            submodules: false,
             tag: Vec::new(),
             priority: None,
             env: Vec::new(),
@@ -159,6 +164,8 @@ mod tests {
             repo: Some("/".into()),
             reference: Some("main".into()),
             deploy_key: Some("app".into()),
+            history: Some("full".into()),
+            submodules: true,
             tag: vec!["linux".into()],
             priority: Some(shared::spec::Priority::High),
             env: vec![("A".into(), "1".into())],
@@ -169,7 +176,7 @@ mod tests {
         };
         let spec = from_flags(&args).unwrap();
         let expected = json!({
-            "repository": {"url": "/", "ref": "main", "deploy_key": "app"},
+            "repository": {"url": "/", "ref": "main", "deploy_key": "app", "history": "full", "submodules": true},
             "steps": [{"exec": ["make", "test"], "name": "test"}],
             "tags": ["linux"], "priority": "high", "env": {"A": "1"}, "labels": {"team": "core"}, "timeout": "1m30s",
         });

@@ -1,6 +1,7 @@
 //! The deploy key of `windlass run`: one from a file is registered for this job alone and removed afterwards; one that is
 //! named must be kept in the data directory already.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use coordinator::keys::{self, Must, NewKey, NewPair};
@@ -8,6 +9,7 @@ use coordinator::service::Service;
 use shared::clock;
 use shared::id::Actor;
 use shared::secret::Secret;
+use shared::spec::key_name_fault;
 
 use crate::exit::Error;
 use crate::key::text;
@@ -25,35 +27,81 @@ pub enum Key {
     /// It is kept in the data directory under that name.
     Kept(String),
     /// It comes from a file, and goes with the job.
-    OfFile { name: String, private_key: Secret, known_hosts: Secret },
+    OfFile { file: String, name: String, private_key: Secret, known_hosts: Secret },
+}
+
+/// What stands in texts for the name of a key from a file, which nobody has given it.
+pub struct Alias {
+    name: String,
+    file: String,
+}
+
+impl Alias {
+    /// `text` with the file in place of the name.
+    pub fn plain(&self, text: &str) -> String {
+        text.replace(&self.name, &self.file)
+    }
 }
 
 impl Key {
-    /// The key that `given` means: a file, or a name where there is a data directory that is `kept`.
+    /// The key that `given` means: with a `/` a file; else a name where there is a data directory that is `kept`, and a file
+    /// where there is none.
     ///
     /// # Errors
     /// Why there is no such key, or why a file can't be used.
     pub fn find(given: &str, known_hosts: Option<&Path>, kept: bool) -> Result<Self, Error> {
-        let file = Path::new(given);
-        if file.exists() {
-            let name = format!("{PREFIX}{}", clock::random_uuid());
-            let (private_key, known_hosts) = (text(FLAG, file)?, host_keys(known_hosts)?);
-            return Ok(Self::OfFile { name, private_key, known_hosts });
+        if given.is_empty() {
+            return Err(Error::failed(format_args!("{FLAG}: must not be empty")));
         }
-        if given.contains('/') {
-            return Err(Error::failed(format_args!("{FLAG}: there is no file {given}")));
-        }
-        if !kept {
+        if given == "-" {
             return Err(Error::failed(format_args!(
-                "{FLAG}: there is no file {given}, and the name of a key needs --data-dir, where it is kept"
+                "{FLAG}: - is neither a file nor a name: give the file, or keep the key in a data directory, where \
+                 `windlass key add NAME --file -` reads it from standard input"
+            )));
+        }
+        if !kept || given.contains('/') {
+            return Self::of_file(given, known_hosts);
+        }
+        if let Some(fault) = key_name_fault(given) {
+            return Err(Error::failed(format_args!(
+                "{FLAG}: {given}: {fault}; a file is named with a /, like ./{given}"
             )));
         }
         if known_hosts.is_some() {
             return Err(Error::failed(format_args!(
-                "{HOSTS_FLAG}: the deploy key {given} has its own host keys; `windlass key rotate {given}` changes them"
+                "{HOSTS_FLAG}: the deploy key {given} has its own host keys; `windlass key rotate {given} --known-hosts F` \
+                 changes them (a file is named with a /, like ./{given})"
             )));
         }
         Ok(Self::Kept(given.to_owned()))
+    }
+
+    fn of_file(given: &str, known_hosts: Option<&Path>) -> Result<Self, Error> {
+        let file = Path::new(given);
+        if !file.exists() {
+            let name = if given.contains('/') {
+                ""
+            } else {
+                ", and the name of a registered key needs --data-dir D (or WINDLASS_DATA_DIR), where it is kept"
+            };
+            return Err(Error::failed(format_args!("{FLAG}: there is no file {given}{name}")));
+        }
+        let (private_key, known_hosts) = (text(FLAG, file)?, host_keys(known_hosts)?);
+        if let Some(mode) = openness(file) {
+            say(&format!(
+                "{FLAG}: {given} can be read by others (mode {mode:o}): `chmod 600 {given}` keeps it private"
+            ));
+        }
+        let (file, name) = (given.to_owned(), format!("{PREFIX}{}", clock::random_uuid()));
+        Ok(Self::OfFile { file, name, private_key, known_hosts })
+    }
+
+    /// What to show in place of its name, where that is none that people know.
+    pub fn alias(&self) -> Option<Alias> {
+        match self {
+            Self::Kept(_) => None,
+            Self::OfFile { file, name, .. } => Some(Alias { name: name.clone(), file: file.clone() }),
+        }
     }
 
     /// What the job calls it.
@@ -76,12 +124,13 @@ impl Key {
                     let dir = data_dir.display();
                     Err(Error::failed(format_args!(
                         "{FLAG}: no deploy key {name} is registered in {dir}: start `windlass dev --data-dir {dir}` and \
-                         register it with `windlass key add {name}`, or name a file"
+                         register it with `windlass key add {name} --data-dir {dir} --file F --known-hosts F`, or name a file \
+                         with a /, like ./{name}"
                     )))
                 }
                 Err(error) => Err(refused(&error)),
             },
-            Self::OfFile { name, private_key, known_hosts } => {
+            Self::OfFile { name, private_key, known_hosts, .. } => {
                 let pair = Some(NewPair::Given(private_key.clone()));
                 let new = NewKey { pair, known_hosts: Some(known_hosts.reveal().to_owned()) };
                 service.put_key(&caller(), name, &new, Must::BeNew).await.map(drop).map_err(|error| refused(&error))
@@ -114,6 +163,13 @@ async fn remove(service: &Service, name: &str) {
         Ok(()) | Err(keys::Error::Missing) => {}
         Err(error) => say(&format!("the deploy key from the file stays behind, encrypted, as {name}: {error}")),
     }
+}
+
+/// The mode of a key's file that somebody beside its owner can read.
+fn openness(file: &Path) -> Option<u32> {
+    let metadata = std::fs::metadata(file).ok().filter(std::fs::Metadata::is_file)?;
+    let mode = metadata.permissions().mode() & 0o777;
+    (mode & 0o044 != 0).then_some(mode)
 }
 
 /// The host keys in that file, or in the one that ssh itself goes by.
@@ -155,16 +211,20 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_taken_and_a_name_needs_a_directory_that_is_kept() {
+    fn what_has_a_slash_is_a_file_and_a_name_needs_a_directory_that_is_kept() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("key");
         std::fs::write(&file, "x").unwrap();
         let text = file.to_str().unwrap();
         assert!(matches!(Key::find(text, Some(&file), false), Ok(Key::OfFile { .. })));
         assert!(matches!(Key::find("app", None, true), Ok(Key::Kept(name)) if name == "app"));
+        // Tests run in the crate's own directory.
+        assert!(matches!(Key::find("Cargo.toml", Some(&file), false), Ok(Key::OfFile { .. })));
+        assert!(matches!(Key::find("Cargo.toml", None, true), Ok(Key::Kept(name)) if name == "Cargo.toml"));
         assert!(refused("app", None, false).contains("needs --data-dir"));
+        assert!(refused("-", None, true).contains("is neither a file nor a name"));
         assert!(refused("./app", None, true).contains("there is no file ./app"));
-        assert!(refused("app", Some(text), true).contains("windlass key rotate app"));
+        assert!(refused("app", Some(text), true).contains("windlass key rotate app --known-hosts F"));
         assert!(refused(text, Some("/no/hosts"), false).starts_with("--known-hosts: /no/hosts:"));
     }
 }

@@ -98,7 +98,9 @@ fn not_openssh(text: &str) -> String {
         "is damaged, or of a kind that can't be used: it must be ed25519, rsa, or ecdsa on nistp256 or nistp384"
             .to_owned()
     } else if first.starts_with("-----BEGIN") && first.contains("PRIVATE KEY") {
-        "is in PEM: bring a copy of it into OpenSSH's format with `ssh-keygen -p -f FILE`".to_owned()
+        "is in PEM: bring a copy of it into OpenSSH's format with `ssh-keygen -p -N '' -f FILE`; where ssh-keygen can't read it \
+         (that is so with some of PKCS#8), have it make an OpenSSH key: `ssh-keygen -t ed25519 -N '' -f NEW`"
+            .to_owned()
     } else if first.starts_with("PuTTY-User-Key-File") {
         "is in PuTTY's format: bring it into OpenSSH's with `puttygen FILE -O private-openssh-new -o NEW`".to_owned()
     } else if is_public {

@@ -236,7 +236,8 @@ impl Canceling {
 }
 
 pub(super) fn missing(key: &str) -> Failure {
-    Failure::DeployKeyMissing { message: format!("the deploy key {key} was not registered in time") }
+    let message = format!("the deploy key {key} was not registered in time (`windlass key add {key}` registers it)");
+    Failure::DeployKeyMissing { message }
 }
 
 /// A job on its way to its next form.

@@ -126,7 +126,7 @@ fn a_parked_job_waits_as_long_as_its_worker_says_from_the_coordinators_clock_on(
     assert_eq!(parked.state, State::Blocked { key: "app".to_owned(), until: at(642) });
     let failed = after(&parked, Command::Wake, at(642));
     let State::Failed { failure: Failure::DeployKeyMissing { message } } = failed.state else { panic!("{failed:?}") };
-    assert_eq!(message, "the deploy key app was not registered in time");
+    assert_eq!(message, "the deploy key app was not registered in time (`windlass key add app` registers it)");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -78,6 +78,7 @@ fn a_key_that_is_made_prints_its_public_half_alone_and_says_where_it_belongs() {
     assert_eq!(public_key.lines().count(), 1, "{public_key}");
     assert!(public_key.starts_with("ssh-ed25519 ") && public_key.ends_with(" windlass:app\n"), "{public_key}");
     assert!(said(&added).contains("register the public key") && said(&added).contains("for reading alone"));
+    assert!(said(&added).contains("until the host knows it, jobs that use it fail as deploy_key_denied"));
     assert!(
         Command::new("ssh-keygen")
             .args(["-l", "-f", &file(dir.path(), "app.pub", &public_key)])
@@ -94,10 +95,12 @@ fn a_key_that_is_made_prints_its_public_half_alone_and_says_where_it_belongs() {
     assert_eq!((&json["deploy_keys"][0]["name"], &json["deploy_keys"][0]["version"]), (&"app".into(), &1.into()));
 
     let rotated = key(&dev, &["rotate", "app", "--generate", "--output", "json"]);
+    assert!(said(&rotated).contains("until the host knows it"), "{}", said(&rotated));
     let json: Value = serde_json::from_str(&done(&rotated)).unwrap();
     assert_eq!(json["version"], 2);
     assert_ne!(json["public_key"].as_str().unwrap(), public_key.trim());
     assert_eq!(done(&key(&dev, &["rekey"])), "0 moved on to the first master key\n");
+    assert_eq!(done(&key(&dev, &["rekey", "--output", "json"])), "{\"resealed\":0,\"complete\":true}\n");
     assert_eq!(done(&key(&dev, &["remove", "app"])), "");
     assert_eq!(done(&key(&dev, &["list", "--output", "json"])), "{\"deploy_keys\":[],\"next_cursor\":null}\n");
 }
@@ -145,6 +148,9 @@ fn a_mistake_about_a_key_is_told_with_its_remedy() {
         (&["add", "there", "--generate", "--known-hosts", &hosts], 1, "use `windlass key rotate`"),
         (&["rotate", "app", "--generate"], 1, "use `windlass key add`"),
         (&["show", "app"], 1, "there is no such deploy key"),
+        (&["show", ""], 1, "name: must not be empty"),
+        (&["remove", ""], 1, "name: must not be empty"),
+        (&["show", "a/b"], 1, "name: must be made of"),
         (&["remove", "app"], 1, "there is no such deploy key"),
     ] {
         let refused = key(&dev, arguments);
@@ -165,6 +171,10 @@ fn a_deploy_key_that_run_cannot_use_ends_it_at_once_with_the_remedy() {
         (&["--deploy-key", &bad], "--known-hosts"),
         (&["--deploy-key", &bad, "--known-hosts", &hosts], "--deploy-key: is not a private key in OpenSSH's format"),
         (&["--deploy-key", "app", "--data-dir", kept], "no deploy key app is registered"),
+        (&["--deploy-key", "app", "--data-dir", kept], &format!("windlass key add app --data-dir {kept} ")),
+        (&["--deploy-key", "a b", "--data-dir", kept], "--deploy-key: a b: must be made of"),
+        (&["--deploy-key", ""], "--deploy-key: must not be empty"),
+        (&["--deploy-key", "-"], "windlass key add NAME --file -"),
         (&["--deploy-key", "app", "--data-dir", kept, "--known-hosts", &hosts], "has its own host keys"),
     ] {
         let repo = ["--repo", "git@127.0.0.1:app.git"];
@@ -244,4 +254,9 @@ fn a_key_that_the_host_refuses_ends_run_with_125_and_says_so() {
     let ran = remote.run(&["--deploy-key", other.to_str().unwrap(), "--known-hosts", &hosts]);
     assert_eq!((ran.code, ran.out()), (Some(125), String::new()), "{}", ran.said());
     assert!(ran.said().contains("deploy_key_denied"), "{}", ran.said());
+    assert!(ran.said().contains(&format!("refused deploy key {}", other.display())), "{}", ran.said());
+    assert!(!ran.said().contains("windlass.run-") && !ran.said().contains("can be read by others"), "{}", ran.said());
+    fs::set_permissions(&other, PermissionsExt::from_mode(0o640)).unwrap();
+    let open = remote.run(&["--deploy-key", other.to_str().unwrap(), "--known-hosts", &hosts]);
+    assert!(open.said().contains("can be read by others (mode 640)"), "{}", open.said());
 }

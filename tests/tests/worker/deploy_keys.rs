@@ -137,7 +137,8 @@ async fn a_job_that_does_not_want_to_be_parked_fails_after_the_same_tries() {
     };
     let staged = Staged::start(HOST, |config| config.key_retry = own).await;
     let job = staged.script.offer(spec(&repo, &json!({"on_missing": "fail"}))).await;
-    let failure = Failure::DeployKeyMissing { message: "the deploy key app is not registered".to_owned() };
+    let message = "the deploy key app is not registered (`windlass key add app` registers it)".to_owned();
+    let failure = Failure::DeployKeyMissing { message };
     assert_eq!(staged.script.end(job).await.end, AttemptEnd::Failed { failure });
     assert_eq!(tries(&staged.script, job), [(1, NotRegistered), (2, NotRegistered)]);
 }

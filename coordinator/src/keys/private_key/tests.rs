@@ -64,8 +64,8 @@ fn what_cannot_be_used_is_refused_with_the_remedy() {
     let damaged: Vec<&str> = good.reveal().lines().enumerate().filter(|(n, _)| *n != 2).map(|(_, line)| line).collect();
     for (text, expected) in [
         (text(&["-N", "hunter2", "-t", "ed25519"]), "ssh-keygen -p -N '' -f FILE"),
-        (text(&["-N", "", "-t", "rsa", "-b", "2048", "-m", "PEM"]), "ssh-keygen -p -f FILE"),
-        (text(&["-N", "", "-t", "rsa", "-b", "2048", "-m", "PKCS8"]), "ssh-keygen -p -f FILE"),
+        (text(&["-N", "", "-t", "rsa", "-b", "2048", "-m", "PEM"]), "is in PEM: bring a copy"),
+        (text(&["-N", "", "-t", "rsa", "-b", "2048", "-m", "PKCS8"]), "make an OpenSSH key: `ssh-keygen -t ed25519"),
         (text(&["-N", "", "-t", "rsa", "-b", "1024"]), "RSA key of 1024 bits: it must have 2048"),
         (text(&["-N", "", "-t", "ecdsa", "-b", "521"]), "it must be ed25519, rsa, or ecdsa"),
         (Secret::new(std::fs::read_to_string(dir.path().join("key.pub")).unwrap()), "is a public key"),
