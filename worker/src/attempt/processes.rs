@@ -7,6 +7,7 @@ use std::io;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use nix::unistd::Pid;
 use shared::clock;
 use shared::job::{Exit, Failure, Limit};
 use tokio::sync::watch;
@@ -152,23 +153,41 @@ impl Processes {
 
     /// Runs a program until it ends. An error says why the attempt is over; then nothing of it runs any more.
     pub async fn run(&mut self, command: Command, outputs: WriteEnds, by: Option<Deadline>) -> Result<Ran, Cut> {
+        self.begin(command, outputs, by).await;
+        loop {
+            let event = self.next(by).await?;
+            if let Some(ran) = self.ran(event).await? {
+                return Ok(ran);
+            }
+        }
+    }
+
+    /// The number of the keeper, below which everything runs; none when it is gone.
+    pub fn keeper(&self) -> Option<Pid> {
+        self.keeper.pid()
+    }
+
+    async fn begin(&mut self, command: Command, outputs: WriteEnds, by: Option<Deadline>) {
         self.last_exit = None;
         self.obey().await;
         if self.ending.is_none() {
             self.order(command, outputs, by).await;
         }
-        loop {
-            match self.next(by).await? {
-                Event::Started | Event::LostContact => {}
-                Event::Exited { exit } => return Ok(Ran { exit, message: None }),
-                Event::CannotStart { code, message } => {
-                    return Ok(Ran { exit: Exit::ExitCode(code), message: Some(message) });
-                }
-                Event::Unable { message } => {
-                    self.end(Cut::Failed(Failure::Internal { message }), Duration::ZERO).await;
-                }
-                Event::Gone => return Err(self.lost().await),
+    }
+
+    /// How the program ended, if that is what the keeper says.
+    async fn ran(&mut self, event: Event) -> Result<Option<Ran>, Cut> {
+        match event {
+            Event::Started | Event::LostContact => Ok(None),
+            Event::Exited { exit } => Ok(Some(Ran { exit, message: None })),
+            Event::CannotStart { code, message } => {
+                Ok(Some(Ran { exit: Exit::ExitCode(code), message: Some(message) }))
             }
+            Event::Unable { message } => {
+                self.end(Cut::Failed(Failure::Internal { message }), Duration::ZERO).await;
+                Ok(None)
+            }
+            Event::Gone => Err(self.lost().await),
         }
     }
 
