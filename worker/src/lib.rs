@@ -94,6 +94,9 @@ pub struct Config {
     /// How often a deploy key is looked for in the middle of a long wait, in place of every 30 s.
     #[cfg(feature = "faults")]
     pub key_look_every: Option<Duration>,
+    /// How long a question to a git server and a fetch may take, each, in place of their own limits.
+    #[cfg(feature = "faults")]
+    pub git_within: Option<Duration>,
 }
 
 /// Why a worker can't be brought up.
@@ -155,6 +158,8 @@ impl Config {
             key_unanswered: None,
             #[cfg(feature = "faults")]
             key_look_every: None,
+            #[cfg(feature = "faults")]
+            git_within: None,
         }
     }
 
@@ -190,6 +195,16 @@ impl Config {
             return every;
         }
         LOOK_EVERY
+    }
+
+    /// How long git may be busy with a server.
+    #[cfg_attr(not(feature = "faults"), expect(clippy::unused_self, reason = "only a test may have it otherwise"))]
+    fn git_limits(&self) -> checkout::Limits {
+        #[cfg(feature = "faults")]
+        if let Some(within) = self.git_within {
+            return checkout::Limits { ask: within, fetch: within };
+        }
+        checkout::Limits::default()
     }
 }
 

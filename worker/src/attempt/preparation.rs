@@ -80,7 +80,8 @@ impl Attempt {
         env.extend(self.config.git_env.iter().cloned());
         let say = |text: &str| self.say(None, text);
         let directories = &self.directories;
-        let mut git = Git { processes, directories, env, mirrors: &self.mirrors, key, say: &say };
+        let (own, limits) = (&*self.config.data_dir, self.config.git_limits());
+        let mut git = Git { processes, directories, own, env, mirrors: &self.mirrors, key, limits, say: &say };
         let commit = git.check_out(repository, self.grant.commit.as_ref()).await?;
         self.tell(Progress::CheckedOut { commit: commit.clone() });
         let reference = repository.reference.as_deref().unwrap_or("HEAD");

@@ -13,7 +13,7 @@ use shared::job::{Exit, Failure, Limit};
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 
-use crate::keeper::{Command, Event, Keeper};
+use crate::keeper::{Command, Event, Keeper, tree};
 use crate::output::pump::WriteEnds;
 use crate::spool::{Entry, LetGo};
 use crate::sweep;
@@ -160,6 +160,44 @@ impl Processes {
                 return Ok(ran);
             }
         }
+    }
+
+    /// Runs a program until it ends or `within` has passed: then it is killed with all that runs beside it, and the attempt
+    /// goes on. Says as well whether that was so.
+    pub async fn run_within(
+        &mut self,
+        command: Command,
+        outputs: WriteEnds,
+        within: Duration,
+    ) -> Result<(Ran, bool), Cut> {
+        self.begin(command, outputs, None).await;
+        let until = clock::instant() + within;
+        let mut overdue = false;
+        loop {
+            let turn = tokio::select! {
+                biased;
+                turn = self.turn(None) => turn,
+                () = sleep_until(until.into()), if !overdue && self.ending.is_none() => {
+                    overdue = true;
+                    if let Some(keeper) = self.keeper.pid() {
+                        // Nothing that the keeper says meanwhile is missed.
+                        tokio::task::spawn_blocking(move || tree::kill_all(keeper)).await.map_err(io::Error::other)??;
+                    }
+                    continue;
+                }
+            };
+            if let Some(event) = self.take(turn).await?
+                && let Some(ran) = self.ran(event).await?
+            {
+                return Ok((ran, overdue));
+            }
+        }
+    }
+
+    /// Kills whatever a program has left behind that has ended. The attempt goes on.
+    pub async fn clear(&mut self) -> Result<(), Cut> {
+        let Some(keeper) = self.keeper.pid() else { return Ok(()) };
+        Ok(self.aside(move || tree::kill_all(keeper)).await??)
     }
 
     /// The number of the keeper, below which everything runs; none when it is gone.
