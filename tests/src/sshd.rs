@@ -19,7 +19,8 @@ use crate::process::{self, Owned};
 use crate::wait::eventually;
 
 /// What a key runs: git for reading, below the directory that its line names. With a file `held` beside it, no more comes of
-/// what is large than its beginning, in so many reads, until the file is gone.
+/// what is large than its beginning, in so many reads, until the file is gone. With a file `babbles` it says what git can't
+/// read, and holds the connection until the file is gone.
 const GATE: &str = r#"#!/bin/sh
 path=${SSH_ORIGINAL_COMMAND#*\'}
 path=${path%\'*}
@@ -27,6 +28,12 @@ case "$SSH_ORIGINAL_COMMAND $path" in
   git-upload-pack\ *\ "$1"/*) ;;
   *) echo "ERROR: Repository not found." >&2; exit 1 ;;
 esac
+babbles=$(dirname "$0")/babbles
+if [ -e "$babbles" ]; then
+  echo "a motto that git can't read"
+  while [ -e "$babbles" ]; do sleep 0.1; done
+  exit 0
+fi
 held=$(dirname "$0")/held
 over=$held.$$
 if [ -e "$held" ]; then
@@ -213,6 +220,11 @@ impl Sshd {
     /// Lets what is held up go on.
     pub fn let_go(&self) {
         fs::remove_file(self.dir.path().join("held")).expect("a file");
+    }
+
+    /// Makes it answer what git can't read from now on, and hold each connection after that until it is gone itself.
+    pub fn babble(&self) {
+        fs::write(self.dir.path().join("babbles"), "").expect("a file");
     }
 
     /// How many times its log says `words`.

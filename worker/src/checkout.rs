@@ -9,22 +9,26 @@ use std::ffi::{OsStr, OsString};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use shared::id::CommitId;
 use shared::job::{Exit, Failure};
 use shared::spec::{History, Repository};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-use crate::attempt::directories::Directories;
+use crate::attempt::directories::{Directories, remove};
 use crate::attempt::environment::Environment;
 use crate::attempt::processes::{Cut, Processes};
 use crate::keeper::Command;
 use crate::output::pump::{WriteEnds, pipe};
+use heard::Heard;
 use mirror::Mirrors;
 use ssh::DeployKey;
 use tries::Tries;
-use trouble::{Asked, Trouble};
+use trouble::{Asked, Kind, Trouble};
 
+mod heard;
 mod local;
 pub mod mirror;
 mod remote;
@@ -32,8 +36,8 @@ pub mod ssh;
 mod tries;
 mod trouble;
 
-/// The most bytes of git's answer that are looked at: 64 KiB. What is asked for is a few lines.
-const ANSWER_BYTES_MAX: u64 = 64 * 1024;
+/// How long something that git left behind may hold its output open.
+const LEAK_WITHIN: Duration = Duration::from_secs(2);
 
 /// What of the worker's own environment git is given: whom to trust over HTTPS, and by way of whom to go.
 const HANDED_ON: [&str; 8] = [
@@ -57,9 +61,27 @@ const CONFIG: &str = "[core]\n\thooksPath = /dev/null\n[gc]\n\tauto = 0\n[mainte
                       false\n[protocol]\n\tversion = 2\n[http]\n\tlowSpeedLimit = 1000\n\tlowSpeedTime = 60\n[submodule]\n\trecurse = \
                       false\n[fetch]\n\trecurseSubmodules = false\n";
 
+/// How long git may be busy with a server, so that one that stalls doesn't hold a mirror for a job's whole time. Beyond
+/// that it is taken for away.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// For its refs: ssh takes at most a minute to notice that nobody answers, and the answer is small.
+    pub ask: Duration,
+    /// For a fetch: some gigabytes over a slow line.
+    pub fetch: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { ask: Duration::from_mins(2), fetch: Duration::from_mins(30) }
+    }
+}
+
 /// What git said.
 struct Answer {
     exit: Exit,
+    /// The limit that it was killed at.
+    overdue: Option<Duration>,
     out: String,
     err: String,
 }
@@ -75,11 +97,14 @@ enum Miss {
 pub struct Git<'a> {
     pub processes: &'a mut Processes,
     pub directories: &'a Directories,
+    /// The worker's own data directory, which no job may build.
+    pub own: &'a Path,
     /// What says whose the process is, the PATH, and what is handed on of the worker's own: see [`handed_on`].
     pub env: Environment,
     pub mirrors: &'a Arc<Mirrors>,
     /// What opens the repository, if the job names a key.
     pub key: Option<&'a DeployKey>,
+    pub limits: Limits,
     /// Says something in the attempt's log.
     pub say: &'a (dyn Fn(&str) + Sync),
 }
@@ -129,12 +154,28 @@ impl<'a> Git<'a> {
 
     /// Checks the submodules out, and theirs.
     async fn submodules(&mut self, repository: &Repository) -> Result<(), Miss> {
+        let shallow = repository.history == History::Shallow;
+        match self.update_submodules(repository, shallow).await {
+            Err(Miss::Trouble(Trouble { kind: Kind::RefusesIds, .. })) if shallow => {
+                // What is there has the tips alone, and would never get more: it is cloned anew.
+                let tree = self.directories.tree();
+                self.run(&tree, "", &["submodule", "--quiet", "deinit", "--all", "--force"]).await?.checked()?;
+                self.processes.aside(move || remove(&tree.join(".git/modules"))).await??;
+                self.update_submodules(repository, false).await
+            }
+            done => done,
+        }
+    }
+
+    async fn update_submodules(&mut self, repository: &Repository, shallow: bool) -> Result<(), Miss> {
         let tree = self.directories.tree();
         let mut arguments = vec!["submodule", "--quiet", "update", "--init", "--recursive", "--checkout", "--force"];
-        if repository.history == History::Shallow {
+        if shallow {
             arguments.push("--depth=1");
         }
-        self.run(&tree, &self.protocols(repository), &arguments).await?.checked()?;
+        let answer = self.run(&tree, &self.protocols(repository), &arguments).await?;
+        let named = trouble::submodule(&answer.err);
+        answer.checked().map_err(|trouble| trouble.of_submodule(named.as_deref()))?;
         Ok(())
     }
 
@@ -145,7 +186,7 @@ impl<'a> Git<'a> {
             Miss::Trouble(trouble) => trouble,
         };
         let next = tries.next(&trouble);
-        (self.say)(&tries.told(&trouble, next, asked.url));
+        (self.say)(&tries.told(&trouble, next, asked));
         match next {
             Some(wait) => self.processes.beside(tokio::time::sleep(wait)).await,
             None => Err(Cut::Failed(trouble.failure(asked))),
@@ -154,6 +195,17 @@ impl<'a> Git<'a> {
 
     /// Runs git in `cwd`, which may speak the `protocols` alone, named and separated by `:`.
     async fn run(&mut self, cwd: &Path, protocols: &str, arguments: &[&str]) -> Result<Answer, Cut> {
+        self.run_within(None, cwd, protocols, arguments).await
+    }
+
+    /// Runs git like [`Git::run`], for so long at most where there is a limit.
+    async fn run_within(
+        &mut self,
+        limit: Option<Duration>,
+        cwd: &Path,
+        protocols: &str,
+        arguments: &[&str],
+    ) -> Result<Answer, Cut> {
         let (out, stdout) = pipe()?;
         let (err, stderr) = pipe()?;
         let mut env = self.env.clone();
@@ -172,10 +224,28 @@ impl<'a> Git<'a> {
         let above_all = ABOVE_ALL.iter().flat_map(|setting| ["-c", setting]);
         let argv = std::iter::once("git").chain(above_all).chain(arguments.iter().copied()).map(OsStr::new);
         let command = Command::new(argv, env.iter().map(|(k, v)| (k.as_os_str(), v.as_os_str())), cwd);
-        let heard = tokio::spawn(async move { tokio::join!(listen(out), listen(err)) });
-        let ran = self.processes.run(command, WriteEnds { stdout, stderr }, None).await?;
-        let (out, err) = heard.await.unwrap_or_default();
-        Ok(Answer { exit: ran.exit, out, err: ran.message.unwrap_or(err) })
+        let (out_heard, err_heard) = (Heard::default(), Heard::default());
+        // Dropped, they end.
+        let mut readers = JoinSet::new();
+        readers.spawn(out_heard.clone().listen(out));
+        readers.spawn(err_heard.clone().listen(err));
+        let ends = WriteEnds { stdout, stderr };
+        let (ran, overdue) = match limit {
+            Some(limit) => self.processes.run_within(command, ends, limit).await?,
+            None => (self.processes.run(command, ends, None).await?, false),
+        };
+        // An ssh whose git died goes on for as long as its server does.
+        let all_heard = async { while readers.join_next().await.is_some() {} };
+        if self.processes.beside(timeout(LEAK_WITHIN, all_heard)).await?.is_err() {
+            self.processes.clear().await?;
+        }
+        let overdue = limit.filter(|_| overdue);
+        Ok(Answer {
+            exit: ran.exit,
+            overdue,
+            out: out_heard.text(),
+            err: ran.message.unwrap_or_else(|| err_heard.text()),
+        })
     }
 }
 
@@ -190,7 +260,11 @@ impl Answer {
 
     /// What git said when all went well; else what its words mean.
     fn checked(self) -> Result<String, Trouble> {
-        if self.exit.is_success() { Ok(self.out) } else { Err(trouble::of(&self.err, self.exit)) }
+        match self.overdue {
+            _ if self.exit.is_success() => Ok(self.out),
+            Some(limit) => Err(trouble::overdue(limit)),
+            None => Err(trouble::of(&self.err, self.exit)),
+        }
     }
 }
 
@@ -235,14 +309,6 @@ fn config(paths: &[&Path]) -> Vec<u8> {
         text.extend_from_slice(b"\"\n");
     }
     text
-}
-
-/// All that comes, up to [`ANSWER_BYTES_MAX`]; the rest is read and dropped, so that git isn't held up.
-async fn listen(mut pipe: impl AsyncRead + Unpin) -> String {
-    let mut bytes = Vec::new();
-    let _ = (&mut pipe).take(ANSWER_BYTES_MAX).read_to_end(&mut bytes).await;
-    let _ = tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await;
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ use tokio::time::timeout;
 use agent::{Agent, SHUTDOWN_GRACE_MAX, Shutdown, claims, contact};
 use checkout::mirror::Mirrors;
 use courier::Courier;
+use deploy_key::fetcher::LOOK_EVERY;
 use deploy_key::policy::UNANSWERED_WITHIN;
 use duty::Duty;
 pub use output::Tap;
@@ -90,6 +91,12 @@ pub struct Config {
     /// How long nobody may say whether a deploy key is there, in place of two minutes.
     #[cfg(feature = "faults")]
     pub key_unanswered: Option<Duration>,
+    /// How often a deploy key is looked for in the middle of a long wait, in place of every 30 s.
+    #[cfg(feature = "faults")]
+    pub key_look_every: Option<Duration>,
+    /// How long a question to a git server and a fetch may take, each, in place of their own limits.
+    #[cfg(feature = "faults")]
+    pub git_within: Option<Duration>,
 }
 
 /// Why a worker can't be brought up.
@@ -149,6 +156,10 @@ impl Config {
             faults: None,
             #[cfg(feature = "faults")]
             key_unanswered: None,
+            #[cfg(feature = "faults")]
+            key_look_every: None,
+            #[cfg(feature = "faults")]
+            git_within: None,
         }
     }
 
@@ -174,6 +185,26 @@ impl Config {
             return within;
         }
         UNANSWERED_WITHIN
+    }
+
+    /// How often a deploy key is looked for in the middle of a long wait.
+    #[cfg_attr(not(feature = "faults"), expect(clippy::unused_self, reason = "only a test may have it otherwise"))]
+    fn key_look_every(&self) -> Duration {
+        #[cfg(feature = "faults")]
+        if let Some(every) = self.key_look_every {
+            return every;
+        }
+        LOOK_EVERY
+    }
+
+    /// How long git may be busy with a server.
+    #[cfg_attr(not(feature = "faults"), expect(clippy::unused_self, reason = "only a test may have it otherwise"))]
+    fn git_limits(&self) -> checkout::Limits {
+        #[cfg(feature = "faults")]
+        if let Some(within) = self.git_within {
+            return checkout::Limits { ask: within, fetch: within };
+        }
+        checkout::Limits::default()
     }
 }
 

@@ -1,8 +1,9 @@
 //! An ssh-agent of one attempt's own: it holds the deploy key's private half in memory and signs with it for git, and for
 //! nothing else.
 //!
-//! It lives in this process behind a socket that the worker's user alone can reach, and knows two requests: to name its one
-//! identity, and to sign with it. All others are refused. When it ends the socket is gone and so are its connections, and
+//! It lives in this process behind a socket that the worker's user alone can reach, and answers the processes of its own
+//! attempt alone: those below the attempt's keeper. It knows two requests: to name its one identity, and to sign with it.
+//! All others are refused. When it ends the socket is gone and so are its connections, and
 //! with the last of them the key. What holds the key is wiped when dropped; the copies that the signing itself makes are
 //! wiped by the crates behind it (`ed25519-dalek`, `p256`, `p384`, `rsa`), but not what they leave on the stack.
 
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use nix::unistd::Pid;
 use rsa::pkcs1v15::Pkcs1v15Sign;
 use rsa::rand_core::{CryptoRng, RngCore};
 use rsa::sha2::{Digest, Sha256, Sha512};
@@ -29,8 +31,11 @@ use ssh_key::private::KeypairData;
 use ssh_key::{Algorithm, HashAlg, PrivateKey, PublicKey, Signature};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::sleep;
+
+use crate::keeper::tree;
 
 /// The most connections at once; more of them wait until one is closed.
 const CONNECTIONS_MAX: usize = 16;
@@ -59,16 +64,19 @@ pub enum Error {
 /// An agent that answers. Dropping it removes its socket and ends its connections.
 pub struct SshAgent {
     task: JoinHandle<()>,
+    /// Ends it; taken when it was told to.
+    stop: Option<oneshot::Sender<()>>,
     socket: PathBuf,
     public: String,
 }
 
 impl SshAgent {
     /// Begins to answer on a socket in `dir`, which no other user can enter, for a private key in OpenSSH's format.
+    /// `keeper` and what runs below it are answered.
     ///
     /// # Errors
     /// When the key can't sign, or the socket can't be made.
-    pub fn start(dir: &Path, private: &Secret) -> Result<Self, Error> {
+    pub fn start(dir: &Path, private: &Secret, keeper: Pid) -> Result<Self, Error> {
         let key = PrivateKey::from_openssh(private.reveal()).map_err(|error| Error::Key(error.to_string()))?;
         let public = key.public_key().to_openssh().map_err(|error| Error::Key(error.to_string()))?;
         let identity = Identity::of(key)?;
@@ -78,8 +86,9 @@ impl SshAgent {
             return Err(Error::TooLong { path: socket });
         }
         let listener = UnixListener::bind(&socket).map_err(|source| Error::Socket { path: socket.clone(), source })?;
-        let task = tokio::spawn(serve(listener, Arc::new(identity)));
-        Ok(Self { task, socket, public })
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(serve(listener, Arc::new(identity), keeper, stopped));
+        Ok(Self { task, stop: Some(stop), socket, public })
     }
 
     /// Where it answers.
@@ -94,13 +103,15 @@ impl SshAgent {
 
     /// Ends it. Returns when its socket, its connections and the key are gone.
     pub async fn end(mut self) {
-        self.close();
-        // It was aborted: there is nothing to hear.
+        self.remove_socket();
+        if let Some(stop) = self.stop.take() {
+            // One that panicked is gone already.
+            let _ = stop.send(());
+        }
         let _ = (&mut self.task).await;
     }
 
-    fn close(&self) {
-        self.task.abort();
+    fn remove_socket(&self) {
         if let Err(error) = std::fs::remove_file(&self.socket)
             && error.kind() != io::ErrorKind::NotFound
         {
@@ -111,17 +122,19 @@ impl SshAgent {
 
 impl Drop for SshAgent {
     fn drop(&mut self) {
-        self.close();
+        self.task.abort();
+        self.remove_socket();
     }
 }
 
-/// Takes connections until it is aborted, which ends them too.
-async fn serve(listener: UnixListener, identity: Arc<Identity>) {
+/// Takes connections until it is told to stop. When it returns, they are gone and so is its copy of the key.
+async fn serve(listener: UnixListener, identity: Arc<Identity>, keeper: Pid, mut stopped: oneshot::Receiver<()>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
+            _ = &mut stopped => break,
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
-                Ok((stream, _)) => drop(connections.spawn(converse(stream, Answers(identity.clone())))),
+                Ok((stream, _)) => drop(connections.spawn(converse(stream, Answers(identity.clone()), keeper))),
                 Err(error) => {
                     tracing::warn!(%error, "an ssh-agent can't take a connection");
                     sleep(ACCEPT_AGAIN).await;
@@ -130,10 +143,18 @@ async fn serve(listener: UnixListener, identity: Arc<Identity>) {
             Some(_) = connections.join_next() => {}
         }
     }
+    drop(listener);
+    connections.shutdown().await;
 }
 
-/// Answers one connection until its other side closes it or breaks the protocol.
-async fn converse(mut stream: UnixStream, mut answers: Answers) -> io::Result<()> {
+/// Answers one connection until its other side closes it or breaks the protocol; a stranger's isn't answered at all.
+async fn converse(mut stream: UnixStream, mut answers: Answers, keeper: Pid) -> io::Result<()> {
+    let peer = stream.peer_cred()?.pid().map(Pid::from_raw);
+    let looked = move || peer.map_or(Ok(false), |peer| tree::is_below(peer, keeper));
+    if !spawn_blocking(looked).await.map_err(io::Error::other)?? {
+        tracing::warn!(?peer, "a process of nobody's attempt, or of another's, wanted an ssh-agent's answer");
+        return Ok(());
+    }
     loop {
         let length = stream.read_u32().await?;
         if length == 0 || length > REQUEST_BYTES_MAX {

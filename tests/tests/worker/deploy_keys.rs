@@ -254,6 +254,38 @@ async fn a_fetcher_that_dies_twice_goes_on_counting() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_fetcher_that_dies_of_what_has_woken_it_swallows_nothing() {
+    static TURNS: AtomicU32 = AtomicU32::new(0);
+    let repo = Repo::new();
+    let staged = Staged::start(HOST, |config| {
+        config.key_look_every = Some(Duration::from_hours(1));
+        config.faults = Some(|point| {
+            let dies = point == "fetcher" && TURNS.fetch_add(1, Ordering::Relaxed) == 1;
+            assert!(!dies, "a story wants it");
+        });
+    })
+    .await;
+    let job = waiting(&staged, &repo, &retry(5, LONG)).await;
+    staged.script.register("app", &KeyPair::new().private, "a host key");
+    staged.script.look_for_key(job).await;
+    assert_eq!(staged.script.end(job).await.end, AttemptEnd::Succeeded);
+    assert_eq!(tries(&staged.script, job), [(1, NotRegistered), (2, Sealed)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registration_of_which_no_word_came_is_found_in_the_middle_of_a_long_wait() {
+    let repo = Repo::new();
+    let staged = Staged::start(HOST, |config| config.key_look_every = Some(Duration::from_millis(100))).await;
+    let job = waiting(&staged, &repo, &retry(2, LONG)).await;
+    staged.script.asked(30).await;
+    // What was found nothing by is neither a try nor told.
+    assert_eq!(tries(&staged.script, job), [(1, NotRegistered)]);
+    staged.script.register("app", &KeyPair::new().private, "a host key");
+    assert_eq!(staged.script.end(job).await.end, AttemptEnd::Succeeded);
+    assert_eq!(tries(&staged.script, job), [(1, NotRegistered), (2, Sealed)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_fetcher_that_dies_again_and_again_fails_its_attempt_alone() {
     static TURNS: AtomicU32 = AtomicU32::new(0);
     let repo = Repo::new();

@@ -33,9 +33,18 @@ impl Scene {
     }
 
     async fn with(sshd: Sshd, key: KeyPair) -> Self {
+        Self::whose(sshd, key, |_| {}).await
+    }
+
+    /// With a worker that is to be otherwise.
+    async fn configured(how: impl FnOnce(&mut worker::Config)) -> Self {
+        Self::whose(Sshd::start(), KeyPair::new(), how).await
+    }
+
+    async fn whose(sshd: Sshd, key: KeyPair, how: impl FnOnce(&mut worker::Config)) -> Self {
         let repo = Repo::new();
         sshd.allow(&key, repo.path());
-        let staged = Staged::start(HOST, |_| {}).await;
+        let staged = Staged::start(HOST, how).await;
         let scene = Self { staged, sshd, repo, key };
         scene.register(&scene.key);
         scene

@@ -30,7 +30,7 @@ impl Attempt {
     /// Prepares all that the steps need. Without `in_steps` the agent is gone when it returns.
     pub(super) async fn prepare(&self, processes: &mut Processes, key: Option<FetchedKey>) -> Result<Prepared, Cut> {
         let Some(repository) = &self.grant.spec.repository else { return Ok(Prepared::default()) };
-        let Some((agent, key)) = self.agent(repository, key)? else {
+        let Some((agent, key)) = self.agent(processes, repository, key)? else {
             let commit = Some(self.check_out(processes, repository, None).await?);
             return Ok(Prepared { commit, ..Prepared::default() });
         };
@@ -45,13 +45,20 @@ impl Attempt {
     }
 
     /// Puts the deploy key's private half into an agent, which alone has it from then on.
-    fn agent(&self, repository: &Repository, key: Option<FetchedKey>) -> Result<Option<(SshAgent, DeployKey)>, Cut> {
+    fn agent(
+        &self,
+        processes: &Processes,
+        repository: &Repository,
+        key: Option<FetchedKey>,
+    ) -> Result<Option<(SshAgent, DeployKey)>, Cut> {
         let (Some(FetchedKey { private_key, known_hosts }), Some(named)) = (key, &repository.deploy_key) else {
             return Ok(None);
         };
-        let agent = SshAgent::start(&self.agents, &private_key).map_err(|error| {
-            Cut::Failed(Failure::Internal { message: format!("using deploy key {}: {error}", named.name) })
-        })?;
+        let failed = |why: &dyn std::fmt::Display| {
+            Cut::Failed(Failure::Internal { message: format!("using deploy key {}: {why}", named.name) })
+        };
+        let keeper = processes.keeper().ok_or_else(|| failed(&"the attempt's keeper is gone"))?;
+        let agent = SshAgent::start(&self.agents, &private_key, keeper).map_err(|error| failed(&error))?;
         let key = DeployKey {
             name: named.name.clone(),
             agent: agent.socket().to_owned(),
@@ -73,7 +80,8 @@ impl Attempt {
         env.extend(self.config.git_env.iter().cloned());
         let say = |text: &str| self.say(None, text);
         let directories = &self.directories;
-        let mut git = Git { processes, directories, env, mirrors: &self.mirrors, key, say: &say };
+        let (own, limits) = (&*self.config.data_dir, self.config.git_limits());
+        let mut git = Git { processes, directories, own, env, mirrors: &self.mirrors, key, limits, say: &say };
         let commit = git.check_out(repository, self.grant.commit.as_ref()).await?;
         self.tell(Progress::CheckedOut { commit: commit.clone() });
         let reference = repository.reference.as_deref().unwrap_or("HEAD");

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use shared::id::CommitId;
 use shared::job::Failure;
@@ -52,13 +52,15 @@ impl Git<'_> {
     async fn source(&mut self, path: &str) -> Result<Source, Cut> {
         let name = path.to_owned();
         let (given, git_config) = (PathBuf::from(path), self.directories.git_config());
+        let own = self.own.to_owned();
         let found = self.processes.aside(move || {
             let real = fs::canonicalize(&given)?;
             let is_dir = real.is_dir();
-            Ok::<_, io::Error>((config(&[&given, &real]), real, is_dir))
+            Ok::<_, io::Error>((config(&[&given, &real]), is_in(&real, &own)?, real, is_dir))
         });
         let (config, real) = match found.await? {
-            Ok((config, real, true)) => (config, real),
+            Ok((_, true, ..)) => return Err(the_workers(&name)),
+            Ok((config, _, real, true)) => (config, real),
             Ok(_) => return Err(refused(format!("repository {name} is not a directory"))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(refused(format!("repository {name} does not exist")));
@@ -81,7 +83,12 @@ impl Git<'_> {
                 "{name} lies inside of a git repository: name the repository's own directory"
             )));
         }
-        Ok(Source { name, objects: real.join(objects), shallow: real.join(shallow), path: real, format })
+        let (objects, own) = (real.join(objects), self.own.to_owned());
+        let borrowed = objects.clone();
+        if self.processes.aside(move || is_in(&borrowed.canonicalize()?, &own)).await?? {
+            return Err(the_workers(&name));
+        }
+        Ok(Source { name, objects, shallow: real.join(shallow), path: real, format })
     }
 
     /// The commit that a ref of the repository stands for: a branch before a tag, as a clone would take it.
@@ -135,4 +142,17 @@ impl Git<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether the canonical path lies in the directory `own`. It blocks.
+fn is_in(real: &Path, own: &Path) -> io::Result<bool> {
+    match own.canonicalize() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        own => Ok(real.starts_with(own?)),
+    }
+}
+
+/// Whoever could build what the worker keeps for itself could read what other jobs' keys have opened.
+fn the_workers(name: &str) -> Cut {
+    refused(format!("repository {name} is the worker's own"))
 }

@@ -62,23 +62,25 @@ impl Mirrors {
         locks.entry(name.to_owned()).or_default().clone()
     }
 
-    /// Makes room for one more mirror than there are, but for those that somebody holds. It blocks.
-    pub fn make_room(&self) -> io::Result<()> {
+    /// Makes room for one more mirror than there are, but for those that somebody holds, as far as it can: no checkout
+    /// fails for it. It blocks.
+    pub fn make_room(&self) {
         let entries = match fs::read_dir(&self.dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            entries => entries?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+            Err(error) => return tracing::warn!(%error, dir = %self.dir.display(), "the mirrors can't be listed"),
+            Ok(entries) => entries.flatten(),
         };
-        let mut found: Vec<(SystemTime, DirEntry)> =
-            entries.map(|entry| entry.map(|entry| (used(&entry.path()), entry))).collect::<io::Result<_>>()?;
+        let mut found: Vec<(SystemTime, DirEntry)> = entries.map(|entry| (used(&entry.path()), entry)).collect();
         found.sort_by_key(|(used, _)| *used);
         let surplus = (found.len() + 1).saturating_sub(MIRRORS_MAX);
         for (_, entry) in found.into_iter().take(surplus) {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if let Ok(_held) = self.lock(&name).try_lock_owned() {
-                remove(&entry.path())?;
+            if let Ok(_held) = self.lock(&name).try_lock_owned()
+                && let Err(error) = remove(&entry.path())
+            {
+                tracing::warn!(%error, mirror = %entry.path().display(), "a mirror that is to go can't be removed");
             }
         }
-        Ok(())
     }
 }
 
@@ -246,8 +248,11 @@ mod tests {
             config.set_modified(epoch + Duration::from_secs(u64::try_from(number).unwrap() + 1)).unwrap();
             kept.push((held.path.clone(), (number == 0).then_some(held)));
         }
-        mirrors.make_room().unwrap();
+        // What can't be removed, as this can't, keeps nothing else.
+        fs::write(dir.path().join("no-mirror"), "").unwrap();
+        mirrors.make_room();
         let exists: Vec<bool> = kept.iter().map(|(path, _)| path.exists()).collect();
         assert_eq!(exists[..3], [true, false, true]);
+        assert!(dir.path().join("no-mirror").exists());
     }
 }

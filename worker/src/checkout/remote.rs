@@ -31,6 +31,8 @@ struct Sought<'a> {
     commit: CommitId,
     /// The ref on the server that stood for the commit, where one did.
     reference: Option<String>,
+    /// It was tried before.
+    again: bool,
 }
 
 impl Git<'_> {
@@ -60,7 +62,7 @@ impl Git<'_> {
         in_submodule: &mut bool,
         again: bool,
     ) -> Result<CommitId, Miss> {
-        let sought = self.ask(repository, resolved.clone()).await?;
+        let sought = self.ask(repository, resolved.clone(), again).await?;
         *resolved = Some(sought.commit.clone());
         if again {
             self.empty_tree().await?;
@@ -77,21 +79,27 @@ impl Git<'_> {
     }
 
     /// Asks the server for the ref, also where the commit is known: whether it answers is what counts then.
-    async fn ask<'b>(&mut self, repository: &'b Repository, known: Option<CommitId>) -> Result<Sought<'b>, Miss> {
+    async fn ask<'b>(
+        &mut self,
+        repository: &'b Repository,
+        known: Option<CommitId>,
+        again: bool,
+    ) -> Result<Sought<'b>, Miss> {
         let reference = repository.reference.as_deref().unwrap_or("HEAD");
         let known = known.or_else(|| CommitId::try_from(reference.to_ascii_lowercase()).ok());
         let names = names(reference);
         let mut arguments = vec!["ls-remote", "--quiet", "--", repository.url.as_str()];
         arguments.extend(names.iter().map(String::as_str));
-        let listed = self.run(&self.directories.home(), &self.protocols(repository), &arguments).await?.checked()?;
+        let (limit, home) = (Some(self.limits.ask), self.directories.home());
+        let listed = self.run_within(limit, &home, &self.protocols(repository), &arguments).await?.checked()?;
         let found = choose(&listed, &names);
         let (commit, reference) = match (known, found) {
             (Some(known), Some((commit, name))) if known == commit => (known, Some(name)),
             (Some(known), _) => (known, None),
             (None, Some((commit, name))) => (commit, Some(name)),
-            (None, None) => return Err(not_found(reference).into()),
+            (None, None) => return Err(no_ref(reference).into()),
         };
-        Ok(Sought { repository, commit, reference })
+        Ok(Sought { repository, commit, reference, again })
     }
 
     /// Gets the commit into the work tree's repository. A mirror that is broken is made anew, once.
@@ -101,7 +109,7 @@ impl Git<'_> {
         let held = self.processes.beside(mirrors.hold(url, *history)).await?;
         let is_new = !held.exists();
         if is_new {
-            self.processes.aside(move || mirrors.make_room()).await??;
+            self.processes.aside(move || mirrors.make_room()).await?;
         }
         match self.serve(&held, sought).await {
             // What nobody understands may come from what was there before.
@@ -127,8 +135,10 @@ impl Git<'_> {
             History::Shallow => self.mirror_commit(held, sought).await?,
             History::Full => self.mirror_all(held, sought).await?,
         }
-        // Whatever goes wrong here is the mirror's fault: nobody else takes part.
+        // Nobody but the mirror and this host takes part. What may be the host's fault is the mirror's the second time.
         self.copy(held, sought).await.map_err(|miss| match miss {
+            Miss::Trouble(Trouble { kind: Kind::NoSpace, .. }) => miss,
+            Miss::Trouble(Trouble { kind: Kind::Passing, .. }) if !sought.again => miss,
             Miss::Trouble(trouble) => broken(trouble.reason).into(),
             Miss::Cut(cut) => cut.into(),
         })
@@ -154,7 +164,7 @@ impl Git<'_> {
         }
         // It isn't the tip of a ref any more: all of them are looked through.
         self.fetch(held, sought, &[ALL_HISTORY, "--prune"], &[BRANCHES, TAGS]).await?;
-        if self.keep(held, &sought.commit).await? { Ok(()) } else { Err(not_found(commit).into()) }
+        if self.keep(held, &sought.commit).await? { Ok(()) } else { Err(no_commit(&sought.commit).into()) }
     }
 
     /// Sees to it that the mirror has every branch and tag as the server has them, and the commit.
@@ -166,7 +176,7 @@ impl Git<'_> {
         let what = sought.reference.as_deref().unwrap_or(sought.commit.as_str());
         let by_name = format!("+{what}:{}", kept(&sought.commit));
         self.fetch(held, sought, &["--no-tags", "--update-shallow"], &[&by_name]).await?;
-        if self.has(held, &sought.commit).await? { Ok(()) } else { Err(not_found(sought.commit.as_str()).into()) }
+        if self.has(held, &sought.commit).await? { Ok(()) } else { Err(no_commit(&sought.commit).into()) }
     }
 
     /// Fetches from the server into the mirror.
@@ -179,7 +189,8 @@ impl Git<'_> {
     ) -> Result<(), Miss> {
         let mut arguments = vec!["--git-dir=.", "fetch", "--quiet", "--no-auto-gc"];
         arguments.extend(how.iter().chain(&["--", repository.url.as_str()]).chain(what));
-        self.run(&held.path, &self.protocols(repository), &arguments).await?.checked()?;
+        let limit = Some(self.limits.fetch);
+        self.run_within(limit, &held.path, &self.protocols(repository), &arguments).await?.checked()?;
         Ok(())
     }
 
@@ -257,13 +268,17 @@ fn choose(listed: &str, names: &[String]) -> Option<(CommitId, String)> {
     })
 }
 
-fn not_found(reference: &str) -> Trouble {
+fn no_ref(reference: &str) -> Trouble {
     let hint = if reference.len() >= 7 && reference.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        "a commit is named by all of its digits"
+        "; a commit is named by all of its digits"
     } else {
         ""
     };
-    Trouble { kind: Kind::NoCommit, reason: hint.to_owned() }
+    Trouble { kind: Kind::NoCommit, reason: format!("no ref {reference}{hint}") }
+}
+
+fn no_commit(commit: &CommitId) -> Trouble {
+    Trouble { kind: Kind::NoCommit, reason: format!("no commit {commit} there") }
 }
 
 fn broken(reason: String) -> Trouble {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use shared::clock;
 
-use super::trouble::{Kind, Trouble};
+use super::trouble::{Asked, Kind, Trouble};
 
 /// The most tries of one checkout.
 pub const TRIES_MAX: usize = 4;
@@ -38,8 +38,11 @@ impl Tries {
     }
 
     /// What the log says of the try that was counted last.
-    pub fn told(&self, trouble: &Trouble, next: Option<Duration>, url: &str) -> String {
+    pub fn told(&self, trouble: &Trouble, next: Option<Duration>, Asked { url, .. }: Asked) -> String {
         let (made, reason) = (self.made, &trouble.reason);
+        if trouble.kind != Kind::Passing {
+            return format!("checkout of {url} failed: {reason}");
+        }
         let then = next.map_or_else(String::new, |wait| format!("; again in {:.1} s", wait.as_secs_f64()));
         format!("checkout of {url}: try {made} of {TRIES_MAX} failed: {reason}{then}")
     }
@@ -65,6 +68,9 @@ mod tests {
             assert_eq!(wait.is_some(), bounds.is_some());
             assert!(wait.is_none_or(|wait| bounds.as_ref().is_some_and(|bounds| bounds.contains(&wait))), "{waits:?}");
         }
+        let asked = Asked { url: "git@h:r", key: None, reference: "main", submodule: false };
+        assert_eq!(tries.told(&of(Kind::Passing), None, asked), "checkout of git@h:r: try 4 of 4 failed: why");
+        assert_eq!(tries.told(&of(Kind::Other), None, asked), "checkout of git@h:r failed: why");
         assert_eq!(Tries::new().next(&of(Kind::Other)), None);
         assert_eq!(Tries::new().next(&of(Kind::KeyRefused)), None);
     }

@@ -2,7 +2,10 @@
 //!
 //! They are made to speak English (`LC_ALL=C`). What isn't known here is never tried again.
 
+use std::time::Duration;
+
 use shared::job::{Exit, Failure};
+use shared::time::Period;
 
 /// What went wrong, as far as it makes a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub enum Kind {
     NoCommit,
     /// The server may have the commit, but gives nothing by its id.
     RefusesIds,
+    /// This host has no room for what comes.
+    NoSpace,
     /// The mirror on this host can't be read.
     Broken,
     Other,
@@ -35,7 +40,7 @@ pub struct Trouble {
 }
 
 /// By which words each kind is known, the most telling first: ssh's own words stand above what git concludes from them.
-const WORDS: [(Kind, &[&str]); 10] = [
+const WORDS: [(Kind, &[&str]); 11] = [
     (Kind::HostKeyChanged, &["has changed and you have requested strict checking", "Offending key for IP in"]),
     (
         Kind::HostKeyUnknown,
@@ -47,6 +52,7 @@ const WORDS: [(Kind, &[&str]); 10] = [
         ],
     ),
     (Kind::KeyRefused, &["Permission denied (", "Too many authentication failures"]),
+    (Kind::NoSpace, &["No space left on device", "Disk quota exceeded", "unable to write"]),
     // What a mirror that can't be read makes git say; before the network, whose words git adds.
     (
         Kind::Broken,
@@ -73,6 +79,10 @@ const WORDS: [(Kind, &[&str]); 10] = [
         &[
             "returned error: 5",
             "HTTP 5",
+            "returned error: 429",
+            "HTTP 429",
+            "returned error: 408",
+            "HTTP 408",
             "Could not resolve host",
             "Couldn't resolve host",
             "Temporary failure in name resolution",
@@ -153,6 +163,18 @@ pub fn of(said: &str, exit: Exit) -> Trouble {
     Trouble { kind, reason: reason(said, exit) }
 }
 
+/// What a git came to that was killed at its limit.
+pub fn overdue(limit: Duration) -> Trouble {
+    let limit = Period::from_millis(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+    Trouble { kind: Kind::Passing, reason: format!("git wasn't done within {limit}, and was stopped") }
+}
+
+/// The line in which git names the submodule that it failed at.
+pub fn submodule(said: &str) -> Option<String> {
+    let names = |line: &&str| line.contains("submodule path '") && !line.contains("registered for path");
+    said.lines().map(str::trim).find(names).map(plain)
+}
+
 /// The one line of git's words that says the most.
 pub fn reason(said: &str, exit: Exit) -> String {
     let lines = || said.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -204,6 +226,14 @@ pub struct Asked<'a> {
 }
 
 impl Trouble {
+    /// The same, with the line that names the submodule.
+    pub fn of_submodule(self, named: Option<&str>) -> Self {
+        match named {
+            Some(named) if named != self.reason => Self { reason: format!("{named}: {}", self.reason), ..self },
+            _ => self,
+        }
+    }
+
     /// The failure that it ends the attempt with.
     pub fn failure(&self, asked: Asked) -> Failure {
         let Asked { url, key, reference, submodule } = asked;
@@ -212,27 +242,35 @@ impl Trouble {
         let of = if submodule { format!("a submodule of {url}") } else { url.to_owned() };
         let message = match self.kind {
             Kind::KeyRefused => {
-                let message = format!("the server of {of} refused deploy key {key}: {reason}");
+                let message = format!(
+                    "the server of {of} refused deploy key {key} ({reason}): compare it with `windlass key show {key}` \
+                     and what the host has"
+                );
                 return Failure::DeployKeyDenied { message };
             }
             Kind::HostKeyChanged => format!(
-                "the host key of {of} isn't the one pinned with deploy key {key} ({reason}): if it was changed on \
-                 purpose, register the key's known hosts again; if not, somebody may stand between"
+                "the host key of {of} isn't the one pinned with deploy key {key} ({reason}): `windlass key rotate \
+                 {key} --known-hosts F` pins the new one if it was changed on purpose; if not, somebody may stand between"
             ),
             Kind::HostKeyUnknown => format!(
-                "the known hosts pinned with deploy key {key} don't vouch for {of} ({reason}): register the key with \
-                 the server's host key"
+                "the known hosts pinned with deploy key {key} don't vouch for {of} ({reason}): `windlass key rotate \
+                 {key} --known-hosts F` pins the server's host key"
             ),
             Kind::Passing => format!("{of} can't be reached: {reason}"),
-            Kind::Broken => format!("the mirror of {url} on this worker is broken, and so was a new one: {reason}"),
+            Kind::NoSpace => format!("this worker can't store {of}: {reason}"),
             _ if submodule => format!("{of} can't be checked out: {reason}"),
+            Kind::Broken => format!("the mirror of {url} on this worker is broken, and so was a new one: {reason}"),
             Kind::CredentialsAsked => format!("{url} asks for credentials, and there are none for HTTPS: {reason}"),
             Kind::NoRepository => format!("repository {url} not found, or not for us: {reason}"),
-            Kind::NoCommit if reason.is_empty() => format!("ref {reference} not found in {url}"),
             Kind::NoCommit | Kind::RefusesIds => format!("ref {reference} not found in {url}: {reason}"),
             Kind::Other => format!("git could not fetch {url}: {reason}"),
         };
-        let transient = matches!(self.kind, Kind::Passing | Kind::Broken);
+        let transient = match self.kind {
+            // Of room another worker may have more.
+            Kind::Passing | Kind::NoSpace => true,
+            Kind::Broken => !submodule,
+            _ => false,
+        };
         Failure::CheckoutFailed { transient, message }
     }
 }

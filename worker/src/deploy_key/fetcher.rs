@@ -3,7 +3,7 @@
 //!
 //! The runner has it started and started again ([`supervise`]); what it has counted is in [`Search`], which outlives it.
 //! A registration wakes its wait through that, also while a request is on its way or the actor is being started again:
-//! then the next wait ends at once. It ends with what it has told, or when nobody listens any more, whichever is first.
+//! then the next wait ends at once. Should nobody wake it, it looks every [`LOOK_EVERY`] all the same. It ends with what it has told, or when nobody listens any more, whichever is first.
 //! Should it die, it is started again at once, at most [`RESTARTS_MAX`] times.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,6 +28,9 @@ use crate::site::Site;
 
 /// How long the answer to a request is waited for.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// How long it waits at most until it looks again, however long the policy's wait is: what a lost word costs. A look that
+/// finds nothing new is no try.
+pub const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// How often a fetcher that died is started again.
 pub const RESTARTS_MAX: u32 = 5;
 
@@ -38,6 +41,8 @@ pub struct Search {
     /// The key's name.
     key: String,
     tally: Mutex<Tally>,
+    /// How long it waits at most until it looks again.
+    look_every: Duration,
     /// The key may be there.
     wake: Notify,
 }
@@ -56,6 +61,7 @@ impl Search {
             attempt: grant.attempt,
             key: named.name.clone(),
             tally: Mutex::new(Tally::new(policy)),
+            look_every: site.config.key_look_every(),
             wake: Notify::new(),
         }))
     }
@@ -70,18 +76,27 @@ impl Search {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns when the next try is to be made.
-    async fn turn(&self) {
+    /// Returns when the next try is to be made, or it is time to look.
+    async fn turn(&self) -> Turn {
         let (at, may_be_woken) = {
             let tally = self.tally();
             (tally.next_at(), tally.may_be_woken())
         };
-        let Some(at) = at else { return };
+        let Some(at) = at else { return Turn::Try };
+        let look = clock::instant() + self.look_every;
         tokio::select! {
-            () = self.wake.notified(), if may_be_woken => {}
-            () = sleep_until(at.into()) => {}
+            () = self.wake.notified(), if may_be_woken => Turn::Try,
+            () = sleep_until(at.min(look).into()) => if look < at { Turn::Look } else { Turn::Try },
         }
     }
+}
+
+/// What is to be done after a wait.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    Try,
+    /// A request that counts for nothing unless it brings something new.
+    Look,
 }
 
 /// See the module.
@@ -119,6 +134,8 @@ pub async fn supervise(site: Arc<Site>, search: Arc<Search>, told: mpsc::Sender<
     for start in 0..=RESTARTS_MAX {
         if start > 0 {
             tracing::warn!(job = %search.job, start, "the key fetcher died: it is started again");
+            // It may have died of what had just woken it.
+            search.wake();
         }
         let fetcher = KeyFetcher { site: site.clone(), search: search.clone() }.start();
         // An actor that died answers nothing.
@@ -132,7 +149,7 @@ pub async fn supervise(site: Arc<Site>, search: Arc<Search>, told: mpsc::Sender<
 /// Tries until the policy says otherwise.
 async fn fetch(site: &Site, search: &Search, told: &mpsc::Sender<Told>) {
     loop {
-        search.turn().await;
+        let turn = search.turn().await;
         site.config.fault("fetcher");
         let mut request = JoinSet::new();
         let began = clock::instant();
@@ -143,6 +160,9 @@ async fn fetch(site: &Site, search: &Search, told: &mpsc::Sender<Told>) {
             Some(Err(error)) => Answer::unavailable(&error),
             None => return,
         };
+        if turn == Turn::Look && matches!(answer, Answer::NotRegistered | Answer::Unavailable(_)) {
+            continue;
+        }
         let chance = u32::from_ne_bytes(clock::random());
         let one = Try { began, ended: clock::instant(), answer: answer.kind(), chance };
         let (number, next) = search.tally().count(one);

@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use nix::unistd::getpid;
 use shared::secret::Secret;
 use ssh_agent_lib::proto::signature::RSA_SHA2_512;
 use ssh_key::PrivateKey;
@@ -45,7 +46,7 @@ async fn openssh_signs_with_every_kind_of_key_and_finds_the_signature_right() {
         let dir = tempfile::tempdir().unwrap();
         let (kind, bits) = kind.split_once('-').map_or((kind, "2048"), |(kind, bits)| (kind, bits));
         let (private, file) = key(dir.path(), &["-N", "", "-t", kind, "-b", bits]);
-        let agent = SshAgent::start(dir.path(), &private).unwrap();
+        let agent = SshAgent::start(dir.path(), &private, getpid()).unwrap();
         std::fs::remove_file(&file).unwrap();
         let public = file.with_extension("pub");
         let message = dir.path().join("message");
@@ -68,7 +69,7 @@ async fn nothing_is_signed_for_another_key_or_in_the_old_way_and_nothing_else_is
     let dir = tempfile::tempdir().unwrap();
     let (private, _) = key(dir.path(), &["-N", "", "-t", "rsa", "-b", "2048"]);
     let ours = PrivateKey::from_openssh(private.reveal()).unwrap();
-    let agent = SshAgent::start(dir.path(), &private).unwrap();
+    let agent = SshAgent::start(dir.path(), &private, getpid()).unwrap();
     assert_eq!(asked(&agent, &sign(&ours, b"data", RSA_SHA2_512))[0], 14);
     assert_eq!(asked(&agent, &sign(&ours, b"data", 0)), FAILURE);
     let below = dir.path().join("below");
@@ -87,7 +88,7 @@ async fn nothing_is_signed_for_another_key_or_in_the_old_way_and_nothing_else_is
 async fn a_request_is_bounded_and_the_end_ends_connections() {
     let dir = tempfile::tempdir().unwrap();
     let (private, _) = key(dir.path(), &["-N", "", "-t", "ed25519"]);
-    let agent = SshAgent::start(dir.path(), &private).unwrap();
+    let agent = SshAgent::start(dir.path(), &private, getpid()).unwrap();
     let socket = agent.socket().to_owned();
     let mut greedy = UnixStream::connect(&socket).unwrap();
     greedy.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
@@ -111,7 +112,7 @@ async fn a_request_is_bounded_and_the_end_ends_connections() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_used_is_refused_with_a_reason_that_holds_nothing_of_the_key() {
     let dir = tempfile::tempdir().unwrap();
-    let refused = |dir: &Path, private: &Secret| SshAgent::start(dir, private).err().unwrap().to_string();
+    let refused = |dir: &Path, private: &Secret| SshAgent::start(dir, private, getpid()).err().unwrap().to_string();
     let (locked, _) = key(dir.path(), &["-N", "a passphrase", "-t", "ed25519"]);
     assert!(refused(dir.path(), &locked).contains("it has a passphrase"));
     assert!(refused(dir.path(), &Secret::new("no key".to_owned())).contains("can't be used"));
@@ -119,4 +120,54 @@ async fn what_cannot_be_used_is_refused_with_a_reason_that_holds_nothing_of_the_
     let (private, _) = key(dir.path(), &["-N", "", "-t", "ed25519"]);
     let long = dir.path().join("x".repeat(SOCKET_PATH_BYTES_MAX));
     assert!(refused(&long, &private).contains("give the worker a shorter data directory"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_of_another_attempt_is_not_answered() {
+    let dir = tempfile::tempdir().unwrap();
+    let (private, _) = key(dir.path(), &["-N", "", "-t", "ed25519"]);
+    // Neither this process nor what it starts next is below the keeper of that agent.
+    let mut keeper = Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let of = |id: u32| Pid::from_raw(i32::try_from(id).unwrap());
+    let theirs = SshAgent::start(dir.path(), &private, of(keeper.id())).unwrap();
+    let listed = |agent: &SshAgent| {
+        let listing = Command::new("ssh-add").arg("-L").env("SSH_AUTH_SOCK", agent.socket()).output().unwrap();
+        (listing.status.success(), String::from_utf8(listing.stdout).unwrap().trim().to_owned())
+    };
+    assert_eq!(listed(&theirs), (false, String::new()));
+    let mut stranger = UnixStream::connect(theirs.socket()).unwrap();
+    // It may be closed before the request is written.
+    let _ = stranger.write_all(&[0, 0, 0, 1, 11]);
+    assert!(matches!(stranger.read(&mut [0]), Ok(0) | Err(_)));
+    let ours = SshAgent::start(dir.path(), &private, getpid()).unwrap();
+    assert_eq!(listed(&ours), (true, ours.public_half().to_owned()));
+    keeper.kill().unwrap();
+    keeper.wait().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_returns_when_connections_and_key_are_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (private, _) = key(dir.path(), &["-N", "", "-t", "ed25519"]);
+    for _ in 0..50 {
+        let identity = Arc::new(Identity::of(PrivateKey::from_openssh(private.reveal()).unwrap()).unwrap());
+        let held = Arc::downgrade(&identity);
+        let (stop, stopped) = oneshot::channel();
+        let socket = dir.path().join("agent");
+        let task = tokio::spawn(serve(UnixListener::bind(&socket).unwrap(), identity, getpid(), stopped));
+        let agent = SshAgent { task, stop: Some(stop), socket, public: String::new() };
+        let open: Vec<UnixStream> =
+            (0..CONNECTIONS_MAX).map(|_| UnixStream::connect(agent.socket()).unwrap()).collect();
+        assert_eq!(asked_of(&open[0]), 12);
+        agent.end().await;
+        assert_eq!(held.strong_count(), 0);
+    }
+}
+
+/// What kind of answer a question for the identities has on that connection.
+fn asked_of(mut stream: &UnixStream) -> u8 {
+    stream.write_all(&[0, 0, 0, 1, 11]).unwrap();
+    let mut answer = [0; 5];
+    stream.read_exact(&mut answer).unwrap();
+    answer[4]
 }

@@ -131,6 +131,29 @@ async fn submodules_come_along_where_the_job_wants_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_submodule_that_is_pinned_behind_a_tip_is_checked_out_where_nothing_is_given_by_id() {
+    let scene = Scene::with(Sshd::old(), KeyPair::new()).await;
+    let part = scene.repo.path().join("part");
+    let inner = Repo::new();
+    inner.commit(&[("inner", "as pinned\n")]);
+    scene.repo.write(".git/info/exclude", "/part\n");
+    let allow = "protocol.file.allow=always";
+    scene.repo.git(&["-c", allow, "submodule", "--quiet", "add", "--name", "part", &inner.url(), "below"]);
+    scene.repo.git(&["config", "--file", ".gitmodules", "submodule.part.url", "../part"]);
+    scene.repo.commit(&[]);
+    inner.commit(&[("inner", "moved\n")]);
+    scene.repo.git(&["clone", "--quiet", "--bare", &inner.url(), part.to_str().unwrap()]);
+    let script = "cat below/inner; git rev-parse --is-shallow-repository";
+    assert_eq!(scene.printed(script, &json!({"submodules": true})).await, "as pinned\ntrue\n");
+
+    // One that isn't there at all is named.
+    std::fs::remove_dir_all(&part).unwrap();
+    let job = scene.offer("true", &json!({"submodules": true})).await;
+    let message = scene.refused(job).await;
+    assert!(message.contains("into submodule path '") && message.contains("below' failed: "), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_submodule_without_a_key_or_on_the_host_is_not_fetched_for_a_remote_repository() {
     let scene = Scene::set().await;
     let other = Repo::new();

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -222,4 +223,16 @@ async fn a_job_that_waits_for_a_mirror_is_stopped_at_once() {
     assert!(fetching(&scene).is_empty(), "its git outlived it");
     scene.sshd.let_go();
     scene.printed("git fsck", &json!({})).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_stalls_is_given_up_and_asked_again() {
+    let scene = Scene::configured(|config| config.git_within = Some(Duration::from_secs(3))).await;
+    big(&scene);
+    scene.sshd.hold_up();
+    let job = scene.offer("cat README", &json!({})).await;
+    scene.until_said(job, "try 1 of 4 failed: git wasn't done within 3s, and was stopped; again in ").await;
+    assert!(fetching(&scene).is_empty(), "its git goes on");
+    scene.sshd.let_go();
+    assert_eq!(scene.output(job).await, "what a job builds\n");
 }

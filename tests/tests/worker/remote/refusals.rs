@@ -1,7 +1,12 @@
 //! What can't be checked out, and what is tried again.
 
+use std::time::Duration;
+
 use serde_json::json;
-use shared::job::Failure;
+use shared::clock;
+use shared::job::{AttemptEnd, Failure};
+use shared::time::Period;
+use tests::scripted::until;
 use tests::sshd::{CONNECTION, KeyPair};
 
 use super::{KEY, Scene};
@@ -20,7 +25,29 @@ async fn a_key_that_the_server_refuses_fails_the_attempt_at_once() {
         failure => panic!("{failure:?}"),
     }
     assert_eq!(scene.sshd.said(CONNECTION) - before, 1);
-    assert!(scene.said(job).contains("try 1 of 4 failed"), "{}", scene.said(job));
+    let told = format!("checkout of {} failed: ", scene.url());
+    assert!(scene.said(job).contains(&told) && !scene.said(job).contains("try 1"), "{}", scene.said(job));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_outlives_its_git_holds_nothing_up() {
+    let scene = Scene::set().await;
+    scene.sshd.babble();
+    let begun = clock::instant();
+    let job = scene.offer("true", &json!({})).await;
+    let message = scene.refused(job).await;
+    assert!(message.contains("protocol error: bad line length character"), "{message}");
+    assert!(begun.elapsed() < Duration::from_secs(15), "it took {:?}", begun.elapsed());
+
+    // An order that comes while git is dead already and its ssh isn't is obeyed, or comes after the end.
+    let before = scene.sshd.said("Accepted publickey");
+    let job = scene.offer("true", &json!({})).await;
+    until("the connection", || scene.sshd.said("Accepted publickey") > before).await;
+    let asked = clock::instant();
+    scene.staged.script.stop(job, Period::from_secs(1000)).await;
+    let end = scene.staged.script.end(job).await.end;
+    assert!(!matches!(end, AttemptEnd::Succeeded), "{end:?}");
+    assert!(asked.elapsed() < Duration::from_secs(10), "it took {:?}", asked.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -49,14 +76,18 @@ async fn what_is_not_there_is_named() {
     let scene = Scene::set().await;
     let url = scene.url();
     let nowhere = "1".repeat(40);
+    let short = &scene.repo.head()[..8];
     for (reference, told) in [
-        ("none", format!("ref none not found in {url}")),
-        (&scene.repo.head()[..8], format!("ref {} not found in {url}: a commit is named by", &scene.repo.head()[..8])),
-        (&nowhere, format!("ref {nowhere} not found in {url}")),
+        ("none", "no ref none".to_owned()),
+        (short, format!("no ref {short}; a commit is named by all of its digits")),
+        (&nowhere, "not our ref".to_owned()),
     ] {
         let job = scene.offer("true", &json!({"ref": reference})).await;
         let message = scene.refused(job).await;
-        assert!(message.starts_with(&told), "{message}");
+        assert!(message.starts_with(&format!("ref {reference} not found in {url}: ")), "{message}");
+        assert!(message.contains(&told), "{message}");
+        let said = scene.said(job);
+        assert!(said.starts_with(&format!("checkout of {url} failed: ")) && said.contains(&told), "{said}");
     }
     for path in [scene.repo.path().join("none"), scene.staged.dir.path().to_owned()] {
         let url = scene.sshd.url(&path);

@@ -1,8 +1,10 @@
 //! What git 2.30 to 2.47 and OpenSSH 8 to 9 really said, and what it means.
 
+use std::time::Duration;
+
 use shared::job::{Exit, Failure};
 
-use super::{Asked, Kind, Trouble, of, without_passwords};
+use super::{Asked, Kind, Trouble, of, overdue, submodule, without_passwords};
 
 const UNREAD: &str = "\nfatal: Could not read from remote repository.\n\nPlease make sure you have the correct access \
                       rights\nand the repository exists.\n";
@@ -61,7 +63,11 @@ fn the_words_of_git_and_ssh_are_understood() {
         ("fatal: Authentication failed for 'https://h/r.git/'".to_owned(), Kind::CredentialsAsked),
         ("fatal: repository 'https://h/r.git/' not found".to_owned(), Kind::NoRepository),
         (https("The requested URL returned error: 400"), Kind::Other),
-        (https("The requested URL returned error: 429"), Kind::Other),
+        (https("The requested URL returned error: 429"), Kind::Passing),
+        (https("The requested URL returned error: 408"), Kind::Passing),
+        ("error: RPC failed; HTTP 429 curl 22 The requested URL returned error: 429".to_owned(), Kind::Passing),
+        ("fatal: write error: No space left on device\nfatal: early EOF".to_owned(), Kind::NoSpace),
+        ("error: unable to write file big\nfatal: unable to checkout working tree".to_owned(), Kind::NoSpace),
         (https("server certificate verification failed. CAfile: none CRLfile: none"), Kind::Other),
         (https("SSL certificate problem: self-signed certificate"), Kind::Other),
         ("fatal: transport 'http' not allowed".to_owned(), Kind::Other),
@@ -103,13 +109,22 @@ fn the_line_that_says_why_is_told_without_marks_and_passwords() {
 fn each_kind_ends_the_attempt_in_its_own_way() {
     let asked = Asked { url: "git@h:r", key: Some("app"), reference: "main", submodule: false };
     let ends = |kind, asked| Trouble { kind, reason: "why".to_owned() }.failure(asked);
-    let denied = Failure::DeployKeyDenied { message: "the server of git@h:r refused deploy key app: why".to_owned() };
+    let compare = "compare it with `windlass key show app` and what the host has";
+    let denied =
+        Failure::DeployKeyDenied { message: format!("the server of git@h:r refused deploy key app (why): {compare}") };
     assert_eq!(ends(Kind::KeyRefused, asked), denied);
     for (kind, submodule, transient, told) in [
         (Kind::Passing, false, true, "git@h:r can't be reached: why"),
+        (Kind::NoSpace, false, true, "this worker can't store git@h:r: why"),
         (Kind::Broken, false, true, "broken"),
-        (Kind::HostKeyChanged, false, false, "isn't the one pinned with deploy key app"),
-        (Kind::HostKeyUnknown, false, false, "don't vouch for git@h:r"),
+        (Kind::Broken, true, false, "a submodule of git@h:r can't be checked out: why"),
+        (Kind::HostKeyChanged, false, false, "(why): `windlass key rotate app --known-hosts F` pins the new one if it"),
+        (
+            Kind::HostKeyUnknown,
+            false,
+            false,
+            "don't vouch for git@h:r (why): `windlass key rotate app --known-hosts F` pins",
+        ),
         (Kind::CredentialsAsked, false, false, "git@h:r asks for credentials"),
         (Kind::NoRepository, false, false, "repository git@h:r not found"),
         (Kind::NoCommit, false, false, "ref main not found in git@h:r"),
@@ -124,4 +139,25 @@ fn each_kind_ends_the_attempt_in_its_own_way() {
             other => panic!("{kind:?} ends with {other:?}"),
         }
     }
+}
+
+#[test]
+fn a_submodules_failure_says_which_one() {
+    let clone = "clone of 'ssh://h/part' into submodule path '/w/tree/below' failed";
+    let said = format!(
+        "git@h: Permission denied (publickey).{UNREAD}fatal: {clone}\nFailed to clone 'below'. Retry scheduled"
+    );
+    let found = of(&said, Exit::ExitCode(1)).of_submodule(submodule(&said).as_deref());
+    let reason = format!("{clone}: git@h: Permission denied (publickey).");
+    assert_eq!(found, Trouble { kind: Kind::KeyRefused, reason });
+    // Said once where it is all that is said, and where nothing is named as before.
+    let alone = of(&format!("fatal: {clone}"), Exit::ExitCode(1));
+    assert_eq!(alone.clone().of_submodule(submodule(&format!("fatal: {clone}")).as_deref()), alone);
+    assert_eq!(alone.clone().of_submodule(submodule("fatal: odd").as_deref()), alone);
+}
+
+#[test]
+fn a_git_that_took_too_long_may_pass() {
+    let found = overdue(Duration::from_mins(2));
+    assert_eq!((found.kind, &*found.reason), (Kind::Passing, "git wasn't done within 2m, and was stopped"));
 }
