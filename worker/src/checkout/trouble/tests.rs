@@ -63,11 +63,6 @@ fn the_words_of_git_and_ssh_are_understood() {
         ("fatal: Authentication failed for 'https://h/r.git/'".to_owned(), Kind::CredentialsAsked),
         ("fatal: repository 'https://h/r.git/' not found".to_owned(), Kind::NoRepository),
         (https("The requested URL returned error: 400"), Kind::Other),
-        (https("The requested URL returned error: 429"), Kind::Passing),
-        (https("The requested URL returned error: 408"), Kind::Passing),
-        ("error: RPC failed; HTTP 429 curl 22 The requested URL returned error: 429".to_owned(), Kind::Passing),
-        ("fatal: write error: No space left on device\nfatal: early EOF".to_owned(), Kind::NoSpace),
-        ("error: unable to write file big\nfatal: unable to checkout working tree".to_owned(), Kind::NoSpace),
         (https("server certificate verification failed. CAfile: none CRLfile: none"), Kind::Other),
         (https("SSL certificate problem: self-signed certificate"), Kind::Other),
         ("fatal: transport 'http' not allowed".to_owned(), Kind::Other),
@@ -82,6 +77,21 @@ fn the_words_of_git_and_ssh_are_understood() {
         assert_eq!(found.kind, kind, "{said}: {}", found.reason);
     }
     assert_eq!(of("", Exit::Signal(9)).kind, Kind::Passing);
+}
+
+#[test]
+fn a_server_that_is_busy_and_a_disk_that_is_full_are_told_apart_from_refusals() {
+    let table = [
+        (https("The requested URL returned error: 429"), Kind::Passing),
+        (https("The requested URL returned error: 408"), Kind::Passing),
+        ("error: RPC failed; HTTP 429 curl 22 The requested URL returned error: 429".to_owned(), Kind::Passing),
+        ("fatal: write error: No space left on device\nfatal: early EOF".to_owned(), Kind::NoSpace),
+        ("error: unable to write file big\nfatal: unable to checkout working tree".to_owned(), Kind::NoSpace),
+    ];
+    for (said, kind) in table {
+        let found = of(&said, Exit::ExitCode(128));
+        assert_eq!(found.kind, kind, "{said}: {}", found.reason);
+    }
 }
 
 fn https(reason: &str) -> String {
