@@ -251,6 +251,7 @@ impl Ground {
             roster: Arc::clone(roster),
             vault: Arc::clone(vault),
             keys_watched: Arc::clone(keys_watched),
+            audited_lately: intake::AuditedLately::default(),
             runtime: runtime.clone(),
         })
     }
