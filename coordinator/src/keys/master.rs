@@ -46,12 +46,7 @@ pub async fn admit(store: &dyn Store, owner: CoordinatorId, vault: &Vault) -> Re
     compare(&given, &store.master_keys().await?)?;
     note_first(store, owner, vault).await?;
     // Another coordinator may have begun at the same time, with other keys, or may have forgotten ours just now.
-    let known = store.master_keys().await?;
-    compare(&given, &known)?;
-    match given.first().filter(|first| known.iter().all(|known| known.id != first.id)) {
-        None => Ok(()),
-        Some(first) => Err(Error::Forgotten(first.id.clone())),
-    }
+    admitted(&given, &store.master_keys().await?)
 }
 
 /// Makes the first key known again where a coordinator with another first key has forgotten it: something is written under
@@ -71,6 +66,15 @@ pub async fn note_first(store: &dyn Store, owner: CoordinatorId, vault: &Vault) 
     if store.add_master_key(owner, &first).await? { Ok(()) } else { Err(Error::TooMany) }
 }
 
+/// Whether these keys are as the others know them, the first one among them.
+fn admitted(given: &[MasterKeyCheck], known: &[MasterKeyCheck]) -> Result<(), Error> {
+    compare(given, known)?;
+    match given.first().filter(|first| known.iter().all(|known| known.id != first.id)) {
+        None => Ok(()),
+        Some(first) => Err(Error::Forgotten(first.id.clone())),
+    }
+}
+
 fn compare(given: &[MasterKeyCheck], known: &[MasterKeyCheck]) -> Result<(), Error> {
     for known in known {
         match given.iter().find(|given| given.id == known.id) {
@@ -80,4 +84,18 @@ fn compare(given: &[MasterKeyCheck], known: &[MasterKeyCheck]) -> Result<(), Err
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Error, MasterKeyCheck, admitted};
+
+    #[test]
+    fn whoever_writes_under_a_key_that_was_forgotten_is_not_admitted() {
+        let check = |id: &str| MasterKeyCheck { id: id.to_owned(), check: [1; 32] };
+        let given = [check("new"), check("old")];
+        assert_eq!(admitted(&given, &[check("old")]), Err(Error::Forgotten("new".to_owned())));
+        assert_eq!(admitted(&given, &[check("new"), check("old")]), Ok(()));
+        assert_eq!(admitted(&given[..1], &given), Err(Error::Missing("old".to_owned())));
+    }
 }
