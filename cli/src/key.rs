@@ -10,7 +10,7 @@ use shared::clock;
 use shared::secret::Secret;
 use shared::settings::Settings;
 use shared::spec::key_name_fault;
-use shared::view::DeployKeyView;
+use shared::view::{DeployKeyView, ListedDeployKey};
 
 use crate::args::api::Output;
 use crate::args::key::{KeyArgs, KeyCommand, PairArgs};
@@ -31,7 +31,7 @@ const STDIN: &str = "-";
 
 #[derive(Deserialize)]
 struct Page {
-    deploy_keys: Vec<DeployKeyView>,
+    deploy_keys: Vec<ListedDeployKey>,
     next_cursor: Option<String>,
 }
 
@@ -185,7 +185,7 @@ fn list(client: &Client, output: Output) -> Result<u8, Error> {
         Output::Json => print_document(&serde_json::json!({"deploy_keys": keys, "next_cursor": null}).to_string())?,
         Output::Table => {
             let now = clock::now();
-            let row = |key: &DeployKeyView| {
+            let row = |key: &ListedDeployKey| {
                 let changed = format!("{} ago", duration(now.since(key.changed_at)));
                 let cells = [
                     key.name.clone(),

@@ -40,8 +40,10 @@ use crate::vault::{self, Vault};
 const ENVELOPE_BYTES_MAX: usize = 32 * 1024;
 /// The most bytes that an answer has around a grant.
 const ANSWER_BYTES_MAX: usize = 64;
+mod audited_lately;
 mod enrolment;
 mod key_desk;
+pub use audited_lately::AuditedLately;
 
 /// The most requests that are worked on at once; more wait in their service's queue.
 const REQUESTS_MAX: usize = 1024;
@@ -59,6 +61,7 @@ pub struct Parts {
     pub roster: Arc<Roster>,
     pub vault: Arc<Vault>,
     pub keys_watched: Arc<KeyWatch>,
+    pub audited_lately: AuditedLately,
     pub runtime: Handle,
 }
 
@@ -332,6 +335,9 @@ fn report_one(parts: &Arc<Parts>, batch: &Reports, report: &Report) -> impl Futu
         _ => None,
     };
     let said = |word| Command::Worker(WorkerMessage { worker: batch.worker, attempt, word });
+    // With these it waits for no key any more.
+    let over = matches!(what, ReportKind::Park { .. } | ReportKind::GiveBack { .. } | ReportKind::End { .. });
+    let worker = batch.worker;
     let command = match what {
         ReportKind::Claim { claim, wait, .. } => Command::Claim(Claim {
             claim,
@@ -348,7 +354,11 @@ fn report_one(parts: &Arc<Parts>, batch: &Reports, report: &Report) -> impl Futu
     };
     let (parts, taken) = (Arc::clone(parts), parts.jobs.tell(job, command));
     async move {
-        match (taken.await, recipient) {
+        let taken = taken.await;
+        if over && taken.is_ok() {
+            parts.keys_watched.forget(job, attempt, worker);
+        }
+        match (taken, recipient) {
             (Ok(Taken { job, .. }), Some(recipient)) => grant(&parts, &job, &recipient).await,
             (Ok(_), None) => Answer::Taken,
             (Err(JobError::Refused(Rejection::Early)), _) => Answer::TryAgain,

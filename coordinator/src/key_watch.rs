@@ -31,17 +31,21 @@ const PAGE_MAX: u32 = 1000;
 const TOLD_AT_ONCE: usize = 256;
 /// The most attempts that are remembered; of more each asks again by itself.
 const WAITING_MAX: usize = 10_000;
-/// How long an attempt is remembered: no wait of a worker is longer.
+/// How long lies between two looks at least, however many hints there are.
+const LOOK_APART: Duration = Duration::from_millis(50);
+/// How long an attempt is remembered after it asked. Its whole wait may be longer, but between two tries a worker sleeps
+/// far less, and each time it asks it is remembered anew.
 const REMEMBERED: Duration = Duration::from_mins(10);
-/// How long a worker may take to say that it has heard, and how often it is told: it asks again by itself.
+/// How long a worker may take to say that it has heard, and how long after a word that it didn't hear the next one is said.
 const HEARD_WITHIN: Duration = Duration::from_secs(1);
-const TELLS_MAX: u32 = 3;
+const TOLD_EVERY: Duration = Duration::from_secs(1);
 
 /// Who waits for which key, and the way to have everything looked at now.
 #[derive(Debug, Default)]
 pub struct KeyWatch {
     waiting: Mutex<HashMap<(JobId, Attempt), Waiting>>,
-    look: Notify,
+    look_for_jobs: Notify,
+    look_for_workers: Notify,
 }
 
 /// A worker that asked in vain.
@@ -50,7 +54,8 @@ struct Waiting {
     worker: WorkerId,
     key: String,
     until: Instant,
-    told: u32,
+    /// When it may be told: not before.
+    tell: Instant,
 }
 
 impl KeyWatch {
@@ -58,27 +63,33 @@ impl KeyWatch {
     pub fn remember(&self, job: JobId, attempt: Attempt, worker: WorkerId, key: &str) {
         let mut waiting = self.waiting();
         if waiting.len() < WAITING_MAX || waiting.contains_key(&(job, attempt)) {
-            let until = clock::instant() + REMEMBERED;
-            waiting.insert((job, attempt), Waiting { worker, key: key.to_owned(), until, told: 0 });
+            let tell = clock::instant();
+            let until = tell + REMEMBERED;
+            waiting.insert((job, attempt), Waiting { worker, key: key.to_owned(), until, tell });
         }
     }
 
-    /// That attempt waits for no key any more.
-    pub fn forget(&self, job: JobId, attempt: Attempt) {
-        self.waiting().remove(&(job, attempt));
+    /// `worker` waits for no key any more with that attempt. What another waits for with it stays.
+    pub fn forget(&self, job: JobId, attempt: Attempt, worker: WorkerId) {
+        let mut waiting = self.waiting();
+        if waiting.get(&(job, attempt)).is_some_and(|waiting| waiting.worker == worker) {
+            waiting.remove(&(job, attempt));
+        }
     }
 
     /// Has everything compared now.
     pub fn look_now(&self) {
-        self.look.notify_one();
+        self.look_for_jobs.notify_one();
+        self.look_for_workers.notify_one();
     }
 
-    /// Everybody who waits, without those who have waited too long.
-    fn all(&self) -> Vec<((JobId, Attempt), Waiting)> {
+    /// Everybody who waits and may be told now. Those who have waited too long are forgotten.
+    fn due(&self) -> Vec<((JobId, Attempt), Waiting)> {
         let now = clock::instant();
         let mut waiting = self.waiting();
-        waiting.retain(|_, waiting| waiting.until > now && waiting.told < TELLS_MAX);
-        waiting.iter().map(|(at, waiting)| (*at, waiting.clone())).collect()
+        waiting.retain(|_, waiting| waiting.until > now);
+        let due = waiting.iter().filter(|(_, waiting)| waiting.tell <= now);
+        due.map(|(at, waiting)| (*at, waiting.clone())).collect()
     }
 
     fn waiting(&self) -> MutexGuard<'_, HashMap<(JobId, Attempt), Waiting>> {
@@ -95,18 +106,35 @@ pub struct Parts {
     pub watch: Arc<KeyWatch>,
 }
 
-/// Looks again and again until it is dropped.
+/// Looks again and again until it is dropped. Jobs and workers are looked for apart: a worker may take its time to hear.
 pub async fn keep_looking(parts: Parts) {
+    tokio::join!(keep(&parts, Who::Jobs), keep(&parts, Who::Workers));
+}
+
+/// Whom a loop looks for.
+#[derive(Debug, Clone, Copy)]
+enum Who {
+    Jobs,
+    Workers,
+}
+
+/// Looks every second, when asked, and at hints: at any number of them once.
+async fn keep(parts: &Parts, who: Who) {
     let mut hints = parts.bus.hints();
     loop {
-        // A worker may take its time to hear; the parked jobs are told meanwhile.
-        let (jobs, workers) = tokio::join!(wake_jobs(&parts), wake_workers(&parts));
-        for error in [jobs, workers].into_iter().filter_map(Result::err) {
+        // What has been hinted at until now is found by this look.
+        hints = hints.resubscribe();
+        let (looked, asked) = match who {
+            Who::Jobs => (wake_jobs(parts).await, &parts.watch.look_for_jobs),
+            Who::Workers => (wake_workers(parts).await, &parts.watch.look_for_workers),
+        };
+        if let Err(error) = looked {
             tracing::warn!(%error, "looking for deploy keys that others wait for");
         }
+        tokio::time::sleep(LOOK_APART).await;
         tokio::select! {
             () = next_look() => {}
-            () = parts.watch.look.notified() => {}
+            () = asked.notified() => {}
             () = hinted(&mut hints) => {}
         }
     }
@@ -161,7 +189,7 @@ async fn wake_job(parts: &Parts, job: JobId, key: String) {
 
 /// Tells every worker whose key is there to look for it.
 async fn wake_workers(parts: &Parts) -> Result<(), StoreError> {
-    let waiting = parts.watch.all();
+    let waiting = parts.watch.due();
     let mut names: Vec<String> = waiting.iter().map(|(_, waiting)| waiting.key.clone()).collect();
     names.sort_unstable();
     names.dedup();
@@ -183,8 +211,29 @@ async fn wake_worker(parts: &Parts, (job, attempt): (JobId, Attempt), waiting: W
     match heard {
         Ok(_) => drop(all.remove(&(job, attempt))),
         Err(error) => {
-            entry.told += 1;
+            entry.tell = clock::instant() + TOLD_EVERY;
             tracing::debug!(%job, worker = %waiting.worker, %error, "a worker did not hear that its deploy key is there");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::clock;
+    use shared::id::{Attempt, JobId, Shard, WorkerId};
+
+    use super::KeyWatch;
+
+    #[test]
+    fn only_whoever_waits_is_forgotten() {
+        let watch = KeyWatch::default();
+        let job = JobId::mint(Shard::all().next().unwrap(), clock::now(), clock::random());
+        let [one, other] = [(); 2].map(|()| WorkerId(clock::random_uuid()));
+        watch.remember(job, Attempt(1), one, "app");
+        watch.forget(job, Attempt(1), other);
+        watch.forget(job, Attempt(2), one);
+        assert_eq!(watch.due().len(), 1);
+        watch.forget(job, Attempt(1), one);
+        assert_eq!(watch.due().len(), 0);
     }
 }

@@ -21,6 +21,8 @@ pub use known_hosts::KNOWN_HOSTS_BYTES_MAX;
 pub use private_key::PRIVATE_KEY_BYTES_MAX;
 use private_key::Pair;
 
+/// What the names begin with that windlass gives itself.
+const RESERVED: &str = "windlass.";
 /// How often a key is read and stored again that somebody else changed meanwhile.
 const PUT_MAX: u32 = 5;
 /// How many sealed values are moved on to the first master key at a time.
@@ -46,6 +48,9 @@ pub enum Error {
     /// Something stored can't be opened, or something new not be closed.
     #[error("{what}: {why}")]
     Sealed { what: String, why: vault::Error },
+    /// The first master key can't be noted as one that something is stored under.
+    #[error(transparent)]
+    MasterKey(#[from] master::Error),
     #[error(transparent)]
     Service(#[from] ServiceError),
 }
@@ -140,8 +145,13 @@ impl Service {
         let sealed = |why| Error::Sealed { what: format!("the deploy key {name}"), why };
         let closed = |secret: &Secret| vault.encrypt_key(name, version, secret).map_err(sealed);
         let known_hosts = new.known_hosts.clone().or_else(|| Some(before?.known_hosts.clone()));
-        // Whoever gives neither changes nothing, and whoever makes a key gives both.
-        if pair.is_none() && (before.is_none() || new.known_hosts.is_none()) {
+        if pair.is_none() && before.is_some() && new.known_hosts.is_none() {
+            let why = "nothing would change: give `private_key` or `generate: true` for another pair, \
+                       or `known_hosts` for other host keys";
+            return Err(Error::Refused(vec![FieldError::new("private_key", why)]));
+        }
+        // Whoever makes a key gives both.
+        if pair.is_none() && before.is_none() {
             let why = "is required: the private half, or `generate: true` to have one made";
             return Err(Error::Refused(vec![FieldError::new("private_key", why)]));
         }
@@ -247,6 +257,8 @@ impl Service {
             return Err(fault);
         }
         if complete {
+            // A coordinator with another first key may have forgotten ours meanwhile.
+            master::note_first(&**store, owner, vault).await?;
             let others: Vec<String> = checks.into_iter().skip(1).map(|check| check.id).collect();
             store.remove_master_keys(owner, &others).await.map_err(ServiceError::from)?;
         }
@@ -286,6 +298,12 @@ fn named(place: &Place) -> String {
         Place::Job(job) => format!("the secrets of job {job}"),
         Place::DeployKey { name, .. } => format!("the deploy key {name}"),
     }
+}
+
+/// Why nobody registers a key under that name through the API, if so: `windlass run` does for a job of its own, and removes
+/// what begins so.
+pub fn reserved(name: &str) -> Option<&'static str> {
+    name.starts_with(RESERVED).then_some("must not begin with `windlass.`: such names are windlass's own")
 }
 
 /// Why nothing can be registered under that name, if so.

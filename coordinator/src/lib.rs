@@ -222,9 +222,9 @@ impl Ground {
         Jobs::start(arbiters, &parts, &surroundings)
     }
 
-    /// What goes on beside: offers made again, deploy keys looked for, and the roster read.
+    /// What goes on beside: offers made again, deploy keys looked for, the roster read, and the first master key kept known.
     fn start_beside(&self, jobs: &Jobs, gained: mpsc::Receiver<Vec<Shard>>) -> Vec<JoinHandle<()>> {
-        let Self { store, bus, runtime, holdings, roster, keys_watched, .. } = self;
+        let Self { store, bus, runtime, holdings, roster, keys_watched, vault } = self;
         let offers =
             offers::Parts { store: Arc::clone(store), bus: Arc::clone(bus), holdings: Arc::clone(holdings), gained };
         let keys = key_watch::Parts {
@@ -238,6 +238,7 @@ impl Ground {
             runtime.spawn(offers::keep_offering(offers)),
             runtime.spawn(key_watch::keep_looking(keys)),
             runtime.spawn(Arc::clone(roster).keep_fresh()),
+            runtime.spawn(keys::master::keep_known(Arc::clone(store), holdings.id(), Arc::clone(vault))),
         ]
     }
 
@@ -251,6 +252,7 @@ impl Ground {
             roster: Arc::clone(roster),
             vault: Arc::clone(vault),
             keys_watched: Arc::clone(keys_watched),
+            audited_lately: intake::AuditedLately::default(),
             runtime: runtime.clone(),
         })
     }

@@ -180,3 +180,24 @@ pub struct DeployKeyView {
     #[schema(value_type = String, format = DateTime)]
     pub changed_at: Time,
 }
+
+/// A deploy key in a list: without its host keys, which may be long.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ListedDeployKey {
+    pub name: String,
+    /// From 1; it grows with every change.
+    pub version: u32,
+    #[schema(example = "ssh-ed25519")]
+    pub algorithm: String,
+    /// As `ssh-keygen -l` shows it.
+    #[schema(example = "SHA256:…")]
+    pub fingerprint: String,
+    /// The public half, as a line of `authorized_keys`: what the repository's host has to know, for reading alone.
+    pub public_key: String,
+    /// When its first version was stored.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Time,
+    /// When this version was stored.
+    #[schema(value_type = String, format = DateTime)]
+    pub changed_at: Time,
+}

@@ -10,7 +10,7 @@ use serde_json::Value;
 use shared::id::Actor;
 use shared::secret::Secret;
 use shared::spec::reader::FieldError;
-use shared::view::DeployKeyView;
+use shared::view::{DeployKeyView, ListedDeployKey};
 use utoipa::ToSchema;
 
 use super::problem::Problem;
@@ -29,7 +29,7 @@ const PRIVATE_KEY: &str = "private_key";
 /// A page of deploy keys, in the order of their names.
 #[derive(Serialize, ToSchema)]
 pub struct DeployKeyPage {
-    deploy_keys: Vec<DeployKeyView>,
+    deploy_keys: Vec<ListedDeployKey>,
     /// What `cursor` is for the next page; null on the last one.
     next_cursor: Option<String>,
 }
@@ -65,6 +65,9 @@ pub async fn put(
     by: web::ReqData<Actor>,
 ) -> Result<HttpResponse, Problem> {
     Query::read(request.query_string(), &[]).finish()?;
+    if let Some(fault) = keys::reserved(name(&request)) {
+        return Err(Problem::malformed("name", fault));
+    }
     let must = condition(request.headers())?;
     let body = body::read(&request, payload, &api).await?;
     let value = body.require();
@@ -122,7 +125,7 @@ pub async fn list(request: HttpRequest, api: web::Data<Api>) -> Result<HttpRespo
     let more = keys.len() > limit as usize;
     keys.truncate(limit as usize);
     let next_cursor = keys.last().filter(|_| more).map(|key| cursor::after_name(&key.name));
-    Ok(HttpResponse::Ok().json(DeployKeyPage { deploy_keys: keys.iter().map(view).collect(), next_cursor }))
+    Ok(HttpResponse::Ok().json(DeployKeyPage { deploy_keys: keys.into_iter().map(listed).collect(), next_cursor }))
 }
 
 /// Removes a deploy key.
@@ -233,6 +236,8 @@ fn problem(error: keys::Error, must: Must) -> Problem {
             tracing::error!(detail, "a stored secret can't be opened");
             Problem::conflict("name", &detail)
         }
+        E::MasterKey(keys::master::Error::Store(error)) => Problem::about("deploy key", error.into()),
+        E::MasterKey(_) => Problem::conflict("name", &detail),
         E::Service(error) => Problem::about("deploy key", error),
     }
 }
@@ -245,4 +250,9 @@ fn view(key: &DeployKey) -> DeployKeyView {
     let DeployKey { name, version, algorithm, fingerprint, public_key, known_hosts, created_at, changed_at, .. } =
         key.clone();
     DeployKeyView { name, version, algorithm, fingerprint, public_key, known_hosts, created_at, changed_at }
+}
+
+fn listed(key: DeployKey) -> ListedDeployKey {
+    let DeployKey { name, version, algorithm, fingerprint, public_key, created_at, changed_at, .. } = key;
+    ListedDeployKey { name, version, algorithm, fingerprint, public_key, created_at, changed_at }
 }

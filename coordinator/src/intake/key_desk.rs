@@ -1,11 +1,13 @@
 //! Hands a deploy key out: to the worker that prepares the current attempt of a job that names it, sealed to a one-time
 //! recipient, once for each request, and never before the answer is in the audit.
 
+use shared::clock;
 use shared::id::{Actor, Shard, WorkerId};
 use shared::job::{KeyAnswer, KeyAsker, KeyRefusal};
 use shared::spec::NAME_BYTES_MAX;
 use shared::wire::{KeyReply, KeyRequest};
 
+use super::audited_lately::Kind;
 use super::{Parts, decoded};
 use crate::store::{AuditLine, Error as StoreError};
 use crate::vault;
@@ -27,17 +29,17 @@ pub async fn answer(parts: &Parts, shard: Shard, worker: WorkerId, body: &[u8]) 
             unavailable("the coordinator's database does not answer")
         }
     };
-    let reply = audited(parts, &request, reply).await;
-    match &reply {
-        KeyReply::NotRegistered {} => {
-            parts.keys_watched.remember(request.job, request.attempt, worker, &request.key);
-        }
-        KeyReply::Sealed { .. } | KeyReply::Denied { .. } => {
-            parts.keys_watched.forget(request.job, request.attempt);
-        }
+    Some(audited(parts, &request, reply).await)
+}
+
+/// Remembers who waits for a key, and forgets who doesn't any more.
+fn noted(parts: &Parts, request: &KeyRequest, reply: &KeyReply) {
+    let KeyRequest { job, attempt, worker, key, .. } = request;
+    match reply {
+        KeyReply::NotRegistered {} => parts.keys_watched.remember(*job, *attempt, *worker, key),
+        KeyReply::Sealed { .. } | KeyReply::Denied { .. } => parts.keys_watched.forget(*job, *attempt, *worker),
         KeyReply::Unavailable { .. } => {}
     }
-    Some(reply)
 }
 
 async fn decide(parts: &Parts, request: &KeyRequest) -> Result<KeyReply, StoreError> {
@@ -66,18 +68,38 @@ async fn decide(parts: &Parts, request: &KeyRequest) -> Result<KeyReply, StoreEr
     })
 }
 
-/// The reply once it is in the audit, or what is said in its place where it can't be, or where the request was answered
+/// The reply once it is in the audit (or, of what comes again and again, once the like of it is), or what is said in its place where it can't be, or where the request was answered
 /// before.
 async fn audited(parts: &Parts, request: &KeyRequest, reply: KeyReply) -> KeyReply {
-    let owner = parts.holdings.id();
+    let (owner, now) = (parts.holdings.id(), clock::instant());
+    let KeyRequest { job, attempt, .. } = *request;
+    let lately = |kind| parts.audited_lately.has(job, attempt, kind, now);
+    let is_unavailable = matches!(reply, KeyReply::Unavailable { .. });
+    if is_unavailable && lately(Kind::Unavailable) {
+        // It gives nothing away, so the request needn't be known again.
+        return reply;
+    }
     let first = line(parts, request, outcome(&reply));
     let said = match parts.store.audit(owner, &first).await {
-        Ok(true) => return reply,
+        Ok(true) => {
+            if is_unavailable {
+                parts.audited_lately.note(job, attempt, Kind::Unavailable, now);
+            }
+            noted(parts, request, &reply);
+            return reply;
+        }
         Ok(false) => {
-            tracing::warn!(job = %request.job, worker = %request.worker, "a request for a deploy key comes a second time");
+            tracing::warn!(%job, worker = %request.worker, "a request for a deploy key comes a second time");
             let denied = denied(KeyRefusal::Replayed);
+            if lately(Kind::Replayed) {
+                return denied;
+            }
             let again = AuditLine { request: None, ..line(parts, request, outcome(&denied)) };
-            parts.store.audit(owner, &again).await.map(|_| denied)
+            let written = parts.store.audit(owner, &again).await;
+            written.map(|_| {
+                parts.audited_lately.note(job, attempt, Kind::Replayed, now);
+                denied
+            })
         }
         Err(error) => Err(error),
     };

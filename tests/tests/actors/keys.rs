@@ -118,7 +118,10 @@ async fn whoever_may_not_have_a_key_is_denied_and_audited() {
     assert!(matches!(hand.ask_key(&request).await, KeyReply::Sealed { .. }));
     let (fresh, _) = hand.key_request(id, second.attempt, "app");
     let replayed = wire::KeyRequest { recipient: fresh.recipient, ..request };
-    assert_eq!(why(&hand.ask_key(&replayed).await), "the request was answered before");
+    for _ in 0..2 {
+        // The second one within a minute has no line of its own.
+        assert_eq!(why(&hand.ask_key(&replayed).await), "the request was answered before");
+    }
 
     let started = ReportKind::Progress { number: 1, progress: Progress::StepStarted { step: 0 } };
     assert_eq!(hand.say(id, second.attempt, started).await, Answer::Taken);
@@ -165,18 +168,56 @@ async fn a_worker_that_asked_in_vain_is_told_when_its_key_is_there() {
     let _turn = Turn::shared().await;
     let dir = tempfile::tempdir().unwrap();
     let played = Played::start(&dir.path().join("db")).await;
-    let hand = Hand::arrive(&played).await;
+    let (hand, other) = (Hand::arrive(&played).await, Hand::arrive(&played).await);
     let mut orders = played.bus.serve(Service::Worker(hand.id)).await.unwrap();
     let id = played.submit(needs("app")).await;
     let grant = hand.must_get(id).await;
     let (request, _) = hand.key_request(id, grant.attempt, "app");
     assert_eq!(hand.ask_key(&request).await, KeyReply::NotRegistered {});
+    // Neither somebody else who asks nor a request that comes a second time takes its place from it.
+    assert_eq!(why(&hand.ask_key(&request).await), "the request was answered before");
+    let (theirs, _) = other.key_request(id, grant.attempt, "app");
+    assert_eq!(why(&other.ask_key(&theirs).await), "another worker holds the attempt");
     register(&played, "other").await;
     register(&played, "app").await;
-    let order = tokio::time::timeout(DEADLINE, orders.recv()).await.expect("an order").unwrap();
     let expected = Control::LookForKey { job: id, attempt: grant.attempt };
-    assert_eq!(wire::decode::<Control>(&order.body).unwrap(), expected);
+    // It doesn't hear for a while.
+    for _ in 0..4 {
+        let order = tokio::time::timeout(DEADLINE, orders.recv()).await.expect("an order").unwrap();
+        assert_eq!(wire::decode::<Control>(&order.body).unwrap(), expected);
+    }
+    let order = tokio::time::timeout(DEADLINE, orders.recv()).await.expect("an order").unwrap();
     order.reply.send(wire::encode(&Heard {})).unwrap();
+    played.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_gave_the_attempt_back_is_not_told() {
+    let _turn = Turn::shared().await;
+    let dir = tempfile::tempdir().unwrap();
+    let played = Played::start(&dir.path().join("db")).await;
+    let hand = Hand::arrive(&played).await;
+    let mut orders = played.bus.serve(Service::Worker(hand.id)).await.unwrap();
+    let (id, other) = (played.submit(needs("app")).await, played.submit(needs("app")).await);
+    let grants = [hand.must_get(id).await, hand.must_get(other).await];
+    for grant in &grants {
+        let (request, _) = hand.key_request(grant.job, grant.attempt, "app");
+        assert_eq!(hand.ask_key(&request).await, KeyReply::NotRegistered {});
+    }
+    let given_back = ReportKind::GiveBack { log: shared::log::LogSummary::default() };
+    assert_eq!(hand.say(id, grants[0].attempt, given_back).await, Answer::Taken);
+    register(&played, "app").await;
+    let mut told = Vec::new();
+    let within = std::time::Duration::from_secs(2);
+    while let Ok(Some(order)) = tokio::time::timeout(within, orders.recv()).await {
+        told.push(wire::decode::<Control>(&order.body).unwrap());
+        order.reply.send(wire::encode(&Heard {})).unwrap();
+    }
+    let expected = Control::LookForKey { job: other, attempt: grants[1].attempt };
+    assert_eq!(
+        told.into_iter().filter(|order| matches!(order, Control::LookForKey { .. })).collect::<Vec<_>>(),
+        [expected]
+    );
     played.coordinator.stop().await;
 }
 
@@ -205,6 +246,11 @@ async fn ciphertexts_that_were_swapped_are_handed_to_nobody_and_the_answer_says_
     let (request, _) = hand.key_request(id, grant.attempt, "app");
     let KeyReply::Unavailable { why } = hand.ask_key(&request).await else { panic!("it isn't unavailable") };
     assert_eq!(why, "the master key elsewhere is needed and not given");
+    // It asks every few seconds: a line a minute is enough.
+    let before = asked(&played, "app").await.len();
+    let (again, _) = hand.key_request(id, grant.attempt, "app");
+    assert!(matches!(hand.ask_key(&again).await, KeyReply::Unavailable { .. }));
+    assert_eq!(asked(&played, "app").await.len(), before);
     played.coordinator.stop().await;
 }
 

@@ -8,7 +8,7 @@ use serde_json::json;
 use shared::secret::Secrets;
 use shared::spec::parse_single;
 use shared::wire::{KeyReply, PRIVATE_KEY_SECRET};
-use tests::played::{Hand, Played, Turn, client};
+use tests::played::{DEADLINE, Hand, Played, Turn, client};
 
 use crate::keys::{needs, register};
 
@@ -80,5 +80,28 @@ async fn master_keys_are_exchanged_while_jobs_and_deploy_keys_stay_readable() {
     let KeyReply::Sealed { key } = hand.ask_key(&request).await else { panic!("it isn't sealed") };
     let Secrets(secrets) = once.open(&key).unwrap();
     assert!(secrets[PRIVATE_KEY_SECRET].reveal().contains("OPENSSH PRIVATE KEY"));
+    played.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_master_key_that_was_forgotten_elsewhere_is_known_again() {
+    let _turn = Turn::shared().await;
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (master_key("old"), master_key("new"));
+    let played = Played::start_with(&dir.path().join("db"), &format!("{new},{old}")).await.unwrap();
+    let (owner, store) = (played.service.holdings().id(), &played.store);
+    let known =
+        async || -> Vec<String> { store.master_keys().await.unwrap().into_iter().map(|check| check.id).collect() };
+    // As a rekey at a coordinator with the other order does; right after it the own one notes its key before it ends.
+    store.remove_master_keys(owner, &["new".to_owned()]).await.unwrap();
+    assert!(played.service.rekey(&client()).await.unwrap().complete);
+    assert_eq!(known().await, ["new"]);
+    store.remove_master_keys(owner, &["new".to_owned()]).await.unwrap();
+    let again = async {
+        while known().await != ["new"] {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, again).await.expect("it is noted again");
     played.coordinator.stop().await;
 }

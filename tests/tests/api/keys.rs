@@ -62,6 +62,15 @@ fn a_deploy_key_is_put_shown_changed_and_removed() {
     assert_eq!(server.get("/api/v1/deploy-keys/app").json, key);
 
     assert_eq!(refused(&put(&server.client, "app", Some(ONLY_NEW), &body), 412), ["If-None-Match"]);
+    let mut listed = key.clone();
+    listed.as_object_mut().unwrap().remove("known_hosts");
+    assert_eq!(server.get("/api/v1/deploy-keys").json["deploy_keys"], json!([listed]), "host keys may be long");
+    let nothing = put(&server.client, "app", None, &json!({}));
+    assert_eq!(refused(&nothing, 422), ["private_key"]);
+    assert!(nothing.text.contains("nothing would change") && nothing.text.contains("known_hosts"), "{}", nothing.text);
+    let reserved = put(&server.client, "windlass.run-1", None, &body);
+    assert_eq!(refused(&reserved, 400), ["name"]);
+    assert!(reserved.text.contains("windlass's own"), "{}", reserved.text);
     let hosts = format!("# moved\n{}", known_hosts());
     let changed = put(&server.client, "app", Some(ONLY_THERE), &json!({"known_hosts": hosts}));
     assert_eq!((changed.status, &changed.json["version"]), (200, &json!(2)), "{}", changed.text);
