@@ -107,7 +107,7 @@ fn what_cannot_be_used_is_refused_by_its_field_with_the_remedy() {
     let hosts = known_hosts();
     for (body, status, field, detail) in [
         (json!({"private_key": locked, "known_hosts": hosts}), 422, "private_key", "passphrase"),
-        (json!({"private_key": pem, "known_hosts": hosts}), 422, "private_key", "ssh-keygen -p -f FILE"),
+        (json!({"private_key": pem, "known_hosts": hosts}), 422, "private_key", "ssh-keygen -p -N '' -f FILE"),
         (json!({"private_key": public_key, "known_hosts": hosts}), 422, "private_key", "public key"),
         (json!({"private_key": good}), 422, "known_hosts", "is required"),
         (json!({"generate": true}), 422, "known_hosts", "is required"),
