@@ -22,6 +22,7 @@ pub mod admin;
 pub mod api;
 pub mod cluster;
 pub mod job;
+pub mod key;
 
 /// What a service logs unless told otherwise: the libraries' own words help nobody as long as nothing is wrong.
 pub const LOG_DEFAULT: &str = "info,actix_server=warn,async_nats=warn,sqlx=warn";
@@ -58,6 +59,9 @@ pub enum Command {
     /// List, pause, resume and drain the workers of a cluster.
     #[command(after_help = admin::WORKERS_EXAMPLES)]
     Workers(admin::WorkersArgs),
+    /// Register, list, replace and remove deploy keys, and move everything on to a new master key.
+    #[command(after_help = key::EXAMPLES)]
+    Key(key::KeyArgs),
     /// Make tokens.
     #[command(after_help = admin::TOKEN_EXAMPLES)]
     Token(admin::TokenArgs),
@@ -69,17 +73,18 @@ pub enum Command {
 /// `windlass run`.
 #[derive(Args)]
 pub struct RunArgs {
-    /// Repository to check out: a path or a file:// URL [default: an empty work tree]
+    /// Repository to check out: a path, or a URL of file, https or ssh [default: an empty work tree]
     #[arg(long, value_name = "URL-or-path")]
     pub repo: Option<String>,
     /// Branch, tag or commit [default: the repository's HEAD]
     #[arg(long = "ref", value_name = "REF", requires = "repo")]
     pub reference: Option<String>,
-    /// Deploy key for a remote repository (not supported yet)
-    #[arg(long, value_name = "NAME-or-file")]
+    /// Deploy key that opens the repository: a file with a private key, where there is a `/` in it or no --data-dir; else the
+    /// name of one that is kept in that directory
+    #[arg(long, value_name = "NAME-or-file", requires = "repo")]
     pub deploy_key: Option<String>,
-    /// Host keys of remote repositories (not supported yet)
-    #[arg(long, value_name = "F")]
+    /// The host's keys, for a deploy key from a file [default: ~/.ssh/known_hosts]
+    #[arg(long, value_name = "F", requires = "deploy_key")]
     pub known_hosts: Option<PathBuf>,
     /// Environment of the command, over that of the caller; repeatable
     #[arg(long, value_name = "K=V", value_parser = job::pair)]
@@ -116,6 +121,10 @@ pub struct DevArgs {
     /// A tag of the worker; repeatable [env: WINDLASS_TAG, comma-separated]
     #[arg(long, value_name = "T")]
     pub tag: Vec<String>,
+    /// How it looks for a deploy key that isn't registered, unless the job says so: parts of
+    /// `tries=5,backoff=exponential,first=1s,max=30s,deadline=2m` [env: WINDLASS_KEY_RETRY]
+    #[arg(long, value_name = "P")]
+    pub key_retry: Option<String>,
     /// Which log lines to show, like `info` or `coordinator=debug` [env: WINDLASS_LOG] [default: info]
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
@@ -194,6 +203,7 @@ const RUN_EXAMPLES: &str = "\
 Examples:
   windlass run -- ls -la
   windlass run --repo . --ref main --timeout 10m -- cargo test
+  windlass run --repo git@git.example.org:app.git --deploy-key ~/.ssh/deploy_app -- make test
   windlass run --repo file:///srv/app.git --env CI=1 -- sh -c 'make && make install'
 
 Ends with the command's own code; 124 timed out, 125 nothing could be run, 127 command not found,

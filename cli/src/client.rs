@@ -54,11 +54,21 @@ pub enum Repeated {
 
 /// A request without its token.
 struct Request<'a> {
+    method: Method,
     path: &'a str,
     headers: &'a [(&'a str, &'a str)],
-    /// JSON to post; none for a GET.
-    body: Option<&'a str>,
+    /// JSON; only where something is posted or put.
+    body: &'a str,
     repeated: Repeated,
+}
+
+/// What a request does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Method {
+    Get,
+    Post,
+    Put,
+    Delete,
 }
 
 /// Why a try gave no answer that can be used.
@@ -103,7 +113,24 @@ impl Client {
     /// # Errors
     /// What the server refuses, or that it can't be reached.
     pub fn get(&self, path: &str) -> Result<String, Error> {
-        self.text(&Request { path, headers: &[], body: None, repeated: Repeated::Harmless })
+        self.text(&Request { method: Method::Get, path, headers: &[], body: "", repeated: Repeated::Harmless })
+    }
+
+    /// Puts JSON, on the conditions of these headers.
+    ///
+    /// # Errors
+    /// What the server refuses, or that it can't be reached.
+    pub fn put(&self, path: &str, body: &Secret, headers: &[(&str, &str)]) -> Result<String, Error> {
+        // Repeated, it could be refused for what it has done itself.
+        self.text(&Request { method: Method::Put, path, headers, body: body.reveal(), repeated: Repeated::Doubles })
+    }
+
+    /// Deletes what is there.
+    ///
+    /// # Errors
+    /// What the server refuses, or that it can't be reached.
+    pub fn delete(&self, path: &str) -> Result<String, Error> {
+        self.text(&Request { method: Method::Delete, path, headers: &[], body: "", repeated: Repeated::Doubles })
     }
 
     /// Posts JSON, under an idempotency key if there is one.
@@ -112,12 +139,12 @@ impl Client {
     /// What the server refuses, or that it can't be reached.
     pub fn post(&self, path: &str, body: &str, key: Option<&str>, repeated: Repeated) -> Result<String, Error> {
         let key = key.map(|key| ("idempotency-key", key));
-        self.text(&Request { path, headers: key.as_slice(), body: Some(body), repeated })
+        self.text(&Request { method: Method::Post, path, headers: key.as_slice(), body, repeated })
     }
 
     /// An open answer whose body hasn't been read.
     fn open(&self, path: &str, headers: &[(&str, &str)]) -> Result<Response<Body>, Error> {
-        self.patiently(&Request { path, headers, body: None, repeated: Repeated::Harmless }, Ok)
+        self.patiently(&Request { method: Method::Get, path, headers, body: "", repeated: Repeated::Harmless }, Ok)
     }
 
     fn text(&self, request: &Request) -> Result<String, Error> {
@@ -154,11 +181,19 @@ impl Client {
         let token = self.token.as_ref().map(|token| format!("Bearer {}", token.reveal()));
         let authorization = token.as_deref().map(|token| ("authorization", token));
         let headers = request.headers.iter().copied().chain(authorization);
-        let answer = match request.body {
-            None => headers.fold(self.agent.get(&url), |call, (name, value)| call.header(name, value)).call(),
-            Some(body) => {
-                let call = self.agent.post(&url).header("content-type", "application/json");
-                headers.fold(call, |call, (name, value)| call.header(name, value)).send(body)
+        let json = ("content-type", "application/json");
+        let answer = match request.method {
+            Method::Get => headers.fold(self.agent.get(&url), |call, (name, value)| call.header(name, value)).call(),
+            Method::Delete => {
+                headers.fold(self.agent.delete(&url), |call, (name, value)| call.header(name, value)).call()
+            }
+            Method::Post => {
+                let headers = headers.chain([json]);
+                headers.fold(self.agent.post(&url), |call, (name, value)| call.header(name, value)).send(request.body)
+            }
+            Method::Put => {
+                let headers = headers.chain([json]);
+                headers.fold(self.agent.put(&url), |call, (name, value)| call.header(name, value)).send(request.body)
             }
         };
         let answer = answer.map_err(|error| self.failed(&error, request.repeated))?;
@@ -222,7 +257,7 @@ pub fn with_query(path: &str, parameters: &[(&str, String)]) -> String {
 }
 
 /// Percent-encodes everything but the unreserved characters of RFC 3986.
-fn encoded(text: &str) -> String {
+pub fn encoded(text: &str) -> String {
     let byte = |byte: u8| match byte {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
         _ => format!("%{byte:02X}"),

@@ -68,12 +68,22 @@ impl DataDir {
         Ok(file.to_owned())
     }
 
-    /// The keys that the store's secrets are encrypted under; made at the first start.
+    /// The keys that the secrets in `database` are encrypted under; made at the first start, before there is a database.
     ///
     /// # Errors
-    /// When the file can't be read, written, or doesn't hold keys.
-    pub fn master_keys(&self) -> anyhow::Result<MasterKeys> {
+    /// When the file can't be read, written, or doesn't hold keys, and when it is missing beside a database: what is stored
+    /// there couldn't be read with a new key.
+    pub fn master_keys(&self, database: &Path) -> anyhow::Result<MasterKeys> {
         let path = self.path.join("master.key");
+        let filled = std::fs::metadata(database).is_ok_and(|found| found.len() > 0);
+        if filled && !path.try_exists().with_context(|| format!("looking for {}", path.display()))? {
+            bail!(
+                "{} is missing, and the secrets in {} are encrypted under the master key in it: put the file back, \
+                 or begin anew with another data directory and no database",
+                path.display(),
+                database.display()
+            );
+        }
         let text = self.kept(&path, || MasterKeys::generate().1)?;
         MasterKeys::parse(text.reveal()).with_context(|| format!("reading {}", path.display()))
     }
@@ -245,11 +255,24 @@ mod tests {
         let token = held.token().unwrap();
         assert_eq!(token.reveal().len(), 64);
         assert_eq!(held.token().unwrap(), token);
-        held.master_keys().unwrap();
-        held.master_keys().unwrap();
+        let database = held.path().join("windlass.db");
+        held.master_keys(&database).unwrap();
+        std::fs::write(&database, "something").unwrap();
+        held.master_keys(&database).unwrap();
         for name in ["token", "master.key", "lock"] {
             assert_eq!(mode(&held.path().join(name)), 0o600, "{name}");
         }
+    }
+
+    #[test]
+    fn a_key_file_that_is_missing_beside_a_database_is_not_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let held = DataDir::hold(dir.path()).unwrap();
+        let database = held.path().join("windlass.db");
+        std::fs::write(&database, "something").unwrap();
+        let refused = held.master_keys(&database).err().unwrap().to_string();
+        assert!(refused.contains("master.key is missing") && refused.contains("windlass.db"), "{refused}");
+        assert!(!held.path().join("master.key").exists());
     }
 
     #[test]
@@ -258,7 +281,9 @@ mod tests {
         let held = DataDir::hold(dir.path()).unwrap();
         let path = held.path().join("master.key");
         std::fs::write(&path, "rubbish").unwrap();
-        assert!(format!("{:#}", held.master_keys().err().unwrap()).contains("master.key"));
+        assert!(
+            format!("{:#}", held.master_keys(&held.path().join("windlass.db")).err().unwrap()).contains("master.key")
+        );
         assert_eq!(std::fs::read_to_string(path).unwrap(), "rubbish");
     }
 }

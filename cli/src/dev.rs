@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use shared::settings::Settings;
+use shared::spec::KeyRetry;
 use shared::telemetry;
 
 use crate::args::{DevArgs, LOG_DEFAULT, variable};
@@ -14,6 +15,7 @@ use crate::data_dir::DataDir;
 use crate::database;
 use crate::embedded::Embedded;
 use crate::exit::{self, Error};
+use crate::key_retry;
 use crate::listen::{LISTEN_DEFAULT, listen, reachable};
 use crate::signals::Signals;
 
@@ -39,6 +41,7 @@ pub fn dev(args: &DevArgs) -> Result<u8, Error> {
 struct Plan {
     listen: String,
     capacity: Capacity,
+    key_retry: KeyRetry,
     /// Where the database is, if not in the data directory.
     database: Option<PathBuf>,
 }
@@ -49,6 +52,7 @@ impl Plan {
         Ok(Self {
             listen: listen.unwrap_or_else(|| LISTEN_DEFAULT.to_owned()),
             capacity: Capacity::read(args.slots, &args.tag, settings)?,
+            key_retry: key_retry::read(args.key_retry.as_deref(), settings)?,
             database: database::of_dev(settings)?,
         })
     }
@@ -58,7 +62,7 @@ async fn serve(dir: DataDir, listener: TcpListener, plan: Plan) -> anyhow::Resul
     let mut signals = Signals::listen()?;
     let address = listener.local_addr().context("asking for the listener's address")?;
     let mut parts = Embedded::open(dir, plan.database.as_deref()).await?;
-    let started = start(&mut parts, listener, address, plan.capacity).await;
+    let started = start(&mut parts, listener, address, plan.capacity, plan.key_retry).await;
     if started.is_ok() {
         tracing::info!("listening on http://{address}");
         signals.next().await;
@@ -80,9 +84,10 @@ async fn start(
     listener: TcpListener,
     address: SocketAddr,
     Capacity { slots, tags }: Capacity,
+    key_retry: KeyRetry,
 ) -> anyhow::Result<()> {
     let data_dir = parts.dir().path().to_owned();
-    parts.work(worker::Config { tags, ..worker::Config::new(data_dir, slots) }).await?;
+    parts.work(worker::Config { tags, key_retry, ..worker::Config::new(data_dir, slots) }).await?;
     parts.serve(listener)?;
     parts.dir().announce(&format!("http://{}", reachable(address)))
 }

@@ -58,8 +58,8 @@ impl Embedded {
     /// # Errors
     /// When the store can't be opened or the coordinator doesn't start.
     pub async fn open(mut dir: DataDir, database: Option<&Path>) -> anyhow::Result<Self> {
-        let keys = dir.master_keys()?;
         let database = dir.database(database)?;
+        let keys = dir.master_keys(&database)?;
         let store = SqliteStore::open(&database).await.with_context(|| format!("opening {}", database.display()))?;
         let store: Arc<dyn Store> = Arc::new(store);
         let bus = Arc::new(LocalBus::default());

@@ -22,6 +22,8 @@ mod dev;
 mod embedded;
 mod exit;
 mod job;
+mod key;
+mod key_retry;
 mod listen;
 mod repo;
 mod run;
@@ -57,6 +59,7 @@ fn main() -> ExitCode {
         Command::Worker(args) => cluster::worker::worker(&args),
         Command::Migrate => cluster::migrate(),
         Command::Workers(args) => workers::workers(&args),
+        Command::Key(args) => key::key(&args),
         Command::Token(args) => token::token(&args),
         Command::Completions { shell } => args::completions(shell),
     };

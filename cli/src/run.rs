@@ -17,6 +17,7 @@ use shared::clock;
 use shared::id::JobId;
 use shared::job::StateName;
 use shared::settings::Settings;
+use shared::spec::reader::FieldError;
 use shared::spec::{Submission, parse_single};
 use shared::telemetry;
 
@@ -31,10 +32,12 @@ use crate::timeline;
 
 mod code;
 mod follow;
+mod key;
 mod leftovers;
 mod screen;
 
 use follow::{End, Followed};
+use key::Key;
 use screen::Screen;
 
 /// Pieces of output that wait to be written; the job waits when there are more.
@@ -58,12 +61,14 @@ pub fn run(args: RunArgs) -> Result<u8, Error> {
     let log = args.log.clone().or_else(|| settings.text("WINDLASS_LOG"));
     telemetry::start(log.as_deref(), "error");
     let told = args.data_dir.clone().or_else(|| settings.text("WINDLASS_DATA_DIR").map(PathBuf::from));
-    let submission = submission(args)?;
+    let key = args.deploy_key.as_deref();
+    let key = key.map(|given| Key::find(given, args.known_hosts.as_deref(), told.is_some())).transpose()?;
+    let submission = submission(args, key.as_ref())?;
     // The directory outlives the parts that work in it, and the runtime that they run on.
     let place = Place::take(told)?;
     let dir = DataDir::hold(place.path())?;
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
-    let done = runtime.block_on(one_job(dir, place.is_kept(), submission));
+    let done = runtime.block_on(one_job(dir, place.is_kept(), key, submission));
     // A thread that still waits for a terminal must not hold up the end.
     runtime.shutdown_background();
     place.leave();
@@ -110,25 +115,25 @@ impl Place {
 }
 
 /// The job that the arguments describe.
-fn submission(args: RunArgs) -> Result<Submission, Error> {
-    let refused =
-        |flag: &str| Err(Error::failed(format_args!("{flag}: remote repositories and their keys can't be used yet")));
-    if args.deploy_key.is_some() {
-        return refused("--deploy-key");
-    }
-    if args.known_hosts.is_some() {
-        return refused("--known-hosts");
-    }
+fn submission(args: RunArgs, key: Option<&Key>) -> Result<Submission, Error> {
     let mut spec = json!({"steps": [{"exec": args.command}], "labels": {LABEL: "1"}});
     let mut set = |field: &str, value: Value| spec.as_object_mut().map(|spec| spec.insert(field.to_owned(), value));
     if let Some(text) = &args.repo {
-        let repo = match Repo::find(text).map_err(|why| Error::failed(format_args!("--repo: {why}")))? {
-            Repo::Local(path) => path,
-            Repo::Remote(url) => return refused(&format!("--repo {}", repo::shown(&url))),
-        };
-        tell_uncommitted(&repo, args.reference.as_deref());
-        let reference = args.reference.map(|reference| ("ref".to_owned(), Value::String(reference)));
-        set("repository", std::iter::once(("url".to_owned(), Value::String(repo))).chain(reference).collect());
+        let repo = Repo::find(text).map_err(|why| Error::failed(format_args!("--repo: {why}")))?;
+        match &repo {
+            Repo::Local(path) => tell_uncommitted(path, args.reference.as_deref()),
+            Repo::Remote(url) if repo::shown(url) != *url => {
+                return Err(Error::failed("--repo: a URL must hold no password"));
+            }
+            Repo::Remote(_) => {}
+        }
+        let fields = [
+            ("url", Some(repo.url().to_owned())),
+            ("ref", args.reference),
+            ("deploy_key", key.map(|key| key.name().to_owned())),
+        ];
+        let given = |(field, value): (&str, Option<String>)| Some((field.to_owned(), Value::String(value?)));
+        set("repository", fields.into_iter().filter_map(given).collect());
     }
     set("env", args.env.into_iter().map(|(name, value)| (name, Value::String(value))).collect::<Map<_, _>>().into());
     for (field, period) in [("timeout", args.timeout), ("grace", args.grace)] {
@@ -136,7 +141,15 @@ fn submission(args: RunArgs) -> Result<Submission, Error> {
     }
     // The key makes it safe to submit once more when the first answer was lost.
     parse_single(&spec, Some(clock::random_uuid().to_string()))
-        .map_err(|errors| Error::Failed(errors.iter().map(|e| format!("{}: {}", e.field, e.detail)).collect()))
+        .map_err(|errors| Error::Failed(errors.iter().map(refusal).collect()))
+}
+
+/// A refused field, by the flag that it came from where somebody needs to know.
+fn refusal(error: &FieldError) -> String {
+    match (error.field.as_str(), error.detail.contains("deploy_key")) {
+        ("repository.url", true) => "--repo: SSH needs a deploy key: give one with --deploy-key".to_owned(),
+        (field, _) => format!("{field}: {}", error.detail),
+    }
 }
 
 fn tell_uncommitted(repo: &str, reference: Option<&str>) {
@@ -146,14 +159,15 @@ fn tell_uncommitted(repo: &str, reference: Option<&str>) {
     terminal::say(&format!("{count} uncommitted {changes} in {repo} {stay} out: the commit at {what} is built"));
 }
 
-async fn one_job(dir: DataDir, kept: bool, submission: Submission) -> Result<u8, Error> {
+async fn one_job(dir: DataDir, kept: bool, key: Option<Key>, submission: Submission) -> Result<u8, Error> {
     let mut signals = Signals::listen()?;
     let label = label(&submission);
     let within = submission.spec.timeout.plus(submission.spec.grace).duration();
     let (tap, output) = mpsc::channel(TAP_PIECES_MAX);
-    let screen = Screen::start(output);
+    let screen = Screen::start(output, key.as_ref().and_then(Key::alias));
     let mut parts = Embedded::open(dir, None).await?;
-    let (begun, interrupted) = interruptibly(begin(&mut parts, kept, tap, submission), &mut signals, &screen).await;
+    let (begun, interrupted) =
+        interruptibly(begin(&mut parts, kept, tap, key.as_ref(), submission), &mut signals, &screen).await;
     let ended = match begun {
         Some(Ok(id)) => {
             let job = Followed { id, label: &label, within, interrupted };
@@ -172,6 +186,9 @@ async fn one_job(dir: DataDir, kept: bool, submission: Submission) -> Result<u8,
         terminal::say(why);
         return Ok(code);
     }
+    if let Some(key) = &key {
+        key.take_away(parts.service()).await;
+    }
     tokio::select! {
         () = parts.stop() => {}
         () = signals.next() => terminal::say("ending without having told how the job ended"),
@@ -182,7 +199,8 @@ async fn one_job(dir: DataDir, kept: bool, submission: Submission) -> Result<u8,
         () = signals.next() => Ok(()),
     };
     let End::Told { event, timeline } = ended? else { return Err(Error::failed("the job's end is unknown")) };
-    terminal::say(&timeline::words(&event));
+    let words = timeline::words(&event);
+    terminal::say(&key.as_ref().and_then(Key::alias).map_or_else(|| words.clone(), |alias| alias.plain(&words)));
     terminal::say(&timeline.line());
     written.map_err(|error| terminal::output_error(&error))?;
     Ok(code::of(&event.kind))
@@ -202,9 +220,19 @@ async fn interruptibly<T>(work: impl Future<Output = T>, signals: &mut Signals, 
 }
 
 /// Starts the worker and submits the job.
-async fn begin(parts: &mut Embedded, kept: bool, tap: worker::Tap, submission: Submission) -> Result<JobId, Error> {
+async fn begin(
+    parts: &mut Embedded,
+    kept: bool,
+    tap: worker::Tap,
+    key: Option<&Key>,
+    submission: Submission,
+) -> Result<JobId, Error> {
     if kept {
         clear(parts).await?;
+        key::clear(parts.service()).await?;
+    }
+    if let Some(key) = key {
+        key.bring(parts.service(), parts.dir().path()).await?;
     }
     let data_dir = parts.dir().path().to_owned();
     let base_env = std::env::vars_os().collect();

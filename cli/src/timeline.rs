@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shared::job::{Event, EventKind, OutcomeView};
+use shared::job::{Event, EventKind, KeyAnswer, OutcomeView, ScheduledFor};
 use shared::time::Time;
 
 /// How a job's time was spent, summed over its attempts.
@@ -99,11 +99,19 @@ pub fn words(event: &Event) -> String {
     match &event.kind {
         EventKind::Submitted { retry_of: Some(first) } => format!("submitted by {}, repeats {first}", event.actor),
         EventKind::Submitted { retry_of: None } => format!("submitted by {}", event.actor),
+        EventKind::Scheduled { until, why: ScheduledFor::KeyUnavailable } => {
+            format!("scheduled for {until}: nobody could say whether its deploy key is there")
+        }
         EventKind::Scheduled { until, .. } => format!("scheduled for {until}"),
-        EventKind::Blocked { key, until } => format!("blocked: waits for the deploy key {key} until {until}"),
+        EventKind::Blocked { key, until } => {
+            format!("blocked: waits for the deploy key {key} (`windlass key add {key}` registers it) until {until}")
+        }
         EventKind::Queued { .. } => "queued".to_owned(),
         EventKind::Assigned { worker, .. } => format!("assigned, attempt {}, worker {worker}", event.attempt),
-        EventKind::KeyTry { number, answer, .. } => format!("deploy key, try {number}: {answer}"),
+        EventKind::KeyTry { number, answer, why, next_in } => {
+            let next = next_in.map_or_else(String::new, |wait| format!("; the next in {}", duration(wait.duration())));
+            format!("deploy key, try {number}: {}{}{next}", answer_words(*answer), because(why))
+        }
         EventKind::CheckedOut { commit } => format!("checked out {commit}"),
         EventKind::Started {} => "running".to_owned(),
         EventKind::StepStarted { step: index, name } => format!("{} started", step(index, name)),
@@ -126,6 +134,16 @@ pub fn words(event: &Event) -> String {
     }
 }
 
+/// What a try to fetch a deploy key came to, in a word or two.
+fn answer_words(answer: KeyAnswer) -> &'static str {
+    match answer {
+        KeyAnswer::Sealed => "here it is",
+        KeyAnswer::NotRegistered => "not registered (`windlass key add` does that)",
+        KeyAnswer::Denied => "denied",
+        KeyAnswer::Unavailable => "nobody could say",
+    }
+}
+
 /// A length of time for people: `240ms`, `1.2s`, `3m 05s`, `2h 03m`, `1d 4h`.
 pub fn duration(length: Duration) -> String {
     let (secs, millis) = (length.as_secs(), length.subsec_millis());
@@ -143,7 +161,7 @@ mod tests {
     use std::time::Duration;
 
     use shared::id::{Actor, Attempt, Instance, JobId, Seq, WorkerId};
-    use shared::job::{AttemptEnd, Canceled, Event, EventKind, Exit, Failure, Limit, Offer};
+    use shared::job::{AttemptEnd, Canceled, Event, EventKind, Exit, Failure, KeyAnswer, Limit, Offer, ScheduledFor};
     use shared::log::LogSummary;
     use shared::spec::Priority;
     use shared::time::{Period, Time};
@@ -228,6 +246,24 @@ mod tests {
         let step = failed(Failure::TimedOut { limit: Limit::Step(2) });
         assert_eq!(words(&event(0, 1, step)), "failed: its steps[2].timeout passed");
         assert_eq!(words(&event(0, 1, failed(Failure::Expired))), "failed: its queue_timeout passed");
+    }
+
+    #[test]
+    fn a_try_for_a_key_tells_its_reason_and_the_wait_before_the_next() {
+        let tried = |answer, why: Option<&str>, next_in| {
+            words(&event(0, 1, EventKind::KeyTry { number: 2, answer, why: why.map(str::to_owned), next_in }))
+        };
+        let wait = Some(Period::from_millis(1_250));
+        let not_registered = "deploy key, try 2: not registered (`windlass key add` does that); the next in 1.2s";
+        assert_eq!(tried(KeyAnswer::NotRegistered, None, wait), not_registered);
+        let denied = "deploy key, try 2: denied: the attempt is not current";
+        assert_eq!(tried(KeyAnswer::Denied, Some("the attempt is not current"), None), denied);
+        assert_eq!(tried(KeyAnswer::Sealed, None, None), "deploy key, try 2: here it is");
+        let blocked = words(&event(0, 1, EventKind::Blocked { key: "app".into(), until: after(7) }));
+        assert!(blocked.contains("the deploy key app (`windlass key add app` registers it) until 1970-"), "{blocked}");
+        let given_back = EventKind::Scheduled { until: after(7), why: ScheduledFor::KeyUnavailable };
+        let words = words(&event(0, 1, given_back));
+        assert!(words.ends_with("nobody could say whether its deploy key is there"), "{words}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, Resource, guard as accepts, web};
 use tokio::sync::{Semaphore, watch};
 
+use crate::keys;
 use crate::service::{self, Service};
 use passing::Passing;
 
@@ -21,6 +22,7 @@ mod auth;
 mod body;
 mod cancel;
 mod cursor;
+mod deploy_keys;
 mod events;
 mod filter;
 mod guard;
@@ -139,6 +141,12 @@ impl Api {
         tokio::time::timeout(CALL_TIME_MAX, call).await.unwrap_or(Err(service::Error::Unavailable { retry_after }))
     }
 
+    /// The same of a call about deploy keys.
+    async fn ask_for<T>(&self, call: impl Future<Output = Result<T, keys::Error>>) -> Result<T, keys::Error> {
+        let late = || service::Error::Unavailable { retry_after: CALL_RETRY_AFTER }.into();
+        tokio::time::timeout(CALL_TIME_MAX, call).await.unwrap_or_else(|_| Err(late()))
+    }
+
     fn new(service: Service, stopping: watch::Receiver<bool>) -> Self {
         let streams = Arc::new(Semaphore::new(stream::STREAMS_MAX));
         Self { service, streams, bodies: Semaphore::new(body::BODIES_KIB_MAX), stopping }
@@ -182,6 +190,14 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(at("/api/v1/workers/{id}/resume", "POST").route(web::post().to(workers::resume)))
         .service(at("/api/v1/workers/{id}/drain", "POST").route(web::post().to(workers::drain)))
         .service(at("/api/v1/tokens/join", "POST").route(web::post().to(tokens::join)))
+        .service(at("/api/v1/deploy-keys", "GET").route(web::get().to(deploy_keys::list)))
+        .service(
+            at("/api/v1/deploy-keys/{name}", "GET, PUT, DELETE")
+                .route(web::get().to(deploy_keys::show))
+                .route(web::put().to(deploy_keys::put))
+                .route(web::delete().to(deploy_keys::remove)),
+        )
+        .service(at("/api/v1/vault/rekey", "POST").route(web::post().to(deploy_keys::rekey)))
         .service(at(mass_cancel::BETWEEN_COORDINATORS, "POST").route(web::post().to(mass_cancel::by_ids)))
         .default_service(web::to(|| async { problem::Problem::no_route().response() }));
 }

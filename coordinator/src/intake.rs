@@ -29,6 +29,7 @@ use shared::wire::{
 
 use crate::fault;
 use crate::holdings::Holdings;
+use crate::key_watch::KeyWatch;
 use crate::registry::Jobs;
 use crate::roster::Roster;
 use crate::store::Store;
@@ -39,7 +40,10 @@ use crate::vault::{self, Vault};
 const ENVELOPE_BYTES_MAX: usize = 32 * 1024;
 /// The most bytes that an answer has around a grant.
 const ANSWER_BYTES_MAX: usize = 64;
+mod audited_lately;
 mod enrolment;
+mod key_desk;
+pub use audited_lately::AuditedLately;
 
 /// The most requests that are worked on at once; more wait in their service's queue.
 const REQUESTS_MAX: usize = 1024;
@@ -56,6 +60,8 @@ pub struct Parts {
     pub holdings: Arc<Holdings>,
     pub roster: Arc<Roster>,
     pub vault: Arc<Vault>,
+    pub keys_watched: Arc<KeyWatch>,
+    pub audited_lately: AuditedLately,
     pub runtime: Handle,
 }
 
@@ -250,8 +256,10 @@ fn begin(parts: &Arc<Parts>, to: Address, body: &Bytes) -> Option<BoxFuture<'sta
             let reply = log(&parts, shard, worker, &body).await?;
             word(&parts, shard, epoch, reply)
         })),
-        // Deploy keys aren't handed out yet.
-        (Address::Key(..), Some(_)) => None,
+        (Address::Key(shard, worker), Some(epoch)) => Some(Box::pin(async move {
+            let reply = key_desk::answer(&parts, shard, worker, &body).await?;
+            if fault::is_lost("intake.key_reply") { None } else { word(&parts, shard, epoch, reply) }
+        })),
         (Address::Report(..) | Address::Heartbeat(..) | Address::Log(..) | Address::Key(..), None) => None,
         (Address::Enrol | Address::Control(_), _) => None,
     }
@@ -327,6 +335,9 @@ fn report_one(parts: &Arc<Parts>, batch: &Reports, report: &Report) -> impl Futu
         _ => None,
     };
     let said = |word| Command::Worker(WorkerMessage { worker: batch.worker, attempt, word });
+    // With these it waits for no key any more.
+    let over = matches!(what, ReportKind::Park { .. } | ReportKind::GiveBack { .. } | ReportKind::End { .. });
+    let worker = batch.worker;
     let command = match what {
         ReportKind::Claim { claim, wait, .. } => Command::Claim(Claim {
             claim,
@@ -343,7 +354,11 @@ fn report_one(parts: &Arc<Parts>, batch: &Reports, report: &Report) -> impl Futu
     };
     let (parts, taken) = (Arc::clone(parts), parts.jobs.tell(job, command));
     async move {
-        match (taken.await, recipient) {
+        let taken = taken.await;
+        if over && taken.is_ok() {
+            parts.keys_watched.forget(job, attempt, worker);
+        }
+        match (taken, recipient) {
             (Ok(Taken { job, .. }), Some(recipient)) => grant(&parts, &job, &recipient).await,
             (Ok(_), None) => Answer::Taken,
             (Err(JobError::Refused(Rejection::Early)), _) => Answer::TryAgain,

@@ -13,12 +13,13 @@ use tokio::task::JoinHandle;
 
 use shared::bus::Bus;
 use shared::clock;
-use shared::id::CoordinatorId;
+use shared::id::{CoordinatorId, Shard};
 
 use crate::arbiters::Arbiters;
 use crate::committer::{Commits, Committer};
 use crate::holdings::Holdings;
 use crate::intake::Intake;
+use crate::key_watch::KeyWatch;
 use crate::publisher::Publisher;
 use crate::registry::Jobs;
 use crate::roster::Roster;
@@ -35,6 +36,8 @@ mod committer;
 pub mod fault;
 pub mod holdings;
 mod intake;
+mod key_watch;
+pub mod keys;
 pub mod leases;
 mod offers;
 mod publisher;
@@ -66,6 +69,8 @@ pub struct Config {
 pub enum StartError {
     #[error("taking part in the cluster")]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    MasterKeys(#[from] keys::master::Error),
     #[error("starting the actors' threads")]
     Threads(#[from] std::io::Error),
     #[error("starting the actors")]
@@ -80,7 +85,7 @@ pub struct Coordinator {
     commits: Commits,
     intake: Arc<Intake>,
     shards: Shards,
-    /// What goes on beside: offers made again, and the roster read.
+    /// What goes on beside (see [`Ground::start_beside`]).
     beside: Vec<JoinHandle<()>>,
 }
 
@@ -91,9 +96,16 @@ impl Coordinator {
         let Config { store, bus, keys, address } = config;
         let member = Member { id: CoordinatorId(clock::random_uuid()), address: address.clone(), format: FORMAT };
         store.join(&member).await?;
+        let vault = Arc::new(Vault::new(keys));
+        if let Err(error) = keys::master::admit(&*store, member.id, &vault).await {
+            // Where that fails too, the lease ends by itself.
+            let _ = store.leave(member.id).await;
+            return Err(error.into());
+        }
         let holdings = Arc::new(Holdings::new(member.id));
         let roster = Arc::new(Roster::new(Arc::clone(&store), Arc::clone(&holdings)));
-        let ground = Ground { store, bus, runtime: Handle::current(), holdings, roster };
+        let keys_watched = Arc::new(KeyWatch::default());
+        let ground = Ground { store, bus, runtime: Handle::current(), holdings, roster, vault, keys_watched };
 
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(REGISTRIES_MAX);
         // The last arbiter is the committer's, the publisher's and the timekeeper's.
@@ -102,10 +114,10 @@ impl Coordinator {
         let (publisher, timekeeper, commits) = ground.start_actors(common).await?;
         let jobs = ground.start_jobs(registries, &commits);
         timekeeper.do_send(timekeeper::Begin(jobs.clone()));
-        let vault = Arc::new(Vault::new(keys));
-        let intake = Arc::new(ground.intake(&jobs, &vault));
+        let intake = Arc::new(ground.intake(&jobs));
         let (gain, gained) = mpsc::channel(offers::GAINS_MAX);
-        let Ground { store, bus, runtime, holdings, roster } = ground;
+        let beside = ground.start_beside(&jobs, gained);
+        let Ground { store, bus, runtime, holdings, roster, vault, keys_watched } = ground;
         let parts = shards::Parts {
             store: Arc::clone(&store),
             bus: Arc::clone(&bus),
@@ -116,19 +128,18 @@ impl Coordinator {
             jobs: jobs.clone(),
             intake: Arc::clone(&intake),
             gained: gain,
+            keys_watched: Arc::clone(&keys_watched),
             address,
             format: FORMAT,
         };
         let shards = Shards::start(parts, &runtime).await?;
-        let (offered, bus_offered) = (Arc::clone(&store), Arc::clone(&bus));
-        let parts = offers::Parts { store: offered, bus: bus_offered, holdings: Arc::clone(&holdings), gained };
-        let beside = vec![runtime.spawn(offers::keep_offering(parts)), runtime.spawn(Arc::clone(&roster).keep_fresh())];
         let parts = service::Parts {
             store: Arc::clone(&store),
             bus,
             jobs,
             commits: commits.clone(),
             vault,
+            keys_watched,
             publisher,
             timekeeper,
             holdings,
@@ -168,6 +179,8 @@ struct Ground {
     runtime: Handle,
     holdings: Arc<Holdings>,
     roster: Arc<Roster>,
+    vault: Arc<Vault>,
+    keys_watched: Arc<KeyWatch>,
 }
 
 impl Ground {
@@ -209,8 +222,28 @@ impl Ground {
         Jobs::start(arbiters, &parts, &surroundings)
     }
 
-    fn intake(&self, jobs: &Jobs, vault: &Arc<Vault>) -> Intake {
-        let Self { store, bus, runtime, holdings, roster } = self;
+    /// What goes on beside: offers made again, deploy keys looked for, the roster read, and the first master key kept known.
+    fn start_beside(&self, jobs: &Jobs, gained: mpsc::Receiver<Vec<Shard>>) -> Vec<JoinHandle<()>> {
+        let Self { store, bus, runtime, holdings, roster, keys_watched, vault } = self;
+        let offers =
+            offers::Parts { store: Arc::clone(store), bus: Arc::clone(bus), holdings: Arc::clone(holdings), gained };
+        let keys = key_watch::Parts {
+            store: Arc::clone(store),
+            bus: Arc::clone(bus),
+            jobs: jobs.clone(),
+            holdings: Arc::clone(holdings),
+            watch: Arc::clone(keys_watched),
+        };
+        vec![
+            runtime.spawn(offers::keep_offering(offers)),
+            runtime.spawn(key_watch::keep_looking(keys)),
+            runtime.spawn(Arc::clone(roster).keep_fresh()),
+            runtime.spawn(keys::master::keep_known(Arc::clone(store), holdings.id(), Arc::clone(vault))),
+        ]
+    }
+
+    fn intake(&self, jobs: &Jobs) -> Intake {
+        let Self { store, bus, runtime, holdings, roster, vault, keys_watched } = self;
         Intake::new(intake::Parts {
             store: Arc::clone(store),
             bus: Arc::clone(bus),
@@ -218,6 +251,8 @@ impl Ground {
             holdings: Arc::clone(holdings),
             roster: Arc::clone(roster),
             vault: Arc::clone(vault),
+            keys_watched: Arc::clone(keys_watched),
+            audited_lately: intake::AuditedLately::default(),
             runtime: runtime.clone(),
         })
     }

@@ -23,6 +23,7 @@ use shared::time::Period;
 
 use crate::committer::{self, Commits};
 use crate::holdings::Holdings;
+use crate::key_watch::KeyWatch;
 use crate::publisher::Publisher;
 use crate::registry::Jobs;
 use crate::roster::Roster;
@@ -114,6 +115,7 @@ pub(crate) struct Parts {
     pub jobs: Jobs,
     pub commits: Commits,
     pub vault: Arc<Vault>,
+    pub keys_watched: Arc<KeyWatch>,
     pub publisher: Addr<Publisher>,
     pub timekeeper: Addr<Timekeeper>,
     pub holdings: Arc<Holdings>,
@@ -135,7 +137,26 @@ impl Service {
 
     /// Stores new jobs, all or none; returns one answer for each, in order.
     pub async fn submit(&self, by: &Actor, submissions: Vec<Submission>) -> Result<Vec<Accepted>, Error> {
-        let new = |submission: &Submission| self.new_job(by, submission.clone(), None);
+        let mut refused = Error::Internal;
+        for master_key in 0..self.parts.vault.key_count() {
+            match self.submit_under(by, &submissions, master_key).await {
+                // The first submission may have been stored while another master key was the first.
+                Err(error @ Error::KeyReused(_)) if master_key == 0 => refused = error,
+                Err(Error::KeyReused(_)) => {}
+                done => return done,
+            }
+        }
+        Err(refused)
+    }
+
+    /// The same, with fingerprints under that one of the master keys.
+    async fn submit_under(
+        &self,
+        by: &Actor,
+        submissions: &[Submission],
+        master_key: usize,
+    ) -> Result<Vec<Accepted>, Error> {
+        let new = |submission: &Submission| self.new_job(by, submission.clone(), None, master_key);
         let mint = || submissions.iter().map(new).collect::<Result<Vec<_>, _>>();
         for _ in 1..MINT_MAX {
             match self.store_new(mint()?).await {
@@ -192,7 +213,7 @@ impl Service {
         };
         let spec = JobSpec { run_at: None, ..(*first.spec).clone() };
         let submission = Submission { spec, secrets, idempotency_key: None, hash: [0; 32] };
-        let accepted = self.store_new(vec![self.new_job(by, submission, Some(id))?]).await?;
+        let accepted = self.store_new(vec![self.new_job(by, submission, Some(id), 0)?]).await?;
         accepted.into_iter().next().map(|accepted| accepted.job).ok_or(Error::Internal)
     }
 
@@ -266,12 +287,18 @@ impl Service {
         Ok(self.parts.commits.probe().await?)
     }
 
-    fn open(&self) -> Result<(), Error> {
+    pub(crate) fn open(&self) -> Result<(), Error> {
         let stopping = self.parts.stopping.load(Ordering::Acquire);
         if stopping { Err(Error::Unavailable { retry_after: RETRY_AFTER }) } else { Ok(()) }
     }
 
-    fn new_job(&self, by: &Actor, submission: Submission, retry_of: Option<JobId>) -> Result<NewJob, Error> {
+    fn new_job(
+        &self,
+        by: &Actor,
+        submission: Submission,
+        retry_of: Option<JobId>,
+        master_key: usize,
+    ) -> Result<NewJob, Error> {
         self.open()?;
         let Submission { spec, secrets, idempotency_key, hash } = submission;
         let (now, random) = (self.parts.holdings.now(), clock::random::<12>());
@@ -282,10 +309,11 @@ impl Service {
         let id = JobId::mint(*shard, now, *random.first_chunk().ok_or(Error::Internal)?);
         let secrets = self.parts.vault.encrypt(id, &secrets).map_err(internal)?;
         let transition = job::submit(id, Arc::new(spec), secrets.is_some(), retry_of, by.clone(), now);
+        let fingerprint = self.parts.vault.fingerprints(&hash).nth(master_key).ok_or(Error::Internal)?;
         let idempotency = idempotency_key.map(|key| IdempotencyKey {
             owner: by.to_string(),
             key,
-            hash: self.parts.vault.fingerprint(&hash),
+            hash: fingerprint,
             expires: now.plus(IDEMPOTENCY),
         });
         Ok(NewJob { transition, secrets, idempotency })

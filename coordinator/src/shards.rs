@@ -32,6 +32,7 @@ use crate::committer::{Commits, Trouble};
 use crate::fault;
 use crate::holdings::{Holdings, Owners};
 use crate::intake::Intake;
+use crate::key_watch::KeyWatch;
 use crate::publisher::{self, Publisher};
 use crate::registry::Jobs;
 use crate::store::{Cluster, Error, LEASE_TTL, Member, OwnedShard, Store};
@@ -72,6 +73,7 @@ pub struct Parts {
     pub intake: Arc<Intake>,
     /// Hears of the shards that are gained.
     pub gained: mpsc::Sender<Vec<Shard>>,
+    pub keys_watched: Arc<KeyWatch>,
     /// Where the other coordinators reach this one.
     pub address: String,
     /// The number of the format that this program writes.
@@ -308,11 +310,12 @@ impl Keeper {
 
     /// From now on commands for these shards are taken, and what isn't published of them is.
     fn open(&self, owned: &[OwnedShard]) {
-        let Parts { holdings, publisher, timekeeper, gained, .. } = &self.parts;
+        let Parts { holdings, publisher, timekeeper, gained, keys_watched, .. } = &self.parts;
         let shards: Vec<Shard> = owned.iter().map(|owned| owned.shard).collect();
         holdings.gain(&owned.iter().map(|owned| (owned.shard, owned.epoch)).collect::<Vec<_>>());
         publisher.do_send(publisher::Begin(shards.clone()));
         timekeeper.do_send(ReadAgain);
+        keys_watched.look_now();
         if gained.try_send(shards).is_err() {
             tracing::warn!("too many takeovers at once; lost offers are made again in the slow round");
         }

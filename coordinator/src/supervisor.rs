@@ -12,14 +12,15 @@ use actix::{Actor, ActorContext, ActorFutureExt, Addr, AtomicResponse, Context, 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use shared::id::JobId;
-use shared::job::{Command, Job, Rejection};
+use shared::job::{Command, Job, Rejection, State};
+use shared::time::Time;
 
 use crate::committer::{self, Commits};
 use crate::fault;
 use crate::holdings::Holdings;
 use crate::leases;
 use crate::registry::{Holds, Registry};
-use crate::store::Store;
+use crate::store::{Error as StoreError, Store};
 
 /// How often a command is applied to a job that somebody else has moved meanwhile: once more after a fresh look.
 const APPLY_MAX: u32 = 2;
@@ -195,7 +196,62 @@ impl Handler<Rest> for JobSupervisor {
 
 /// Applies a command to the job and commits what follows. Returns what is known of the job afterwards: nothing, where
 /// the commit's answer was lost.
+///
+/// No wake-up for a deploy key is lost: a key that was registered while its job was being parked is found by a look right
+/// after that commit, and one that nobody noticed by another look before the wait limit fails the job.
 pub async fn decide(parts: &Parts, id: JobId, held: Held, command: Command) -> (Held, Result<Taken, Error>) {
+    let (held, result) = take(parts, id, held, command).await;
+    let key = match &result {
+        Ok(Taken { job, changed: true }) => match &job.state {
+            State::Blocked { key, .. } => key.clone(),
+            _ => return (held, result),
+        },
+        _ => return (held, result),
+    };
+    match is_registered(parts, &key).await {
+        Ok(false) => (held, result),
+        Ok(true) => {
+            let (held, gone_on) = take(parts, id, held, Command::KeyRegistered { key }).await;
+            if let Err(error) = gone_on {
+                tracing::warn!(job = %id, %error, "a job whose deploy key is there stays parked for a moment");
+            }
+            (held, result)
+        }
+        // The comparison of parked jobs with the keys finds it.
+        Err(error) => {
+            tracing::warn!(job = %id, %error, "looking for the deploy key of a job that was parked");
+            (held, result)
+        }
+    }
+}
+
+/// Whether a deploy key of that name is there.
+async fn is_registered(parts: &Parts, key: &str) -> Result<bool, StoreError> {
+    if fault::is_lost("supervisor.look_for_key") {
+        return Err(StoreError::Unavailable("a fault point was armed".to_owned()));
+    }
+    let names = [key.to_owned()];
+    Ok(!parts.store.registered(&names).await?.is_empty())
+}
+
+/// What is to be taken in place of a wake of a parked job whose wait is over: its key, if that is there. Nothing where
+/// that can't be said: a job isn't failed for want of a key that may be there.
+async fn instead(parts: &Parts, job: &Job, command: Command, now: Time) -> Option<Command> {
+    let State::Blocked { key, until } = &job.state else { return Some(command) };
+    if command != Command::Wake || now < *until {
+        return Some(command);
+    }
+    match is_registered(parts, key).await {
+        Ok(true) => Some(Command::KeyRegistered { key: key.clone() }),
+        Ok(false) => Some(command),
+        Err(error) => {
+            tracing::warn!(job = %job.id, %error, "looking for a parked job's deploy key once more");
+            None
+        }
+    }
+}
+
+async fn take(parts: &Parts, id: JobId, held: Held, command: Command) -> (Held, Result<Taken, Error>) {
     let mut held = held;
     for _ in 0..APPLY_MAX {
         let job = match held {
@@ -210,7 +266,11 @@ pub async fn decide(parts: &Parts, id: JobId, held: Held, command: Command) -> (
             },
         };
         fault::point("supervisor.take");
-        let transition = match job.apply(command.clone(), parts.holdings.now()) {
+        let now = parts.holdings.now();
+        let Some(command) = instead(parts, &job, command.clone(), now).await else {
+            return (Held::Job(job), Err(Error::Unavailable));
+        };
+        let transition = match job.apply(command, now) {
             Err(rejection) => return (Held::Job(job), Err(Error::Refused(rejection))),
             Ok(transition) if transition.is_empty() => {
                 return (Held::Job(job.clone()), Ok(Taken { job: *job, changed: false }));

@@ -1,28 +1,29 @@
-//! Secrets at rest: encrypted under a master key, each ciphertext bound to the one place it belongs to, so that rows
-//! can't be swapped. Sealing them to a worker is [`shared::seal`]'s.
+//! What is kept secret at rest: encrypted under a master key, each ciphertext bound to the one place it belongs to, so
+//! that rows can't be swapped. Sealing to a worker is [`shared::seal`]'s.
 
-use std::fmt;
+use std::collections::BTreeMap;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
+use chacha20poly1305::XNonce;
 use chacha20poly1305::aead::{Aead, Payload};
-use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
-use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use shared::clock;
 use shared::id::JobId;
 use shared::seal::{self, Sealed};
 use shared::secret::{Secret, Secrets};
+use shared::wire::{KNOWN_HOSTS_SECRET, PRIVATE_KEY_SECRET};
+
+use crate::store::{DeployKey, MasterKeyCheck, Place};
+
+mod master_keys;
+
+use master_keys::MasterKey;
+pub use master_keys::MasterKeys;
 
 /// The form of a ciphertext: format, length of the key's id, the id, the nonce, the sealed bytes.
 const FORMAT: u8 = 1;
 /// Bytes of an `XChaCha20-Poly1305` nonce: long enough to be drawn at random (draft-irtf-cfrg-xchacha-03).
 const NONCE_BYTES: usize = 24;
-/// Bytes of a master key.
-const KEY_BYTES: usize = 32;
-/// The most bytes of a master key's id.
-const KEY_ID_BYTES_MAX: usize = 64;
 
 /// Why the vault can't do it. It never says what was inside.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -39,65 +40,6 @@ pub enum Error {
     /// A worker's one-time key that isn't one.
     #[error("sealing secrets to a worker")]
     Recipient,
-}
-
-/// The master keys: the first encrypts, the others still open.
-pub struct MasterKeys {
-    first: MasterKey,
-    others: Vec<MasterKey>,
-}
-
-struct MasterKey {
-    id: String,
-    key: Zeroizing<[u8; KEY_BYTES]>,
-}
-
-impl MasterKeys {
-    /// Reads `id:base64,…`.
-    ///
-    /// # Errors
-    /// What is wrong with the text, without any of it.
-    pub fn parse(text: &str) -> Result<Self, Error> {
-        let mut keys = text.split(',').map(|entry| MasterKey::parse(entry.trim())).collect::<Result<Vec<_>, _>>()?;
-        if keys.is_empty() {
-            return Err(Error::Keys("there is none"));
-        }
-        let first = keys.remove(0);
-        Ok(Self { first, others: keys })
-    }
-
-    /// One fresh key, and its text for a file that only its owner can read.
-    pub fn generate() -> (Self, Secret) {
-        let key = Zeroizing::new(clock::random::<KEY_BYTES>());
-        let text = Secret::new(format!("local:{}", STANDARD.encode(*key)));
-        (Self { first: MasterKey { id: "local".to_owned(), key }, others: Vec::new() }, text)
-    }
-
-    fn find(&self, id: &[u8]) -> Option<&MasterKey> {
-        std::iter::once(&self.first).chain(&self.others).find(|key| key.id.as_bytes() == id)
-    }
-}
-
-impl fmt::Debug for MasterKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "MasterKeys({} and {} others)", self.first.id, self.others.len())
-    }
-}
-
-impl MasterKey {
-    fn parse(entry: &str) -> Result<Self, Error> {
-        let (id, encoded) = entry.split_once(':').ok_or(Error::Keys("an entry has no colon"))?;
-        if id.is_empty() || id.len() > KEY_ID_BYTES_MAX {
-            return Err(Error::Keys("an id must have 1 to 64 bytes"));
-        }
-        let bytes = Zeroizing::new(STANDARD.decode(encoded).map_err(|_| Error::Keys("a key is not base64"))?);
-        let key = <[u8; KEY_BYTES]>::try_from(bytes.as_slice()).map_err(|_| Error::Keys("a key is not 32 bytes"))?;
-        Ok(Self { id: id.to_owned(), key: Zeroizing::new(key) })
-    }
-
-    fn cipher(&self) -> XChaCha20Poly1305 {
-        XChaCha20Poly1305::new((&*self.key).into())
-    }
 }
 
 /// Encrypts and opens what the store keeps secret.
@@ -121,13 +63,7 @@ impl Vault {
             return Ok(None);
         }
         let plain = Zeroizing::new(serde_json::to_vec(secrets).map_err(|_| Error::Damaged)?);
-        let nonce = clock::random::<NONCE_BYTES>();
-        let place = place(job);
-        let payload = Payload { msg: &plain, aad: place.as_bytes() };
-        let key = &self.keys.first;
-        let sealed = key.cipher().encrypt(XNonce::from_slice(&nonce), payload).map_err(|_| Error::Damaged)?;
-        let id_length = u8::try_from(key.id.len()).map_err(|_| Error::Keys("an id is too long"))?;
-        Ok(Some([&[FORMAT, id_length], key.id.as_bytes(), &nonce, &sealed].concat()))
+        self.close(&Place::Job(job), &plain).map(Some)
     }
 
     /// A job's secrets from what the store kept for that very job.
@@ -135,15 +71,7 @@ impl Vault {
     /// # Errors
     /// When they are damaged, belong to another job, or their master key isn't there.
     pub fn decrypt(&self, job: JobId, stored: &[u8]) -> Result<Secrets, Error> {
-        let [FORMAT, id_length, rest @ ..] = stored else { return Err(Error::Damaged) };
-        let (id, rest) = rest.split_at_checked(usize::from(*id_length)).ok_or(Error::Damaged)?;
-        let (nonce, sealed) = rest.split_at_checked(NONCE_BYTES).ok_or(Error::Damaged)?;
-        let missing = || Error::KeyMissing(String::from_utf8_lossy(id).into_owned());
-        let key = self.keys.find(id).ok_or_else(missing)?;
-        let place = place(job);
-        let payload = Payload { msg: sealed, aad: place.as_bytes() };
-        let plain = key.cipher().decrypt(XNonce::from_slice(nonce), payload).map_err(|_| Error::Damaged)?;
-        serde_json::from_slice(&Zeroizing::new(plain)).map_err(|_| Error::Damaged)
+        serde_json::from_slice(&self.open(&Place::Job(job), stored)?).map_err(|_| Error::Damaged)
     }
 
     /// A job's stored secrets, sealed to the one-time key of a claim.
@@ -154,26 +82,105 @@ impl Vault {
         seal::seal(&self.decrypt(job, stored)?, recipient).map_err(|_| Error::Recipient)
     }
 
-    /// What the store keeps of a submission's hash, to know a repetition by. It is keyed, since the hash covers secrets
+    /// The private half of that version of a deploy key, for the store.
+    ///
+    /// # Errors
+    /// As [`Vault::encrypt`].
+    pub fn encrypt_key(&self, name: &str, version: u32, private_key: &Secret) -> Result<Vec<u8>, Error> {
+        self.close(&Place::DeployKey { name: name.to_owned(), version }, private_key.reveal().as_bytes())
+    }
+
+    /// The private half from what the store kept for that very version of that key.
+    ///
+    /// # Errors
+    /// When it is damaged, belongs to another key or version, or its master key isn't there.
+    pub fn decrypt_key(&self, key: &DeployKey) -> Result<Secret, Error> {
+        let place = Place::DeployKey { name: key.name.clone(), version: key.version };
+        let plain = self.open(&place, &key.private_key)?;
+        let text = std::str::from_utf8(&plain).map_err(|_| Error::Damaged)?;
+        Ok(Secret::new(text.to_owned()))
+    }
+
+    /// A stored deploy key with its host keys, sealed to the one-time key of whoever asked for it.
+    ///
+    /// # Errors
+    /// As [`Vault::decrypt_key`], and when `recipient` is no public key.
+    pub fn seal_key(&self, key: &DeployKey, recipient: &str) -> Result<Sealed, Error> {
+        let secrets = Secrets(BTreeMap::from([
+            (PRIVATE_KEY_SECRET.to_owned(), self.decrypt_key(key)?),
+            (KNOWN_HOSTS_SECRET.to_owned(), Secret::new(key.known_hosts.clone())),
+        ]));
+        seal::seal(&secrets, recipient).map_err(|_| Error::Recipient)
+    }
+
+    /// What everything begins with that is encrypted under the first master key, and nothing else.
+    pub fn header(&self) -> Vec<u8> {
+        header(&self.keys.first)
+    }
+
+    /// What is stored at `place`, under the first master key.
+    ///
+    /// # Errors
+    /// When it is damaged, belongs elsewhere, or its master key isn't there.
+    pub fn reseal(&self, place: &Place, stored: &[u8]) -> Result<Vec<u8>, Error> {
+        self.close(place, &self.open(place, stored)?)
+    }
+
+    /// What tells whether somebody else's master keys are these; the first one's first.
+    pub fn checks(&self) -> Vec<MasterKeyCheck> {
+        self.keys.all().map(MasterKey::check).collect()
+    }
+
+    /// What the store may keep of a submission's hash, to know a repetition by: under each master key, the first one's
+    /// first, since it may have been kept while another was the first. They are keyed, since the hash covers secrets
     /// that could otherwise be guessed from it.
-    pub fn fingerprint(&self, hash: &[u8; 32]) -> [u8; 32] {
-        let mut digest = Sha256::new();
-        digest.update(b"windlass submission fingerprint");
-        digest.update(*self.keys.first.key);
-        digest.update(hash);
-        digest.finalize().into()
+    pub fn fingerprints(&self, hash: &[u8; 32]) -> impl Iterator<Item = [u8; 32]> {
+        self.keys.all().map(|key| key.fingerprint(hash))
+    }
+
+    /// How many master keys there are.
+    pub fn key_count(&self) -> usize {
+        self.keys.all().count()
+    }
+
+    fn close(&self, place: &Place, plain: &[u8]) -> Result<Vec<u8>, Error> {
+        let nonce = clock::random::<NONCE_BYTES>();
+        let bound = bound_to(place);
+        let payload = Payload { msg: plain, aad: bound.as_bytes() };
+        let key = &self.keys.first;
+        let sealed = key.cipher().encrypt(XNonce::from_slice(&nonce), payload).map_err(|_| Error::Damaged)?;
+        Ok([header(key).as_slice(), &nonce, &sealed].concat())
+    }
+
+    fn open(&self, place: &Place, stored: &[u8]) -> Result<Zeroizing<Vec<u8>>, Error> {
+        let [FORMAT, id_length, rest @ ..] = stored else { return Err(Error::Damaged) };
+        let (id, rest) = rest.split_at_checked(usize::from(*id_length)).ok_or(Error::Damaged)?;
+        let (nonce, sealed) = rest.split_at_checked(NONCE_BYTES).ok_or(Error::Damaged)?;
+        let missing = || Error::KeyMissing(String::from_utf8_lossy(id).into_owned());
+        let key = self.keys.find(id).ok_or_else(missing)?;
+        let bound = bound_to(place);
+        let payload = Payload { msg: sealed, aad: bound.as_bytes() };
+        key.cipher().decrypt(XNonce::from_slice(nonce), payload).map(Zeroizing::new).map_err(|_| Error::Damaged)
     }
 }
 
-/// What a job's ciphertext is bound to.
-fn place(job: JobId) -> String {
-    format!("job-secrets:{job}")
+/// What every ciphertext under `key` begins with: the id's length in it keeps one id from being the beginning of another.
+fn header(key: &MasterKey) -> Vec<u8> {
+    // An id has at most 64 bytes.
+    let id_length = u8::try_from(key.id().len()).unwrap_or(u8::MAX);
+    [&[FORMAT, id_length], key.id().as_bytes()].concat()
+}
+
+/// What the ciphertext at `place` is bound to.
+fn bound_to(place: &Place) -> String {
+    match place {
+        Place::Job(job) => format!("job-secrets:{job}"),
+        Place::DeployKey { name, version } => format!("deploy-key:{name}:{version}"),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use shared::seal::OneTimeKey;
 
     use super::*;
@@ -237,8 +244,85 @@ mod tests {
 
     #[test]
     fn master_keys_that_are_not_ones_are_refused() {
-        for text in ["", "x", "x:", ":AAAA", "x:AAAA", "x:!!!!"] {
+        let (_, given) = MasterKeys::generate();
+        let twice = format!("{0},{0}", given.reveal());
+        for text in ["", "x", "x:", ":AAAA", "x:AAAA", "x:!!!!", &twice] {
             assert!(matches!(MasterKeys::parse(text), Err(Error::Keys(_))), "{text}");
         }
+    }
+
+    fn deploy_key(vault: &Vault, name: &str, version: u32) -> DeployKey {
+        let private_key =
+            vault.encrypt_key(name, version, &Secret::new(format!("the private half of {name}"))).unwrap();
+        let zero = shared::time::Time::from_micros(0);
+        DeployKey {
+            name: name.to_owned(),
+            version,
+            algorithm: "ssh-ed25519".to_owned(),
+            fingerprint: "SHA256:x".to_owned(),
+            public_key: "ssh-ed25519 x".to_owned(),
+            known_hosts: "host ssh-ed25519 x".to_owned(),
+            private_key,
+            created_at: zero,
+            changed_at: zero,
+        }
+    }
+
+    #[test]
+    fn two_rows_whose_ciphertexts_are_swapped_open_no_more_and_the_error_says_why() {
+        let vault = Vault::new(MasterKeys::generate().0);
+        let (one, other) = (deploy_key(&vault, "one", 1), deploy_key(&vault, "other", 1));
+        assert_eq!(vault.decrypt_key(&one).unwrap().reveal(), "the private half of one");
+        let swapped = [(&one, &other), (&other, &one)]
+            .map(|(row, from)| DeployKey { private_key: from.private_key.clone(), ..row.clone() });
+        for row in swapped {
+            let error = vault.seal_key(&row, &OneTimeKey::generate().recipient()).unwrap_err();
+            assert_eq!(error.to_string(), "stored secrets are damaged or belong elsewhere");
+        }
+        let older = DeployKey { private_key: deploy_key(&vault, "one", 2).private_key, ..one };
+        assert_eq!(vault.decrypt_key(&older), Err(Error::Damaged), "another version of the same key");
+    }
+
+    #[test]
+    fn a_deploy_key_travels_with_its_host_keys_to_its_recipient_alone() {
+        let vault = Vault::new(MasterKeys::generate().0);
+        let (key, asker) = (deploy_key(&vault, "app", 3), OneTimeKey::generate());
+        let sealed = vault.seal_key(&key, &asker.recipient()).unwrap();
+        let Secrets(opened) = asker.open(&sealed).unwrap();
+        assert_eq!(opened[PRIVATE_KEY_SECRET].reveal(), "the private half of app");
+        assert_eq!(opened[KNOWN_HOSTS_SECRET].reveal(), "host ssh-ed25519 x");
+        assert!(OneTimeKey::generate().open(&sealed).is_err());
+    }
+
+    #[test]
+    fn what_is_moved_on_to_another_master_key_stays_bound_and_opens_without_the_old_one() {
+        let (_, old) = MasterKeys::generate();
+        let (_, new) = MasterKeys::generate();
+        let new = new.reveal().replacen("local", "next", 1);
+        let before = Vault::new(MasterKeys::parse(old.reveal()).unwrap());
+        let both = Vault::new(MasterKeys::parse(&format!("{new},{}", old.reveal())).unwrap());
+        let after = Vault::new(MasterKeys::parse(&new).unwrap());
+        let key = deploy_key(&before, "app", 1);
+        assert!(key.private_key.starts_with(&before.header()) && !key.private_key.starts_with(&both.header()));
+        let place = Place::DeployKey { name: "app".to_owned(), version: 1 };
+        let moved = DeployKey { private_key: both.reseal(&place, &key.private_key).unwrap(), ..key.clone() };
+        assert!(moved.private_key.starts_with(&after.header()));
+        assert_eq!(after.decrypt_key(&moved).unwrap(), before.decrypt_key(&key).unwrap());
+        assert_eq!(both.reseal(&Place::Job(job()), &key.private_key), Err(Error::Damaged));
+        assert_eq!(after.reseal(&place, &key.private_key), Err(Error::KeyMissing("local".to_owned())));
+    }
+
+    #[test]
+    fn a_check_tells_two_keys_of_one_id_apart_and_nothing_of_either() {
+        let key = |text: &str| Vault::new(MasterKeys::parse(text).unwrap());
+        let (_, text) = MasterKeys::generate();
+        let (_, other) = MasterKeys::generate();
+        let check = |vault: &Vault| vault.checks()[0].clone();
+        assert_eq!(check(&key(text.reveal())), check(&key(text.reveal())));
+        assert_ne!(check(&key(text.reveal())).check, check(&key(other.reveal())).check);
+        let renamed = text.reveal().replacen("local", "next", 1);
+        assert_ne!(check(&key(text.reveal())).check, check(&key(&renamed)).check);
+        let secret = key(text.reveal()).keys.first.check();
+        assert_ne!(secret.check, key(text.reveal()).fingerprints(&[0; 32]).next().unwrap());
     }
 }

@@ -207,6 +207,11 @@ impl CommitId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// What git calls the kind of repository that has such ids: `sha1` or `sha256`.
+    pub fn object_format(&self) -> &'static str {
+        if self.0.len() == 40 { "sha1" } else { "sha256" }
+    }
 }
 
 impl TryFrom<String> for CommitId {

@@ -157,3 +157,47 @@ impl WorkerState {
         }
     }
 }
+
+/// A deploy key as the API shows it. Its private half is in none of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeployKeyView {
+    pub name: String,
+    /// From 1; it grows with every change.
+    pub version: u32,
+    #[schema(example = "ssh-ed25519")]
+    pub algorithm: String,
+    /// As `ssh-keygen -l` shows it.
+    #[schema(example = "SHA256:…")]
+    pub fingerprint: String,
+    /// The public half, as a line of `authorized_keys`: what the repository's host has to know, for reading alone.
+    pub public_key: String,
+    /// The host keys that count, as a `known_hosts` file.
+    pub known_hosts: String,
+    /// When its first version was stored.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Time,
+    /// When this version was stored.
+    #[schema(value_type = String, format = DateTime)]
+    pub changed_at: Time,
+}
+
+/// A deploy key in a list: without its host keys, which may be long.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ListedDeployKey {
+    pub name: String,
+    /// From 1; it grows with every change.
+    pub version: u32,
+    #[schema(example = "ssh-ed25519")]
+    pub algorithm: String,
+    /// As `ssh-keygen -l` shows it.
+    #[schema(example = "SHA256:…")]
+    pub fingerprint: String,
+    /// The public half, as a line of `authorized_keys`: what the repository's host has to know, for reading alone.
+    pub public_key: String,
+    /// When its first version was stored.
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Time,
+    /// When this version was stored.
+    #[schema(value_type = String, format = DateTime)]
+    pub changed_at: Time,
+}

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
@@ -349,6 +349,16 @@ impl Cluster {
                 context.delete_stream(name).await.expect("a stream less");
             }
         });
+    }
+
+    /// Where everything of the cluster's processes lies, but for the servers' own stores.
+    pub fn place(&self) -> &Path {
+        self.place.path()
+    }
+
+    /// The coordinators' master keys, as their setting has them.
+    pub fn master_keys(&self) -> &str {
+        &self.keys
     }
 
     /// A directory for what jobs note.

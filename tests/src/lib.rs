@@ -6,6 +6,7 @@
 
 pub mod cluster;
 pub mod dev;
+pub mod git_https;
 pub mod http;
 pub mod nats;
 pub mod played;
@@ -15,5 +16,6 @@ pub mod proxy;
 pub mod repo;
 pub mod scripted;
 pub mod server;
+pub mod sshd;
 pub mod wait;
 pub mod windlass;

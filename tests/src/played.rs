@@ -8,13 +8,13 @@ use coordinator::service::Service;
 use coordinator::store::Store;
 use coordinator::store::sqlite::SqliteStore;
 use coordinator::vault::MasterKeys;
-use coordinator::{Config, Coordinator};
+use coordinator::{Config, Coordinator, StartError};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use shared::bus::local::LocalBus;
 use shared::bus::{Address, Bus};
 use shared::clock;
-use shared::id::{Actor, Attempt, ClaimId, Instance, JobId, WorkerId};
+use shared::id::{Actor, Attempt, ClaimId, Instance, JobId, RequestId, WorkerId};
 use shared::job::{Event, Job, Rejection};
 use shared::proof::ProofKey;
 use shared::seal::OneTimeKey;
@@ -23,8 +23,8 @@ use shared::time::Period;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use shared::wire::{
-    self, Answer, Answers, Enrol, Enrolment, Grant, Heartbeat, HeartbeatReply, Hello, Lane, Report, ReportKind,
-    Reports, Word,
+    self, Answer, Answers, Enrol, Enrolment, Grant, Heartbeat, HeartbeatReply, Hello, KeyReply, KeyRequest, Lane,
+    Report, ReportKind, Reports, Word,
 };
 
 /// How long a test waits for anything before it fails.
@@ -60,15 +60,36 @@ pub struct Played {
 }
 
 impl Played {
-    /// Starts a coordinator on the database at `path`, with a bus of its own.
+    /// Starts a coordinator on the database at `path`, with a bus of its own, and with the master keys that the first one
+    /// there had.
     pub async fn start(path: &Path) -> Self {
+        let kept = path.with_extension("keys");
+        let text = std::fs::read_to_string(&kept).unwrap_or_else(|_| {
+            let (_, text) = MasterKeys::generate();
+            std::fs::write(&kept, text.reveal()).expect("the master keys are kept");
+            text.reveal().to_owned()
+        });
+        Self::start_with(path, &text).await.expect("it starts")
+    }
+
+    /// The same with these master keys.
+    ///
+    /// # Errors
+    /// Why it doesn't start.
+    pub async fn start_with(path: &Path, keys: &str) -> Result<Self, StartError> {
         let store: Arc<dyn Store> = Arc::new(SqliteStore::open(path).await.expect("the database opens"));
         let bus = Arc::new(LocalBus::default());
-        let (keys, _) = MasterKeys::generate();
+        let keys = MasterKeys::parse(keys).expect("master keys");
         let config =
             Config { store: Arc::clone(&store), bus: Arc::clone(&bus) as Arc<dyn Bus>, keys, address: String::new() };
-        let coordinator = Coordinator::start(config).await.expect("it starts");
-        Self { service: coordinator.service(), coordinator, bus, store }
+        let coordinator = match Coordinator::start(config).await {
+            Ok(coordinator) => coordinator,
+            Err(error) => {
+                store.close().await;
+                return Err(error);
+            }
+        };
+        Ok(Self { service: coordinator.service(), coordinator, bus, store })
     }
 
     /// Submits a job.
@@ -222,6 +243,18 @@ impl Hand {
         let body = wire::encode(&Reports { worker: self.id, instance: self.instance, reports });
         let to = Address::Report(job.shard(), self.id);
         self.ask::<Answers>(&to, &body).await.answers.remove(0)
+    }
+
+    /// A request for a deploy key, and what opens its answer.
+    pub fn key_request(&self, job: JobId, attempt: Attempt, key: &str) -> (KeyRequest, OneTimeKey) {
+        let (request, once) = (RequestId(clock::random_uuid()), OneTimeKey::generate());
+        let (worker, instance, recipient) = (self.id, self.instance, once.recipient());
+        (KeyRequest { worker, instance, request, job, attempt, key: key.to_owned(), recipient }, once)
+    }
+
+    /// Asks for a deploy key.
+    pub async fn ask_key(&self, request: &KeyRequest) -> KeyReply {
+        self.ask(&Address::Key(request.job.shard(), self.id), &wire::encode(request)).await
     }
 
     /// Sends a heartbeat that names this attempt.

@@ -94,12 +94,7 @@ impl Mark {
 
     /// The processes that carry it, zombies left out.
     pub fn carriers(&self) -> Vec<i32> {
-        let entry = format!("{NAME}={}", self.0);
-        let carries = |pid: &i32| {
-            let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-            environment.split(|byte| *byte == 0).any(|found| found == entry.as_bytes())
-        };
-        all().into_iter().filter(carries).collect()
+        carrying(NAME, &self.0)
     }
 
     /// Whether nothing carries it.
@@ -146,6 +141,16 @@ pub fn escape(note: &Path) -> String {
     let note = note.display();
     let stays = format!("trap \\\"\\\" TERM INT HUP; echo \\$\\$ > {note}; while :; do sleep 1; done");
     format!("setsid sh -c 'sh -c \"{stays}\" > /dev/null 2>&1 &'; while [ ! -s {note} ]; do sleep 0.01; done")
+}
+
+/// The processes in whose environment `name` has that value, zombies left out.
+pub fn carrying(name: &str, value: &str) -> Vec<i32> {
+    let entry = format!("{name}={value}");
+    let carries = |pid: &i32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|found| found == entry.as_bytes())
+    };
+    all().into_iter().filter(carries).collect()
 }
 
 /// The number that a process has written into the file `note`, once it has.

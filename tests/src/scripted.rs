@@ -12,7 +12,7 @@ use serde_json::Value;
 use shared::bus::local::LocalBus;
 use shared::bus::{Address, Bus, Request, Service};
 use shared::clock;
-use shared::id::{Attempt, Epoch, Fence, Instance, JobId, Shard, WorkerId};
+use shared::id::{Attempt, CommitId, Epoch, Fence, Instance, JobId, Shard, WorkerId};
 use shared::job::{AttemptEnd, Offer, Progress, Rejection, StopOrder};
 use shared::log::{Chunk, LogSummary, Stream};
 use shared::proof::ProofKey;
@@ -30,6 +30,9 @@ use worker::{Config, Worker};
 
 use crate::played::DEADLINE;
 use crate::wait;
+use keys::{Keys, LetGo};
+
+pub mod keys;
 
 /// The shard of every scripted job, unless a test wants the other one.
 pub const SHARD: u16 = 7;
@@ -87,6 +90,9 @@ pub struct Seen {
     /// What every answer to a heartbeat tells to stop.
     pub stop: Vec<StopOrder>,
     pub tag_sets: Vec<Vec<String>>,
+    pub keys: Keys,
+    /// What the next grants say was checked out by an attempt before.
+    pub commit: Option<CommitId>,
     jobs: HashMap<JobId, Submission>,
     grants: u64,
 }
@@ -194,7 +200,12 @@ impl Script {
         match self.answer(to, &body).await {
             Some(answer) => drop(reply.send(answer)),
             // Whoever asks waits as long as it does for an answer that is lost on its way.
-            None if matches!(to, Address::Heartbeat(..)) => self.seen().unanswered.push(reply),
+            None if matches!(to, Address::Heartbeat(..) | Address::Key(..)) => {
+                let mut seen = self.seen();
+                if seen.keys.hold || matches!(to, Address::Heartbeat(..)) {
+                    seen.unanswered.push(reply);
+                }
+            }
             None => {}
         }
         self.changes.send_modify(|changes| *changes += 1);
@@ -317,8 +328,7 @@ impl Script {
                 };
                 Some(wire::encode(&self.word(shard, HeartbeatReply { stop })))
             }
-            // No scripted job has a deploy key.
-            Address::Key(..) => None,
+            Address::Key(shard, _) => self.key(shard, &body).await,
             Address::Log(shard, _) => {
                 let reply = self.log(&wire::decode(&body).expect("log chunks"))?;
                 Some(wire::encode(&self.word(shard, reply)))
@@ -370,7 +380,8 @@ impl Script {
                         return Some(Answer::Refused { why: Rejection::Late });
                     }
                     let submission = seen.jobs.get(&job).expect("only what was offered is claimed");
-                    (seen.stop_before_grant, grant(job, attempt, Fence(seen.grants), submission, &recipient))
+                    let grant = grant(job, attempt, Fence(seen.grants), submission, &recipient);
+                    (seen.stop_before_grant, Grant { commit: seen.commit.clone(), ..grant })
                 };
                 if stop {
                     let order = StopOrder { job, attempt, worker, instance, grace: Period::ZERO };
@@ -398,7 +409,10 @@ impl Script {
                 }
                 seen.ends.push(End { job, end, log, instance });
             }
-            ReportKind::Park { .. } | ReportKind::GiveBack { .. } => panic!("no scripted job has a deploy key"),
+            ReportKind::Park { key, wait, log } => {
+                return self.take_back(LetGo { job, parked: Some((key, wait)), log, instance });
+            }
+            ReportKind::GiveBack { log } => return self.take_back(LetGo { job, parked: None, log, instance }),
         }
         Some(Answer::Taken)
     }

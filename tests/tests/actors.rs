@@ -5,6 +5,12 @@
 mod actix_facts;
 #[path = "actors/jobs.rs"]
 mod jobs;
+#[path = "actors/keys.rs"]
+mod keys;
+#[path = "actors/master_keys.rs"]
+mod master_keys;
+#[path = "actors/parked.rs"]
+mod parked;
 #[path = "actors/races.rs"]
 mod races;
 #[path = "actors/recovery.rs"]

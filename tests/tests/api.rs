@@ -19,6 +19,7 @@ use tokio::runtime::Runtime;
 
 mod api {
     mod access;
+    mod keys;
     mod passing;
 }
 

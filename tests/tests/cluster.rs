@@ -4,6 +4,8 @@
 mod cancels;
 #[path = "cluster/coordinators.rs"]
 mod coordinators;
+#[path = "cluster/deploy_keys.rs"]
+mod deploy_keys;
 #[path = "cluster/events.rs"]
 mod events;
 #[path = "cluster/faults.rs"]

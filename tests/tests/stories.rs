@@ -3,9 +3,11 @@
 mod stories {
     mod client;
     mod crashes;
+    mod deploy_keys;
     mod environment;
     mod flood;
     mod interrupts;
+    mod keys;
     mod limits;
     mod mistakes;
     mod output;

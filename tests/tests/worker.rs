@@ -8,12 +8,14 @@ mod worker {
     mod claims;
     mod contact;
     mod crash;
+    mod deploy_keys;
     mod duty;
     mod ending;
     mod identity;
     mod lost_contact;
     mod output;
     mod protection;
+    mod remote;
     mod reports;
     mod steps;
 }

@@ -15,7 +15,7 @@ use shared::job::StopOrder;
 use tokio::sync::watch;
 
 use crate::keeper::lifeline::Lifeline;
-use crate::runner::{AttemptRunner, Granted, StopAttempt};
+use crate::runner::{self, AttemptRunner, Granted, StopAttempt};
 use crate::site::Site;
 
 pub mod claims;
@@ -76,6 +76,11 @@ pub struct Start(pub Granted);
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Stop(pub StopOrder);
+
+/// The deploy key that an attempt waits for may be there now.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct LookForKey(pub JobId, pub Attempt);
 
 /// An attempt is over and told.
 #[derive(Message, Clone, Copy)]
@@ -188,6 +193,17 @@ impl Handler<Stop> for Agent {
             // The runner takes orders as they come, and each is small: at most a few are on their way.
             Some(running) => running.runner.do_send(StopAttempt { grace: grace.duration() }),
             None => self.mark((job, attempt)),
+        }
+    }
+}
+
+impl Handler<LookForKey> for Agent {
+    type Result = ();
+
+    fn handle(&mut self, LookForKey(job, attempt): LookForKey, _: &mut Self::Context) {
+        // One that isn't there waits for nothing.
+        if let Some(running) = self.running.get(&(job, attempt)) {
+            running.runner.do_send(runner::LookForKey);
         }
     }
 }

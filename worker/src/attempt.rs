@@ -3,7 +3,6 @@
 //! [`Attempt::run`] is the work itself, without actors and without the bus. It tells of its progress through a queue and
 //! returns how the attempt ended; who reports that, and what becomes of a panic in here, is for the runner to say.
 
-use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use shared::clock;
-use shared::id::CommitId;
 use shared::job::{AttemptEnd, Exit, Failure, Limit, Progress};
 use shared::log::Stream;
 use shared::secret::Secrets;
@@ -21,28 +19,33 @@ use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 
 use crate::Config;
-use crate::checkout::Git;
+use crate::checkout::mirror::Mirrors;
+use crate::deploy_key::policy::TRIES_MAX;
+use crate::deploy_key::{Fetched, FetchedKey, Fetching, KeyTry, Told};
 use crate::keeper::cgroup::Cgroup;
 use crate::keeper::lifeline::Lifeline;
 use crate::keeper::{Command, Keeper};
 use crate::output::Log;
 use crate::output::mask::Forms;
 use crate::output::pump::{Ended, Outputs, Sink};
-use crate::spool::Entry;
+use crate::spool::{Conclusion, Entry, LetGo};
 use directories::Directories;
 use environment::{Environment, Sources};
+use preparation::Prepared;
 use processes::{Bounds, Cut, Deadline, Orders, Processes};
 
 pub mod directories;
 pub mod environment;
+mod preparation;
 pub mod processes;
 
 /// How long output that a process left behind holds open is waited for.
 const LEAK_WITHIN: Duration = Duration::from_secs(2);
 /// How long a tap that is full is waited for once the attempt is being stopped.
 const TAP_WITHIN: Duration = Duration::from_secs(2);
-/// The most reports of progress that one attempt makes: a start and an end for each step, and the checkout.
-pub const PROGRESS_MAX: usize = 2 * STEPS_MAX + 1;
+/// The most reports of progress that one attempt makes: a start and an end for each step, the checkout, and the tries
+/// to fetch its deploy key.
+pub const PROGRESS_MAX: usize = 2 * STEPS_MAX + 1 + TRIES_MAX;
 
 /// Everything that one attempt needs.
 pub struct Attempt {
@@ -60,11 +63,16 @@ pub struct Attempt {
     /// Has room for [`PROGRESS_MAX`] reports.
     pub progress: mpsc::Sender<Progress>,
     pub orders: Orders,
+    /// Where it hears of its deploy key, if it has one.
+    pub fetching: Option<Fetching>,
+    /// Holds the sockets of ssh-agents.
+    pub agents: PathBuf,
+    pub mirrors: Arc<Mirrors>,
 }
 
 impl Attempt {
     /// Does it all. When it returns, no process of the attempt is left; its directories still are.
-    pub async fn run(self) -> AttemptEnd {
+    pub async fn run(mut self) -> Conclusion {
         let ended = match self.processes().await {
             Ok(mut processes) => {
                 let ended = self.work(&mut processes).await;
@@ -74,9 +82,10 @@ impl Attempt {
             Err(cut) => Err(cut),
         };
         match ended {
-            Ok(()) => AttemptEnd::Succeeded,
-            Err(Cut::Stopped) => AttemptEnd::Stopped,
-            Err(Cut::Failed(failure)) => AttemptEnd::Failed { failure },
+            Ok(()) => Conclusion::Ended(AttemptEnd::Succeeded),
+            Err(Cut::Stopped) => Conclusion::Ended(AttemptEnd::Stopped),
+            Err(Cut::Failed(failure)) => Conclusion::Ended(AttemptEnd::Failed { failure }),
+            Err(Cut::LetGo(why)) => Conclusion::LetGo(why),
         }
     }
 
@@ -116,41 +125,69 @@ impl Attempt {
         Ok(keeper)
     }
 
-    async fn work(&self, processes: &mut Processes) -> Result<(), Cut> {
+    async fn work(&mut self, processes: &mut Processes) -> Result<(), Cut> {
         let forms = Forms::of(&self.secrets).map_err(|error| {
             Cut::Failed(Failure::Internal { message: format!("preparing the masking of secrets: {error}") })
         })?;
         let forms = forms.map(Arc::new);
-        let commit = self.prepare(processes).await?;
+        let key = self.key(processes).await?;
+        // Whatever of the key isn't in here is gone before the first step.
+        let prepared = self.prepare(processes, key).await?;
         for (index, step) in self.grant.spec.steps.iter().enumerate() {
             let number = u32::try_from(index).unwrap_or(u32::MAX);
             let sink = Sink { log: self.log.clone(), step: number, forms: forms.clone(), tap: self.config.tap.clone() };
-            let env = self.environment(commit.as_ref(), index);
+            let env = self.environment(&prepared, index);
             self.step(step, &sink, &env, processes).await?;
+        }
+        if let Some(agent) = prepared.agent {
+            agent.end().await;
         }
         Ok(())
     }
 
-    async fn prepare(&self, processes: &mut Processes) -> Result<Option<CommitId>, Cut> {
-        let Some(repository) = &self.grant.spec.repository else { return Ok(None) };
-        let mut env: Environment =
-            environment::identity(&self.grant).into_iter().map(|(name, value)| (name.into(), value.into())).collect();
-        env.extend(std::env::var_os("PATH").map(|path| (OsString::from("PATH"), path)));
-        let mut git = Git { processes, directories: &self.directories, env };
-        let commit = git.check_out(repository, self.grant.commit.as_ref()).await?;
-        self.tell(Progress::CheckedOut { commit: commit.clone() });
-        let reference = repository.reference.as_deref().unwrap_or("HEAD");
-        self.say(None, &format!("checked out {commit} ({reference}) of {}", repository.url));
-        Ok(Some(commit))
+    /// The attempt's deploy key, where its job names one: what has to be there before anything costly is begun.
+    async fn key(&mut self, processes: &mut Processes) -> Result<Option<FetchedKey>, Cut> {
+        let (Some(mut fetching), Some(named)) = (self.fetching.take(), self.grant.spec.deploy_key()) else {
+            return Ok(None);
+        };
+        let over = processes.beside(async {
+            loop {
+                match fetching.recv().await {
+                    Some(Told::Try(KeyTry { number, answer, why, next_in })) => {
+                        self.tell(Progress::KeyTry { number, answer, why, next_in });
+                    }
+                    Some(Told::Over(over)) => return Some(over),
+                    None => return None,
+                }
+            }
+        });
+        let key = &named.name;
+        let failure = match over.await? {
+            Some(Fetched::Key(key)) => return Ok(Some(key)),
+            Some(Fetched::Park) => return Err(Cut::LetGo(LetGo::Park { key: key.clone(), wait: named.wait })),
+            Some(Fetched::GiveBack) => return Err(Cut::LetGo(LetGo::GiveBack {})),
+            Some(Fetched::Missing) => {
+                let message = format!("the deploy key {key} is not registered (`windlass key add {key}` registers it)");
+                Failure::DeployKeyMissing { message }
+            }
+            Some(Fetched::Denied { why }) => {
+                Failure::DeployKeyDenied { message: format!("the deploy key {key} was denied: {why}") }
+            }
+            None => Failure::Internal {
+                message: format!("the fetcher of the deploy key {key} died too often; the worker's log says more"),
+            },
+        };
+        Err(Cut::Failed(failure))
     }
 
-    fn environment(&self, commit: Option<&CommitId>, step: usize) -> Environment {
+    fn environment(&self, prepared: &Prepared, step: usize) -> Environment {
         let sources = Sources {
             base: &self.config.base_env,
             path: std::env::var_os("PATH"),
             directories: &self.directories,
             secrets: &self.secrets,
-            commit,
+            commit: prepared.commit.as_ref(),
+            ssh: prepared.ssh.as_ref(),
         };
         environment::of_step(&sources, &self.grant, step)
     }

@@ -134,11 +134,15 @@ impl Keeper {
 
     /// Wakes the keeper in case the job has stopped it.
     pub fn wake(&self) {
-        let pid = self.process.id().and_then(|id| i32::try_from(id).ok());
-        if let Some(pid) = pid {
-            // A keeper that has ended is waited for by nobody but us, so its number is still its own.
-            let _ = kill(Pid::from_raw(pid), Signal::SIGCONT);
+        if let Some(pid) = self.pid() {
+            let _ = kill(pid, Signal::SIGCONT);
         }
+    }
+
+    /// Its process's number; none when it is gone. One that has ended is waited for by nobody but us, so its number is
+    /// still its own.
+    pub fn pid(&self) -> Option<Pid> {
+        self.process.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw)
     }
 
     /// The keeper's next word; none when it is gone without having said that all is gone. May be dropped and called

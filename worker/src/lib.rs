@@ -17,13 +17,17 @@ use shared::clock;
 use shared::id::{Instance, WorkerId};
 use shared::proof::ProofKey;
 use shared::secret::Secret;
+use shared::spec::KeyRetry;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use agent::{Agent, SHUTDOWN_GRACE_MAX, Shutdown, claims, contact};
+use checkout::mirror::Mirrors;
 use courier::Courier;
+use deploy_key::fetcher::LOOK_EVERY;
+use deploy_key::policy::UNANSWERED_WITHIN;
 use duty::Duty;
 pub use output::Tap;
 use report::Reporter;
@@ -34,6 +38,7 @@ mod agent;
 mod attempt;
 mod checkout;
 mod courier;
+mod deploy_key;
 mod durable;
 mod duty;
 mod epochs;
@@ -44,6 +49,7 @@ mod report;
 mod runner;
 mod site;
 mod spool;
+mod ssh_agent;
 mod startup;
 mod sweep;
 
@@ -75,9 +81,22 @@ pub struct Config {
     /// Whether this process takes in what loses its keeper, and ends it. Then nothing else that the process starts may
     /// begin a session of its own: it would be taken for a job's.
     pub adopts: bool,
+    /// What a checkout's git is given of the environment: whom to trust over HTTPS, and which proxies to go by.
+    pub git_env: Vec<(OsString, OsString)>,
+    /// How it looks for a deploy key that isn't registered, unless the job says so itself.
+    pub key_retry: KeyRetry,
     /// Called at the points of the work that are named there, so that a test can make them fail.
     #[cfg(feature = "faults")]
     pub faults: Option<fn(point: &str)>,
+    /// How long nobody may say whether a deploy key is there, in place of two minutes.
+    #[cfg(feature = "faults")]
+    pub key_unanswered: Option<Duration>,
+    /// How often a deploy key is looked for in the middle of a long wait, in place of every 30 s.
+    #[cfg(feature = "faults")]
+    pub key_look_every: Option<Duration>,
+    /// How long a question to a git server and a fetch may take, each, in place of their own limits.
+    #[cfg(feature = "faults")]
+    pub git_within: Option<Duration>,
 }
 
 /// Why a worker can't be brought up.
@@ -131,8 +150,16 @@ impl Config {
             tap: None,
             keeper: PathBuf::from("/proc/self/exe"),
             adopts: true,
+            git_env: checkout::handed_on(std::env::vars_os()),
+            key_retry: KeyRetry::default(),
             #[cfg(feature = "faults")]
             faults: None,
+            #[cfg(feature = "faults")]
+            key_unanswered: None,
+            #[cfg(feature = "faults")]
+            key_look_every: None,
+            #[cfg(feature = "faults")]
+            git_within: None,
         }
     }
 
@@ -148,6 +175,36 @@ impl Config {
         }
         #[cfg(not(feature = "faults"))]
         let _ = point;
+    }
+
+    /// How long nobody may say whether a deploy key is there, before the attempt is given back.
+    #[cfg_attr(not(feature = "faults"), expect(clippy::unused_self, reason = "only a test may have it otherwise"))]
+    fn key_unanswered(&self) -> Duration {
+        #[cfg(feature = "faults")]
+        if let Some(within) = self.key_unanswered {
+            return within;
+        }
+        UNANSWERED_WITHIN
+    }
+
+    /// How often a deploy key is looked for in the middle of a long wait.
+    #[cfg_attr(not(feature = "faults"), expect(clippy::unused_self, reason = "only a test may have it otherwise"))]
+    fn key_look_every(&self) -> Duration {
+        #[cfg(feature = "faults")]
+        if let Some(every) = self.key_look_every {
+            return every;
+        }
+        LOOK_EVERY
+    }
+
+    /// How long git may be busy with a server.
+    #[cfg_attr(not(feature = "faults"), expect(clippy::unused_self, reason = "only a test may have it otherwise"))]
+    fn git_limits(&self) -> checkout::Limits {
+        #[cfg(feature = "faults")]
+        if let Some(within) = self.git_within {
+            return checkout::Limits { ask: within, fetch: within };
+        }
+        checkout::Limits::default()
     }
 }
 
@@ -187,7 +244,7 @@ pub async fn start(config: Config, bus: Arc<dyn Bus>) -> Result<Worker, Error> {
     {
         tracing::warn!(%error, "what loses its keeper can't be adopted");
     }
-    let Prepared { own, spool, work, left } = startup::prepare(&config).await?;
+    let Prepared { own, spool, work, agents, mirrors, left } = startup::prepare(&config).await?;
     let Enrolled { identity, start } = startup::identify(&config, &*bus, own).await?;
     let worker = identity.worker;
     let requests = bus.serve(Service::Worker(worker)).await?;
@@ -205,6 +262,8 @@ pub async fn start(config: Config, bus: Arc<dyn Bus>) -> Result<Worker, Error> {
         reporter: Reporter::new(courier),
         spool,
         work,
+        agents,
+        mirrors: Arc::new(Mirrors::at(mirrors)),
         cgroups: keeper::cgroup::parent(),
         runtime: Handle::current(),
         duty: Duty::new(),

@@ -11,7 +11,7 @@ use shared::clock;
 use shared::id::JobId;
 use shared::job::{AttemptEnd, Failure};
 use shared::secret::Secrets;
-use shared::wire::{Grant, Report, ReportKind};
+use shared::wire::Grant;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::timeout;
@@ -20,15 +20,19 @@ use crate::agent::{Agent, Ended};
 use crate::attempt::directories::Directories;
 use crate::attempt::processes::{Orders, Stop};
 use crate::attempt::{Attempt, PROGRESS_MAX};
+use crate::deploy_key::fetcher::{self, Search};
+use crate::deploy_key::{Fetching, Told};
 use crate::keeper::lifeline::Lifeline;
 use crate::output::{Log, sender};
 use crate::report;
 use crate::site::Site;
-use crate::spool::{Entry, Outcome};
+use crate::spool::{Conclusion, Entry, Outcome};
 use crate::sweep;
 
 /// How long an outcome waits for the attempt's log to be stored.
 const LOG_WITHIN: Duration = Duration::from_secs(2);
+/// The most tries to fetch a deploy key that wait for the attempt's work to tell of them.
+const TOLD_MAX: usize = 8;
 /// How often that is waited for at most while the bus is there and no coordinator answers.
 const LOG_WINDOWS_MAX: u32 = 5;
 /// How long the log of an attempt that has ended is offered: for so long a coordinator takes it.
@@ -52,6 +56,10 @@ pub struct Granted {
 pub struct AttemptRunner {
     site: Arc<Site>,
     orders: watch::Sender<Option<Stop>>,
+    /// The search for its deploy key, where it has one.
+    search: Option<Arc<Search>>,
+    /// Where the search tells of itself, until it has begun.
+    told: Option<mpsc::Sender<Told>>,
 }
 
 /// Stop the attempt: SIGTERM, and SIGKILL after `grace`. Of two orders the one that ends it sooner counts.
@@ -61,25 +69,51 @@ pub struct StopAttempt {
     pub grace: Duration,
 }
 
+/// The deploy key that the attempt waits for may be there now.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct LookForKey;
+
 impl AttemptRunner {
     /// The runner of an attempt, whose work begins at once. `agent` is told when it is over.
     pub fn run(site: Arc<Site>, granted: Granted, agent: actix::Addr<Agent>) -> Self {
         let (orders, heard) = watch::channel(None);
         let (work, runtime) = (site.clone(), site.runtime.clone());
+        let search = Search::of(&granted.grant, &site);
+        let (told, fetching) = mpsc::channel(TOLD_MAX);
+        let fetching = search.is_some().then_some(fetching);
         runtime.spawn(async move {
             let ended = Ended { job: granted.grant.job, attempt: granted.grant.attempt };
-            if let Err(error) = tokio::spawn(conduct(work, granted, heard)).await {
+            if let Err(error) = tokio::spawn(conduct(work, granted, heard, fetching)).await {
                 tracing::error!(job = %ended.job, %error, "an attempt was not told: its lease will end it");
             }
             // Nobody is there to be told when the worker has ended.
             let _ = agent.send(ended).await;
         });
-        Self { site, orders }
+        let told = search.is_some().then_some(told);
+        Self { site, orders, search, told }
     }
 }
 
 impl Actor for AttemptRunner {
     type Context = Context<Self>;
+
+    fn started(&mut self, _: &mut Self::Context) {
+        if let (Some(search), Some(told)) = (&self.search, self.told.take()) {
+            // It isn't spawned in the actor's own context, which would keep the actor there when nobody has its address.
+            actix::spawn(fetcher::supervise(self.site.clone(), search.clone(), told));
+        }
+    }
+}
+
+impl Handler<LookForKey> for AttemptRunner {
+    type Result = ();
+
+    fn handle(&mut self, _: LookForKey, _: &mut Self::Context) {
+        if let Some(search) = &self.search {
+            search.wake();
+        }
+    }
 }
 
 impl Handler<StopAttempt> for AttemptRunner {
@@ -99,7 +133,7 @@ impl Handler<StopAttempt> for AttemptRunner {
 }
 
 /// Runs the attempt and tells how it ended, until the coordinator has taken or refused that.
-async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders) {
+async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders, fetching: Option<Fetching>) {
     let Granted { grant, secrets, at, entry, lifeline, slot } = granted;
     let (job, attempt) = (grant.job, grant.attempt);
     tracing::info!(%job, %attempt, "attempt begins");
@@ -120,6 +154,9 @@ async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders) {
         log: log.clone(),
         progress,
         orders,
+        fetching,
+        agents: site.agents.clone(),
+        mirrors: site.mirrors.clone(),
     };
     let end = match tokio::spawn(work.run()).await {
         Ok(end) => end,
@@ -127,8 +164,8 @@ async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders) {
     };
     let summary = log.finish();
     tracing::info!(%job, %attempt, %end, "attempt ends");
-    let outcome = Outcome { end: end.clone(), log: summary.clone() };
-    let entry = Entry { outcome: Some(outcome), ..entry };
+    let outcome = Outcome { end, log: summary };
+    let entry = Entry { outcome: Some(outcome.clone()), ..entry };
     let kept = site.keep(entry.clone()).await;
     let removing = tokio::task::spawn_blocking(move || directories.remove());
     if !sent_in_time(&site, &mut sending).await {
@@ -138,7 +175,7 @@ async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders) {
     if let Err(error) = telling.await {
         tracing::error!(%job, %error, "telling of an attempt's progress");
     }
-    let report = Report { job, attempt, what: ReportKind::End { end, log: summary } };
+    let report = outcome.report(job, attempt);
     let told = site.reporter.until_answered(vec![report]);
     tokio::pin!(told);
     tokio::select! {
@@ -154,11 +191,11 @@ async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders) {
 }
 
 /// What becomes of an attempt whose work panicked: its keeper has gone with it, and what that kept is looked for.
-async fn failed(error: JoinError, entry: Entry, adopts: bool) -> AttemptEnd {
+async fn failed(error: JoinError, entry: Entry, adopts: bool) -> Conclusion {
     tracing::error!(job = %entry.job, %error, "an attempt's work failed");
     sweep::until_gone(entry, adopts).await;
     let message = "the worker failed at this attempt; its log says more".to_owned();
-    AttemptEnd::Failed { failure: Failure::Internal { message } }
+    Conclusion::Ended(AttemptEnd::Failed { failure: Failure::Internal { message } })
 }
 
 /// Whether the log is stored before the outcome has to be told. Without contact neither can be said: the log's time begins

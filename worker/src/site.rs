@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, Notify, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 
 use crate::Config;
+use crate::checkout::mirror::Mirrors;
 use crate::duty::Duty;
 use crate::report::Reporter;
 use crate::spool::{Entry, Spool};
@@ -30,6 +31,9 @@ pub struct Site {
     pub spool: Spool,
     /// Holds the attempts' directories.
     pub work: PathBuf,
+    /// Holds the sockets of ssh-agents.
+    pub agents: PathBuf,
+    pub mirrors: Arc<Mirrors>,
     /// Where cgroups may be made.
     pub cgroups: Option<PathBuf>,
     pub runtime: Handle,

@@ -3,6 +3,7 @@
 //!
 //! One file an attempt, replaced as a whole, so that a crash leaves the old one or the new one. Nothing here is secret.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
@@ -11,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use shared::id::{Attempt, JobId};
 use shared::job::AttemptEnd;
 use shared::log::LogSummary;
+use shared::time::Period;
+use shared::wire::{Report, ReportKind};
 
 use crate::attempt::directories::private;
 use crate::durable;
@@ -32,15 +35,58 @@ pub struct Entry {
     pub attempt: Attempt,
     /// The cgroup that its processes are put into, where there is one.
     pub cgroup: Option<PathBuf>,
-    /// How it ended; none while it may run.
+    /// What became of it; none while it may run.
     pub outcome: Option<Outcome>,
 }
 
-/// How an attempt ended.
+/// What became of an attempt, when nothing of it runs any more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Outcome {
-    pub end: AttemptEnd,
+    pub end: Conclusion,
     pub log: LogSummary,
+}
+
+/// How an attempt was concluded. The two are told apart by their tags: a file of a version that knew ends alone has one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Conclusion {
+    Ended(AttemptEnd),
+    LetGo(LetGo),
+}
+
+/// Why a worker lets an attempt go that hasn't ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "let_go", rename_all = "snake_case")]
+pub enum LetGo {
+    /// Its deploy key isn't registered: the job shall wait for it, that long at most.
+    Park { key: String, wait: Period },
+    /// Nobody could say whether its deploy key is there: the job shall be offered again.
+    GiveBack {},
+}
+
+impl fmt::Display for Conclusion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ended(end) => end.fmt(f),
+            Self::LetGo(LetGo::Park { key, .. }) => write!(f, "parked until the deploy key {key} is registered"),
+            Self::LetGo(LetGo::GiveBack {}) => {
+                f.write_str("given back: nobody could say whether its deploy key is there")
+            }
+        }
+    }
+}
+
+impl Outcome {
+    /// The report that tells it.
+    pub fn report(self, job: JobId, attempt: Attempt) -> Report {
+        let Self { end, log } = self;
+        let what = match end {
+            Conclusion::Ended(end) => ReportKind::End { end, log },
+            Conclusion::LetGo(LetGo::Park { key, wait }) => ReportKind::Park { key, wait, log },
+            Conclusion::LetGo(LetGo::GiveBack {}) => ReportKind::GiveBack { log },
+        };
+        Report { job, attempt, what }
+    }
 }
 
 impl Spool {
@@ -94,6 +140,7 @@ impl Spool {
 #[cfg(test)]
 mod tests {
     use shared::id::Shard;
+    use shared::job::{Exit, Failure};
     use shared::time::Time;
 
     use super::*;
@@ -108,13 +155,39 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let spool = Spool::open(dir.path().join("spool")).unwrap();
         spool.put(&entry(1)).unwrap();
-        let ended =
-            Entry { outcome: Some(Outcome { end: AttemptEnd::Stopped, log: LogSummary::default() }), ..entry(1) };
+        let ended = with(1, Conclusion::Ended(AttemptEnd::Stopped));
         spool.put(&ended).unwrap();
         assert_eq!(Spool::open(dir.path().join("spool")).unwrap().entries().unwrap(), [ended]);
         spool.remove(entry(1).job, Attempt(2)).unwrap();
         spool.remove(entry(1).job, Attempt(2)).unwrap();
         assert_eq!(spool.entries().unwrap(), []);
+    }
+
+    fn with(n: u8, end: Conclusion) -> Entry {
+        Entry { outcome: Some(Outcome { end, log: LogSummary::default() }), ..entry(n) }
+    }
+
+    #[test]
+    fn every_conclusion_is_read_again_and_one_of_an_older_version_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path().to_owned()).unwrap();
+        let park = LetGo::Park { key: "app".to_owned(), wait: Period::from_secs(600) };
+        for end in
+            [Conclusion::Ended(AttemptEnd::Succeeded), Conclusion::LetGo(park), Conclusion::LetGo(LetGo::GiveBack {})]
+        {
+            spool.put(&with(1, end.clone())).unwrap();
+            assert_eq!(spool.entries().unwrap(), [with(1, end)]);
+        }
+        let failure = Failure::StepFailed { step: 0, exit: Exit::ExitCode(3), message: None };
+        let failed = with(1, Conclusion::Ended(AttemptEnd::Failed { failure }));
+        let log = serde_json::to_string(&LogSummary::default()).unwrap();
+        let older = format!(
+            r#"{{"job":"{}","attempt":2,"cgroup":"/sys/fs/cgroup/x","outcome":
+            {{"end":{{"end":"failed","failure":{{"reason":"step_failed","step":0,"exit_code":3}}}},"log":{log}}}}}"#,
+            entry(1).job
+        );
+        fs::write(spool.path(entry(1).job, Attempt(2)), older).unwrap();
+        assert_eq!(spool.entries().unwrap(), [failed]);
     }
 
     #[test]

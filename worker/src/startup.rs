@@ -8,14 +8,13 @@ use std::sync::Arc;
 use actix::{Actor, Addr, System};
 use futures_util::future::join_all;
 use shared::bus::Bus;
-use shared::wire::{Report, ReportKind};
 use tokio::sync::{oneshot, watch};
 
 use crate::agent::{Agent, contact};
-use crate::attempt::directories::private;
+use crate::attempt::directories::{private, remove};
 use crate::identity::{self, Identity};
 use crate::site::Site;
-use crate::spool::{Entry, Outcome, Spool};
+use crate::spool::{Entry, Spool};
 use crate::{Config, Error, sweep};
 
 /// What a start finds on disk.
@@ -24,6 +23,10 @@ pub struct Prepared {
     pub own: PathBuf,
     pub spool: Spool,
     pub work: PathBuf,
+    /// For the sockets of ssh-agents: an earlier start's are gone.
+    pub agents: PathBuf,
+    /// For what this host has of the repositories that its jobs build.
+    pub mirrors: PathBuf,
     /// What an earlier start has left in the spool.
     pub left: Vec<Entry>,
 }
@@ -50,7 +53,9 @@ pub async fn prepare(config: &Config) -> Result<Prepared, Error> {
         let entries = |spool: Spool| spool.entries().map(|left| (spool, left));
         let (spool, left) = Spool::open(spool.clone()).and_then(entries).map_err(at("reading", &spool))?;
         sweep::after_a_crash(&left, &work).map_err(at("sweeping", &work))?;
-        Ok(Prepared { own, spool, work, left })
+        let (agents, mirrors) = (own.join("agents"), own.join("mirrors"));
+        remove(&agents).and_then(|()| private(&agents)).map_err(at("emptying", &agents))?;
+        Ok(Prepared { own, spool, work, agents, mirrors, left })
     })
     .await
 }
@@ -102,8 +107,7 @@ pub async fn actors(site: Arc<Site>, count: watch::Sender<usize>) -> Result<(Add
 /// the coordinators end what is left of the earlier one, and the spool can forget it.
 pub async fn announce(site: &Site, left: Vec<Entry>) {
     let told = left.iter().filter_map(|Entry { job, attempt, outcome, .. }| {
-        let Outcome { end, log } = outcome.clone()?;
-        let report = Report { job: *job, attempt: *attempt, what: ReportKind::End { end, log } };
+        let report = outcome.clone()?.report(*job, *attempt);
         Some(site.reporter.until_answered(vec![report]))
     });
     join_all(told).await;

@@ -42,6 +42,10 @@ pub struct WorkerArgs {
     /// A tag of the worker; repeatable [env: WINDLASS_TAG, comma-separated]
     #[arg(long, value_name = "T")]
     pub tag: Vec<String>,
+    /// How it looks for a deploy key that isn't registered, unless the job says so: parts of
+    /// `tries=5,backoff=exponential,first=1s,max=30s,deadline=2m` [env: WINDLASS_KEY_RETRY]
+    #[arg(long, value_name = "P")]
+    pub key_retry: Option<String>,
     /// What people shall call it; told when it enrols [env: WINDLASS_NAME] [default: this host's name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,

@@ -52,7 +52,7 @@ pub enum JobCommand {
 #[derive(Args)]
 pub struct SubmitArgs {
     /// A specification in JSON, or `{"jobs": […]}`; `-` reads standard input
-    #[arg(conflicts_with_all = ["repo", "reference", "tag", "priority", "env", "label", "timeout", "name", "command"])]
+    #[arg(conflicts_with_all = ["repo", "reference", "deploy_key", "history", "submodules", "tag", "priority", "env", "label", "timeout", "name", "command"])]
     pub file: Option<PathBuf>,
     /// Repository to check out
     #[arg(long, value_name = "URL-or-path")]
@@ -60,6 +60,15 @@ pub struct SubmitArgs {
     /// Branch, tag or commit [default: the repository's HEAD]
     #[arg(long = "ref", value_name = "REF", requires = "repo")]
     pub reference: Option<String>,
+    /// Name of the deploy key that opens the repository; it may be registered later
+    #[arg(long, value_name = "NAME", requires = "repo")]
+    pub deploy_key: Option<String>,
+    /// How much history comes along: the commit alone (shallow), or all of it (full) [default: shallow]
+    #[arg(long, value_name = "full|shallow", value_parser = ["full", "shallow"], requires = "repo", hide_possible_values = true)]
+    pub history: Option<String>,
+    /// Check submodules out as well, and theirs
+    #[arg(long, requires = "repo")]
+    pub submodules: bool,
     /// A tag that the worker must have; repeatable
     #[arg(long, value_name = "T")]
     pub tag: Vec<String>,
@@ -176,6 +185,7 @@ const SUBMIT_EXAMPLES: &str = "\
 Examples:
   windlass job submit job.json
   echo '{\"steps\": [{\"run\": \"make test\"}]}' | windlass job submit - --wait
+  windlass job submit --repo git@git.example.org:app.git --deploy-key app -- make test
   windlass job submit --repo . --tag linux --label team=core --timeout 10m -- make test";
 
 const LIST_EXAMPLES: &str = "\

@@ -11,6 +11,7 @@ use shared::bus::Bus;
 use shared::bus::nats::{NatsBus, NatsOptions, Role};
 use shared::secret::Secret;
 use shared::settings::Settings;
+use shared::spec::KeyRetry;
 use shared::telemetry;
 use worker::Worker;
 
@@ -21,6 +22,7 @@ use crate::capacity::Capacity;
 use crate::data_dir::DataDir;
 use crate::embedded::{WORKER_STOP_MAX, within};
 use crate::exit::{self, Error};
+use crate::key_retry;
 use crate::listen::host_name;
 use crate::signals::Signals;
 
@@ -51,6 +53,7 @@ pub fn worker(args: &WorkerArgs) -> Result<u8, Error> {
 struct Plan {
     nats: String,
     capacity: Capacity,
+    key_retry: KeyRetry,
     name: String,
     join: Option<Secret>,
 }
@@ -61,6 +64,7 @@ impl Plan {
         Ok(Self {
             nats: nats_url(args.nats_url.as_deref(), settings),
             capacity: Capacity::read(args.slots, &args.tag, settings)?,
+            key_retry: key_retry::read(args.key_retry.as_deref(), settings)?,
             name: name.unwrap_or_else(host_name),
             join: settings.secret("WINDLASS_JOIN_TOKEN")?.map(Secret::new),
         })
@@ -73,7 +77,8 @@ async fn work(dir: &DataDir, plan: Plan) -> anyhow::Result<u8> {
         let bus = NatsBus::connect(NatsOptions::new(plan.nats, Role::Worker)).await.context("connecting to NATS")?;
         let bus: Arc<dyn Bus> = Arc::new(bus);
         let own = worker::Config::new(dir.path().to_owned(), plan.capacity.slots);
-        let config = worker::Config { tags: plan.capacity.tags, name: plan.name, join: plan.join, ..own };
+        let (tags, key_retry) = (plan.capacity.tags, plan.key_retry);
+        let config = worker::Config { tags, key_retry, name: plan.name, join: plan.join, ..own };
         worker::start(config, bus).await.context("starting the worker")
     };
     let worker = tokio::select! {

@@ -90,7 +90,7 @@ fn from_flags(args: &SubmitArgs) -> Result<Value, Error> {
     if let (Some(name), Some(step)) = (&args.name, step.as_object_mut()) {
         step.insert("name".to_owned(), name.as_str().into());
     }
-    let repository = args.repo.as_deref().map(|repo| repository(repo, args.reference.as_deref())).transpose()?;
+    let repository = args.repo.as_deref().map(|repo| repository(repo, args)).transpose()?;
     let optional = [
         ("steps", Some(json!([step]))),
         ("repository", repository),
@@ -106,13 +106,18 @@ fn from_flags(args: &SubmitArgs) -> Result<Value, Error> {
 }
 
 /// A path here is sent as an absolute one: the worker may have the same host, never the same working directory.
-fn repository(repo: &str, reference: Option<&str>) -> Result<Value, Error> {
+fn repository(repo: &str, args: &SubmitArgs) -> Result<Value, Error> {
     let repo = Repo::find(repo).map_err(|why| Error::failed(format_args!("--repo: {why}")))?;
     if repo::shown(repo.url()) != repo.url() {
         return Err(Error::Usage("--repo: a URL must hold no password".to_owned()));
     }
     let mut repository = Map::from_iter([("url".to_owned(), Value::from(repo.url()))]);
-    repository.extend(reference.map(|reference| ("ref".to_owned(), Value::from(reference))));
+    let optional = [("ref", &args.reference), ("deploy_key", &args.deploy_key), ("history", &args.history)];
+    let given = optional.into_iter().filter_map(|(field, value)| Some((field.to_owned(), value.as_deref()?.into())));
+    repository.extend(given);
+    if args.submodules {
+        repository.insert("submodules".to_owned(), true.into());
+    }
     Ok(repository.into())
 }
 
@@ -139,6 +144,9 @@ mod tests {
             file: None,
             repo: None,
             reference: None,
+            deploy_key: None,
+            history: None,
+            submodules: false,
             tag: Vec::new(),
             priority: None,
             env: Vec::new(),
@@ -155,6 +163,9 @@ mod tests {
         let args = SubmitArgs {
             repo: Some("/".into()),
             reference: Some("main".into()),
+            deploy_key: Some("app".into()),
+            history: Some("full".into()),
+            submodules: true,
             tag: vec!["linux".into()],
             priority: Some(shared::spec::Priority::High),
             env: vec![("A".into(), "1".into())],
@@ -165,7 +176,7 @@ mod tests {
         };
         let spec = from_flags(&args).unwrap();
         let expected = json!({
-            "repository": {"url": "/", "ref": "main"},
+            "repository": {"url": "/", "ref": "main", "deploy_key": "app", "history": "full", "submodules": true},
             "steps": [{"exec": ["make", "test"], "name": "test"}],
             "tags": ["linux"], "priority": "high", "env": {"A": "1"}, "labels": {"team": "core"}, "timeout": "1m30s",
         });

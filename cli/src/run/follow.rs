@@ -78,8 +78,11 @@ pub async fn to_the_end(
                     EventKind::Succeeded {} | EventKind::Failed { .. } | EventKind::Canceled { .. } => {
                         return Ok(End::Told { event: Box::new(event), timeline });
                     }
-                    EventKind::Assigned { .. } => overdue = Some(Instant::now() + within + OVERDUE_AFTER),
-                    EventKind::Queued { .. } | EventKind::Scheduled { .. } | EventKind::Blocked { .. } => overdue = None,
+                    // The worker is in this process and free: a job that stays queued can't be stored any more.
+                    EventKind::Queued { .. } | EventKind::Assigned { .. } => {
+                        overdue = Some(Instant::now() + within + OVERDUE_AFTER);
+                    }
+                    EventKind::Scheduled { .. } | EventKind::Blocked { .. } => overdue = None,
                     _ => {}
                 }
                 show(screen, &event, label);

@@ -5,6 +5,7 @@
 //! beginning of a line and no output comes. A reader who takes long holds up this task and the job's output, never what
 //! follows the job.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use tokio::task::{JoinHandle, block_in_place};
 use shared::clock;
 use shared::log::Stream;
 
+use super::key::Alias;
 use crate::terminal::{escaped, say};
 
 /// The most notes that wait to be shown; what is said while nobody reads our output is not worth more.
@@ -41,11 +43,12 @@ enum Note {
 }
 
 impl Screen {
-    /// Writes what comes through `output`, from here on. Must be called on a multi-threaded runtime.
-    pub fn start(output: mpsc::Receiver<(Stream, Bytes)>) -> Self {
+    /// Writes what comes through `output`, from here on; what is told of the job names its key as `alias` does. Must be
+    /// called on a multi-threaded runtime.
+    pub fn start(output: mpsc::Receiver<(Stream, Bytes)>, alias: Option<Alias>) -> Self {
         let (notes, receiver) = mpsc::channel(NOTES_MAX);
         let (closed, output_closed) = watch::channel(false);
-        let task = tokio::spawn(show(Painter::new(), output, receiver, closed));
+        let task = tokio::spawn(show(Painter::new(alias), output, receiver, closed));
         Self { notes, output_closed, task }
     }
 
@@ -129,17 +132,19 @@ struct Painter {
     /// Whether output came since the last tick.
     busy: bool,
     state: String,
+    alias: Option<Alias>,
     began: Instant,
     /// The spinner, while it is drawn.
     spinner: Option<ProgressBar>,
 }
 
 impl Painter {
-    fn new() -> Self {
+    fn new(alias: Option<Alias>) -> Self {
         let live = io::stderr().is_terminal();
         let one_terminal = live && io::stdout().is_terminal();
         let began = clock::instant();
-        Self { live, one_terminal, mid_line: false, busy: false, state: "starting".to_owned(), began, spinner: None }
+        let state = "starting".to_owned();
+        Self { live, one_terminal, mid_line: false, busy: false, state, alias, began, spinner: None }
     }
 
     /// Writes a piece of the job's output; fails only for standard output.
@@ -179,7 +184,11 @@ impl Painter {
     fn line(&mut self, text: &str) {
         self.hide();
         self.end_line();
-        say(text);
+        say(&self.plain(text));
+    }
+
+    fn plain<'t>(&self, text: &'t str) -> Cow<'t, str> {
+        self.alias.as_ref().map_or(Cow::Borrowed(text), |alias| Cow::Owned(alias.plain(text)))
     }
 
     /// Ends a line that output has left open, so that our own begins in the first column.
@@ -195,8 +204,9 @@ impl Painter {
             return;
         }
         let began = self.began;
+        let state = escaped(&self.plain(&self.state)).into_owned();
         let spinner = self.spinner.get_or_insert_with(|| new_spinner(clock::instant().duration_since(began)));
-        spinner.set_message(escaped(&self.state).into_owned());
+        spinner.set_message(state);
         spinner.tick();
     }
 

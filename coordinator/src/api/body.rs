@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 use serde_json::Value;
 use shared::spec::document::{self, Fault};
 use shared::spec::reader::{Errors, Node, Object};
+use zeroize::Zeroize;
 
 use super::Api;
 use super::problem::Problem;
@@ -30,6 +31,14 @@ impl Body {
     /// The bytes, to be passed on.
     pub fn bytes(&self) -> &Bytes {
         &self.0
+    }
+
+    /// Forgets it: it held a secret.
+    pub fn wipe(self) {
+        // It is nobody else's by now, unless it is passed on.
+        if let Ok(mut bytes) = self.0.try_into_mut() {
+            bytes.zeroize();
+        }
     }
 
     /// Its JSON, none where it is empty.

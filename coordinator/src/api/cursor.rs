@@ -12,6 +12,8 @@ use crate::store::Filter;
 
 /// The form of what follows; another one gets another number.
 const VERSION: u8 = 1;
+/// The form of a cursor that is a name.
+const NAMES_VERSION: u8 = 2;
 /// A version byte, the list's hash, and the bytes of an id.
 const BYTES: usize = 1 + 32 + 16;
 
@@ -31,6 +33,19 @@ pub fn decode(cursor: &str, filter: &Filter) -> Option<JobId> {
     let (list, id) = rest.split_first_chunk::<32>()?;
     let id: [u8; 16] = id.try_into().ok()?;
     (*version == VERSION && *list == hash(filter)).then(|| JobId::from(Uuid::from_bytes(id)))
+}
+
+/// A cursor for what comes after `name` in a list whose order is that of names.
+pub fn after_name(name: &str) -> String {
+    URL_SAFE_NO_PAD.encode([&[NAMES_VERSION], name.as_bytes()].concat())
+}
+
+/// The name that the cursor points after, unless it is none of such a list.
+pub fn name_after(cursor: &str) -> Option<String> {
+    let bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
+    let (version, name) = bytes.split_first()?;
+    let name = String::from_utf8(name.to_vec()).ok().filter(|name| !name.is_empty() && !name.contains('\0'));
+    name.filter(|_| *version == NAMES_VERSION)
 }
 
 /// Stands for the list and its filter. JSON keeps the conditions apart whatever they contain.
@@ -81,6 +96,17 @@ mod tests {
             ["", "x", "ä", "AAAA", "01934f5e-0000-7000-8000-000000000007", &good[1..], &longer, &other_version];
         for text in garbage {
             assert_eq!(decode(text, &filter), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_cursor_of_names_points_after_its_name_and_is_none_of_another_list() {
+        for name in ["a", "app", "Ä"] {
+            assert_eq!(name_after(&after_name(name)).as_deref(), Some(name));
+            assert_eq!(decode(&after_name(name), &Filter::default()), None);
+        }
+        for text in ["", "x", "Ag", &encode(&Filter::default(), id())] {
+            assert_eq!(name_after(text), None, "{text}");
         }
     }
 }

@@ -7,12 +7,12 @@ use std::collections::BTreeMap;
 
 use actix_web::HttpResponse;
 use shared::job::StateName;
-use shared::spec::{Backoff, OnLostContact, Priority, Repository, Step};
+use shared::spec::{Backoff, History, KeyBackoff, OnLostContact, OnMissing, Priority, Step};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 
 use super::jobs::Jobs;
-use super::{cancel, events, jobs, logs, mass_cancel, tokens, workers};
+use super::{cancel, deploy_keys, events, jobs, logs, mass_cancel, tokens, workers};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -20,6 +20,7 @@ use super::{cancel, events, jobs, logs, mass_cancel, tokens, workers};
     paths(
         jobs::submit, jobs::list, jobs::show, jobs::retry, events::show, logs::show, cancel::one, mass_cancel::by_filter,
         workers::list, workers::pause, workers::resume, workers::drain, tokens::join,
+        deploy_keys::put, deploy_keys::show, deploy_keys::list, deploy_keys::remove, deploy_keys::rekey,
         super::health::alive, super::health::ready, describe,
     ),
     security(("bearer" = [])),
@@ -84,7 +85,7 @@ pub struct NewJobOfMany {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "stands for a body in the description; bodies are read field by field")]
 pub struct NewJob {
-    repository: Option<Repository>,
+    repository: Option<NewRepository>,
     /// 1 to 100, each with `run` or `exec`.
     steps: Vec<Step>,
     tags: Option<Vec<String>>,
@@ -104,6 +105,76 @@ pub struct NewJob {
     retry: Option<NewRetry>,
     on_lost_contact: Option<OnLostContact>,
     labels: Option<BTreeMap<String, String>>,
+}
+
+/// Where the work tree comes from. Only `url` is required.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "stands for a body in the description; bodies are read field by field")]
+pub struct NewRepository {
+    /// `https://` without credentials, `ssh://`, `user@host:path`, `file://` or an absolute path.
+    #[schema(example = "git@git.example.org:team/app.git")]
+    url: String,
+    /// Branch, tag or commit; the repository's HEAD when left out.
+    r#ref: Option<String>,
+    /// What opens it; a URL of SSH needs one.
+    deploy_key: Option<KeyUse>,
+    history: Option<History>,
+    /// Whether its submodules are checked out as well.
+    submodules: Option<bool>,
+}
+
+/// The name of a deploy key, or more about it.
+#[derive(ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "stands for one of two forms in the description")]
+pub enum KeyUse {
+    Name(String),
+    Policy(KeyPolicy),
+}
+
+/// The deploy key that a checkout uses, and what to do while it isn't registered. Only `name` is required.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "stands for a body in the description; bodies are read field by field")]
+pub struct KeyPolicy {
+    /// The name that it is, or will be, registered under.
+    name: String,
+    on_missing: Option<OnMissing>,
+    /// How long a parked job waits for the key.
+    #[schema(example = "10m", default = "10m")]
+    wait: Option<String>,
+    retry: Option<KeyPolicyRetry>,
+    /// Whether the steps may use the key as well, through an ssh-agent.
+    in_steps: Option<bool>,
+}
+
+/// How often, and after which waits, a deploy key that isn't registered is asked for again.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "stands for a body in the description; bodies are read field by field")]
+pub struct KeyPolicyRetry {
+    #[schema(minimum = 1, maximum = 100, default = 5)]
+    tries: Option<u32>,
+    backoff: Option<KeyBackoff>,
+    #[schema(example = "1s", default = "1s")]
+    first: Option<String>,
+    #[schema(example = "30s", default = "30s")]
+    max: Option<String>,
+    #[schema(example = "2m", default = "2m")]
+    deadline: Option<String>,
+}
+
+/// What a deploy key is to be. A new one needs `known_hosts`, and `private_key` or `generate`; of one that is there,
+/// whatever is left out stays.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "stands for a body in the description; bodies are read field by field")]
+pub struct NewDeployKey {
+    /// In OpenSSH's format, without a passphrase: ed25519, rsa of 2048 bits or more, ecdsa on nistp256 or nistp384. No answer
+    /// shows it.
+    #[schema(write_only)]
+    private_key: Option<String>,
+    /// Have an ed25519 pair made; the answer shows its public half.
+    generate: Option<bool>,
+    /// The host keys that count, as a `known_hosts` file.
+    known_hosts: Option<String>,
 }
 
 /// When an attempt that failed is followed by another.
@@ -186,14 +257,14 @@ mod tests {
 
     #[test]
     fn the_description_names_the_fields_that_a_submission_may_have() {
-        let body =
-            json!({"steps": [{"run": "ls", "x": 1}], "x": 1, "retry": {"x": 1}, "repository": {"url": "/r", "x": 1}});
+        let body = json!({"steps": [{"run": "ls", "x": 1}], "x": 1, "retry": {"x": 1}, "repository": {"url": "/r", "x": 1,
+                "deploy_key": {"name": "app", "x": 1, "retry": {"x": 1}}}});
         let errors = parse_single(&body, None).unwrap_err();
         assert_eq!(properties("NewJob"), known(&errors, "x"));
         assert_eq!(properties("NewRetry"), known(&errors, "retry.x"));
-        let mut repository = known(&errors, "repository.x");
-        assert!(repository.remove("deploy_key"), "described once deploy keys can be used");
-        assert_eq!(properties("Repository"), repository);
+        assert_eq!(properties("NewRepository"), known(&errors, "repository.x"));
+        assert_eq!(properties("KeyPolicy"), known(&errors, "repository.deploy_key.x"));
+        assert_eq!(properties("KeyPolicyRetry"), known(&errors, "repository.deploy_key.retry.x"));
 
         let errors = parse_batch(&json!({"jobs": [{"x": 1}], "x": 1})).unwrap_err();
         assert_eq!(properties("NewJobs"), known(&errors, "x"));
@@ -205,6 +276,8 @@ mod tests {
         let paths: Vec<&str> = description["paths"].as_object().unwrap().keys().map(String::as_str).collect();
         let expected = [
             "/api/openapi.json",
+            "/api/v1/deploy-keys",
+            "/api/v1/deploy-keys/{name}",
             "/api/v1/jobs",
             "/api/v1/jobs/cancel",
             "/api/v1/jobs/{id}",
@@ -213,6 +286,7 @@ mod tests {
             "/api/v1/jobs/{id}/logs",
             "/api/v1/jobs/{id}/retry",
             "/api/v1/tokens/join",
+            "/api/v1/vault/rekey",
             "/api/v1/workers",
             "/api/v1/workers/{id}/drain",
             "/api/v1/workers/{id}/pause",

@@ -92,6 +92,21 @@ impl Problem {
         Self::of(StatusCode::FORBIDDEN, "Authorization", detail)
     }
 
+    /// What the request's header `field` asks for doesn't hold; nothing was done.
+    pub fn failed_condition(field: &str, detail: &str) -> Self {
+        Self::of(StatusCode::PRECONDITION_FAILED, field, detail)
+    }
+
+    /// What `field` names isn't there.
+    pub fn not_found(field: &str, detail: &str) -> Self {
+        Self::of(StatusCode::NOT_FOUND, field, detail)
+    }
+
+    /// What is there doesn't allow it.
+    pub fn conflict(field: &str, detail: &str) -> Self {
+        Self::of(StatusCode::CONFLICT, field, detail)
+    }
+
     /// There is no such route.
     pub fn no_route() -> Self {
         Self::of(StatusCode::NOT_FOUND, "path", "there is nothing at this path")

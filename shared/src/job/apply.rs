@@ -84,10 +84,7 @@ impl Job {
         let due = self.state.wake_at().is_some_and(|at| now >= at);
         let moved = match (&self.state, command) {
             (_, Command::Wake) if !due => by_itself(),
-            (S::Scheduled { .. }, Command::Wake) if self.gave_up_on_key(now) => {
-                by_itself().failed(Failure::Expired, None, None)
-            }
-            (S::Scheduled { .. }, Command::Wake) => by_itself().queued(),
+            (S::Scheduled { .. }, Command::Wake) => self.scheduled_time_came(now),
             (S::Blocked { key, .. }, Command::Wake) => by_itself().failed(missing(key), None, None),
             (S::Queued { .. }, Command::Wake) => by_itself().failed(Failure::Expired, None, Some(self.offer())),
             (S::Assigned(hold) | S::Running(hold), Command::Wake) => {
@@ -175,6 +172,11 @@ impl Job {
         Ok(if spec.needs_preparation() { moved.at(State::Assigned(hold)) } else { moved.started(hold) })
     }
 
+    fn scheduled_time_came(&self, now: Time) -> Move {
+        let moved = Move::of(self, Actor::Coordinator, now);
+        if self.gave_up_on_key(now) { moved.failed(Failure::Expired, None, None) } else { moved.queued() }
+    }
+
     /// Whether it has been given back, for want of an answer about its deploy key, for as long as it may be queued.
     pub(super) fn gave_up_on_key(&self, now: Time) -> bool {
         self.given_back.is_some_and(|given| now >= given.since.plus(self.spec.queue_timeout))
@@ -234,7 +236,8 @@ impl Canceling {
 }
 
 pub(super) fn missing(key: &str) -> Failure {
-    Failure::DeployKeyMissing { message: format!("the deploy key {key} was not registered in time") }
+    let message = format!("the deploy key {key} was not registered in time (`windlass key add {key}` registers it)");
+    Failure::DeployKeyMissing { message }
 }
 
 /// A job on its way to its next form.

@@ -135,6 +135,9 @@ pub enum Rejection {
     /// The attempt is already under way, so it can't be given back.
     #[error("the attempt has already begun")]
     Begun,
+    /// The job names no such deploy key, or isn't to wait for it.
+    #[error("the job waits for no such deploy key")]
+    NoKey,
     /// The report before it isn't committed. The one refusal that isn't for good: said again in order, it is taken.
     #[error("the report before it is missing")]
     Early,

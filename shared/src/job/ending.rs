@@ -8,6 +8,7 @@ use super::{
 };
 use crate::id::{Actor, ClaimId};
 use crate::log::LogSummary;
+use crate::spec::OnMissing;
 use crate::time::{Period, Time};
 
 impl Hold {
@@ -43,7 +44,10 @@ impl Job {
                 if !preparing {
                     return Err(Rejection::Begun);
                 }
-                let until = now.plus(wait);
+                // A worker has a say in how long, within what the job says; for which key, and whether at all, it has none.
+                let named =
+                    self.spec.deploy_key().filter(|named| named.name == key && named.on_missing == OnMissing::Park);
+                let until = now.plus(wait.min(named.ok_or(Rejection::NoKey)?.wait));
                 let mut moved = moved;
                 moved.job.given_back = None;
                 moved.told(log).event(EventKind::Blocked { key: key.clone(), until }).at(State::Blocked { key, until })
@@ -52,6 +56,7 @@ impl Job {
                 if !preparing {
                     return Err(Rejection::Begun);
                 }
+                self.spec.deploy_key().ok_or(Rejection::NoKey)?;
                 moved.told(log).given_back()
             }
             WorkerWord::Progress { number, .. } if number <= hold.reports => moved,
@@ -117,8 +122,12 @@ impl Job {
         match said.word {
             WorkerWord::End { .. } if self.last_attempt_told() => Ok(moved),
             WorkerWord::End { end, log } => Ok(moved.told(log.clone()).event(EventKind::LateReport { end, log })),
-            WorkerWord::Decline { .. } | WorkerWord::Park { .. } => Err(Rejection::Stale),
-            WorkerWord::GiveBack { .. } | WorkerWord::Progress { .. } => Err(Rejection::Stale),
+            WorkerWord::Park { .. } | WorkerWord::GiveBack { .. } if self.last_attempt_told() => Ok(moved),
+            WorkerWord::Park { log, .. } | WorkerWord::GiveBack { log } => {
+                let end = AttemptEnd::Stopped;
+                Ok(moved.told(log.clone()).event(EventKind::LateReport { end, log }))
+            }
+            WorkerWord::Decline { .. } | WorkerWord::Progress { .. } => Err(Rejection::Stale),
         }
     }
 

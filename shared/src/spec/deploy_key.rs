@@ -51,10 +51,10 @@ pub enum OnMissing {
 /// How often, and after which waits, a deploy key that isn't registered is asked for again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct KeyRetry {
-    /// 1 to [`KEY_TRIES_MAX`], the first one included.
+    /// 1 to 100, the first one included.
     pub tries: u32,
     pub backoff: KeyBackoff,
-    /// The first wait; with jitter, as all of them.
+    /// The first wait, not longer than `max`; with jitter, as all of them.
     #[schema(value_type = String, example = "1s")]
     pub first: Period,
     /// The longest wait.

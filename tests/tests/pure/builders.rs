@@ -48,7 +48,7 @@ pub fn plain(more: &Value) -> JobSpec {
 
 /// A repository to check out before the step, with the fields of `more` beside it.
 pub fn prepared(more: &Value) -> JobSpec {
-    plain(&merged(json!({"repository": {"url": "/srv/app.git", "ref": "main"}}), more))
+    plain(&merged(json!({"repository": {"url": "/srv/app.git", "ref": "main", "deploy_key": "app"}}), more))
 }
 
 /// `base` with the fields of `more`, which win.

@@ -144,7 +144,28 @@ fn a_parked_job_waits_as_long_as_its_worker_says_from_the_coordinators_clock_on(
     assert_eq!(parked.state, State::Blocked { key: "app".to_owned(), until: at(642) });
     let failed = after(&parked, Command::Wake, at(642));
     let State::Failed { failure: Failure::DeployKeyMissing { message } } = failed.state else { panic!("{failed:?}") };
-    assert_eq!(message, "the deploy key app was not registered in time");
+    assert_eq!(message, "the deploy key app was not registered in time (`windlass key add app` registers it)");
+}
+
+#[test]
+fn a_job_is_parked_for_the_key_that_it_names_and_no_longer_than_it_says() {
+    let spec = |key: &serde_json::Value| prepared(&json!({"repository": {"url": "/srv/app.git", "deploy_key": key}}));
+    let parked = |key: &serde_json::Value, word: WorkerWord| {
+        let job = granted(&submitted(spec(key)).job);
+        job.apply(says(&job, word), at(42)).map(|transition| transition.job.state)
+    };
+    let park = |key: &str, secs| WorkerWord::Park {
+        key: key.to_owned(),
+        wait: Period::from_secs(secs),
+        log: LogSummary::default(),
+    };
+    let brief = json!({"name": "app", "wait": "5s"});
+    assert_eq!(parked(&brief, park("app", 600)), Ok(State::Blocked { key: "app".to_owned(), until: at(47) }));
+    assert_eq!(parked(&brief, park("app", 2)), Ok(State::Blocked { key: "app".to_owned(), until: at(44) }));
+    assert_eq!(parked(&brief, park("other", 2)), Err(Rejection::NoKey));
+    assert_eq!(parked(&json!({"name": "app", "on_missing": "fail"}), park("app", 2)), Err(Rejection::NoKey));
+    assert_eq!(parked(&serde_json::Value::Null, park("app", 2)), Err(Rejection::NoKey));
+    assert_eq!(parked(&serde_json::Value::Null, give_back()), Err(Rejection::NoKey));
 }
 
 #[test]

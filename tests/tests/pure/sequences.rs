@@ -8,7 +8,7 @@ use proptest::test_runner::Config;
 use serde_json::json;
 
 use shared::id::Attempt;
-use shared::job::{AttemptEnd, Command, Event, EventKind, Failure, Job, Transition};
+use shared::job::{AttemptEnd, Command, Event, EventKind, Failure, Job, ScheduledFor, Transition};
 use shared::spec::JobSpec;
 use shared::time::{Period, Time};
 
@@ -152,7 +152,9 @@ fn told_in_order(job: &Job, events: &[Event]) {
                 assert!(!live && !cancelled, "granted while another attempt is live, or after a cancel: {event:?}");
                 (live, granted) = (true, granted + 1);
             }
-            EventKind::Declined { .. } | EventKind::Blocked { .. } => {
+            EventKind::Declined { .. }
+            | EventKind::Blocked { .. }
+            | EventKind::Scheduled { why: ScheduledFor::KeyUnavailable, .. } => {
                 assert!(live, "no attempt to give back: {event:?}");
                 live = false;
             }
@@ -171,7 +173,7 @@ fn told_in_order(job: &Job, events: &[Event]) {
                 assert!(live, "something starts without an attempt: {event:?}");
             }
             EventKind::Submitted { .. }
-            | EventKind::Scheduled { .. }
+            | EventKind::Scheduled { why: ScheduledFor::RunAt | ScheduledFor::Backoff, .. }
             | EventKind::Queued { .. }
             | EventKind::KeyTry { .. }
             | EventKind::CheckedOut { .. }

@@ -294,6 +294,16 @@ fn a_deploy_key_is_a_name_alone_or_says_how_it_is_waited_for() {
         let retry = key(json!({"name": "app", "retry": retry})).and_then(|key| key.retry);
         assert_eq!(retry, Some(KeyRetry { tries, ..KeyRetry::default() }));
     }
+    for (retry, field) in [
+        (json!({"first": "2s", "max": "1s"}), "repository.deploy_key.retry.first"),
+        (json!({"first": "1m"}), "repository.deploy_key.retry.first"),
+        (json!({"max": "500ms"}), "repository.deploy_key.retry.max"),
+    ] {
+        let key = json!({"name": "app", "retry": retry});
+        let refused = errors(&job(&json!({"repository": {"url": "git@host:app", "deploy_key": key}})));
+        assert_eq!(fields(&refused), [field], "{refused:?}");
+    }
+    assert!(key(json!({"name": "app", "retry": {"first": "2s", "max": "2s"}})).is_some());
     assert_eq!(
         fields(&errors(&job(&json!({"repository": {"url": "git@host:app", "deploy_key": {"retry": {"tries": 101}}}})))),
         ["repository.deploy_key.name", "repository.deploy_key.retry.tries"]

@@ -75,12 +75,16 @@ holder: decline            | ENDED                           | refused: stale
 holder: park               | ASSIGNED assigned_reported      | blocked: blocked
 holder: park               | UNREPORTED running_reported     | refused: begun
 holder: park               | CANCELING                       | canceled: canceled
-holder: park               | ENDED                           | refused: stale
+holder: park               | TOLD                            | nothing
+holder: park               | UNTOLD                          | stays: late_report
+holder: park               | UNCLAIMED                       | refused: stale
 holder: give back          | assigned assigned_reported      | scheduled: scheduled
 holder: give back          | assigned_given_back             | failed: failed
 holder: give back          | UNREPORTED running_reported     | refused: begun
 holder: give back          | CANCELING                       | canceled: canceled
-holder: give back          | ENDED                           | refused: stale
+holder: give back          | TOLD                            | nothing
+holder: give back          | UNTOLD                          | stays: late_report
+holder: give back          | UNCLAIMED                       | refused: stale
 holder: key came           | HELD CANCELING                  | stays: key_try
 holder: key came           | ENDED                           | refused: stale
 

@@ -90,13 +90,15 @@ fn a_repository_that_cannot_be_built_ends_with_125_and_one_clear_line_without_a_
 #[test]
 fn what_cannot_be_used_ends_with_125_and_one_line() {
     let place = Place::new();
-    let cases: [&[&str]; 6] = [
+    let cases: [&[&str]; 8] = [
         &[],
         &["--no-such-flag", "--", "true"],
         &["--timeout", "soon", "--", "true"],
         &["--env", "1X=no name", "--", "true"],
-        &["--deploy-key", "app", "--", "true"],
-        &["--repo", "https://example.org/app.git", "--", "true"],
+        &["--deploy-key", "/dev/null", "--", "true"],
+        &["--repo", "git@git.example.org:app.git", "--", "true"],
+        &["--repo", "git@git.example.org:app.git", "--deploy-key", "app", "--", "true"],
+        &["--repo", "https://me:hunter2@example.org/app.git", "--", "true"],
     ];
     for arguments in cases {
         let ended = place.run(arguments);

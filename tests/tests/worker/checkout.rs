@@ -147,3 +147,23 @@ async fn what_cannot_be_checked_out_fails_with_one_clear_line() {
         assert_eq!(refused(&staged, &url, reference).await, message);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_the_workers_own_is_no_repository() {
+    let staged = Staged::start(HOST, |_| {}).await;
+    let dir = tempfile::tempdir().unwrap();
+    let mirror = staged.dir.path().join("data/worker/mirrors/one");
+    std::fs::create_dir_all(&mirror).unwrap();
+    git(&mirror, &["init", "--quiet", "--bare"]);
+    // By its name, by a link to it, and by a file that says where the repository is.
+    let [link, apart] = ["link", "apart"].map(|name| dir.path().join(name));
+    std::os::unix::fs::symlink(&mirror, &link).unwrap();
+    std::fs::create_dir(&apart).unwrap();
+    std::fs::write(apart.join(".git"), format!("gitdir: {}\n", mirror.display())).unwrap();
+    for path in [&mirror, &link, &apart] {
+        let id = staged.script.offer(job(path.to_str().unwrap(), None)).await;
+        let message = format!("repository {} is the worker's own", path.display());
+        let failure = Failure::CheckoutFailed { transient: false, message };
+        assert_eq!(staged.script.end(id).await.end, AttemptEnd::Failed { failure });
+    }
+}

@@ -12,7 +12,7 @@ use shared::id::{Attempt, JobId, Shard};
 use shared::wire::{self, Control, Heard, Heartbeat, HeartbeatReply, Hello, Welcome};
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::{Agent, Attempts, Confirmed, Stop};
+use super::{Agent, Attempts, Confirmed, LookForKey, Stop};
 use crate::courier::NoAnswer;
 use crate::site::Site;
 
@@ -124,8 +124,11 @@ pub async fn orders(site: Arc<Site>, agent: Addr<Agent>, mut requests: Requests)
                     continue;
                 }
             },
-            // Nothing waits for a key yet.
-            Ok(Control::LookForKey { .. }) => {}
+            Ok(Control::LookForKey { job, attempt }) => {
+                if agent.send(LookForKey(job, attempt)).await.is_err() {
+                    return;
+                }
+            }
             Ok(Control::SayHello {}) => {
                 // Whoever asks wants to know when this worker has heard what there is to hear.
                 let welcomed = site.duty.hello_soon(SAID_WITHIN);

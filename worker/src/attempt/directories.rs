@@ -45,6 +45,16 @@ impl Directories {
         self.root.join("tmp")
     }
 
+    /// What holds the others.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// What ssh is told during the checkout, and where its steps may use the deploy key as well.
+    pub fn ssh(&self) -> PathBuf {
+        self.root.join("ssh")
+    }
+
     /// What git is told during the checkout.
     pub fn git_config(&self) -> PathBuf {
         self.root.join("gitconfig")

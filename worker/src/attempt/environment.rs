@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 
 use shared::id::CommitId;
 use shared::secret::Secrets;
@@ -34,10 +35,21 @@ pub struct Sources<'a> {
     pub secrets: &'a Secrets,
     /// What stands in the work tree.
     pub commit: Option<&'a CommitId>,
+    /// How the steps use the job's deploy key, where it says that they may.
+    pub ssh: Option<&'a StepSsh>,
 }
 
-/// The environment of the step of index `step`. What comes later here wins: our defaults, the base, CI and TMPDIR, the
-/// specification, the secrets, and what says which attempt it is.
+/// The way for steps to use the deploy key of their job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepSsh {
+    /// The socket of the attempt's ssh-agent.
+    pub agent: PathBuf,
+    /// What git is to run for ssh, so that it trusts the pinned hosts alone.
+    pub git_ssh_command: OsString,
+}
+
+/// The environment of the step of index `step`. What comes later here wins: our defaults, the base, CI, TMPDIR and the
+/// deploy key's agent, the specification, the secrets, and what says which attempt it is.
 pub fn of_step(sources: &Sources, grant: &Grant, step: usize) -> Environment {
     let mut all = Environment::new();
     let mut set = |name: &OsStr, value: &OsStr| {
@@ -49,6 +61,10 @@ pub fn of_step(sources: &Sources, grant: &Grant, step: usize) -> Environment {
     sources.base.iter().for_each(|(name, value)| set(name, value));
     set("CI".as_ref(), "true".as_ref());
     set("TMPDIR".as_ref(), sources.directories.tmp().as_os_str());
+    if let Some(ssh) = sources.ssh {
+        set("SSH_AUTH_SOCK".as_ref(), ssh.agent.as_os_str());
+        set("GIT_SSH_COMMAND".as_ref(), &ssh.git_ssh_command);
+    }
     grant.spec.env.iter().for_each(|(name, value)| set(name.as_ref(), value.as_ref()));
     sources.secrets.0.iter().for_each(|(name, secret)| set(name.as_ref(), secret.reveal().as_ref()));
     for name in OURS {
@@ -72,4 +88,42 @@ pub fn of_step(sources: &Sources, grant: &Grant, step: usize) -> Environment {
 /// what a crash has left.
 pub fn identity(grant: &Grant) -> [(&'static str, String); 3] {
     [(JOB_ID, grant.job.to_string()), (ATTEMPT, grant.attempt.to_string()), ("WINDLASS_FENCE", grant.fence.to_string())]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use serde_json::{Value, json};
+    use shared::clock;
+    use shared::id::{Attempt, Fence, JobId, Shard};
+    use shared::spec::parse_single;
+
+    use super::*;
+
+    fn of(ssh: Option<&StepSsh>, env: &Value) -> Environment {
+        let spec = parse_single(&json!({"steps": [{"run": "true"}], "env": env}), None).unwrap().spec;
+        let job = JobId::mint(Shard::new(3).unwrap(), clock::now(), clock::random());
+        let directories = Directories::of(Path::new("/srv/jobs"), job, Attempt(1));
+        let grant = Grant { job, attempt: Attempt(1), fence: Fence(1), spec, commit: None, secrets: None };
+        let base = [("SSH_AUTH_SOCK".into(), "/the/callers".into())];
+        let secrets = Secrets::default();
+        let sources =
+            Sources { base: &base, path: None, directories: &directories, secrets: &secrets, commit: None, ssh };
+        of_step(&sources, &grant, 0)
+    }
+
+    #[test]
+    fn the_steps_have_the_deploy_keys_agent_only_where_they_may_and_their_own_word_counts_more() {
+        let ssh = StepSsh { agent: "/srv/agent".into(), git_ssh_command: "ssh -F config".into() };
+        let value = |env: &Environment, name: &str| env.get(OsStr::new(name)).cloned();
+        let without = of(None, &json!({}));
+        assert_eq!(value(&without, "SSH_AUTH_SOCK"), Some("/the/callers".into()));
+        assert_eq!(value(&without, "GIT_SSH_COMMAND"), None);
+        let with = of(Some(&ssh), &json!({}));
+        assert_eq!(value(&with, "SSH_AUTH_SOCK"), Some("/srv/agent".into()));
+        assert_eq!(value(&with, "GIT_SSH_COMMAND"), Some("ssh -F config".into()));
+        let own = of(Some(&ssh), &json!({"GIT_SSH_COMMAND": "ssh -v"}));
+        assert_eq!(value(&own, "GIT_SSH_COMMAND"), Some("ssh -v".into()));
+    }
 }

@@ -4,16 +4,18 @@
 //! is left does the caller hear why its program was cut short.
 
 use std::io;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
+use nix::unistd::Pid;
 use shared::clock;
 use shared::job::{Exit, Failure, Limit};
 use tokio::sync::watch;
 use tokio::time::sleep_until;
 
-use crate::keeper::{Command, Event, Keeper};
+use crate::keeper::{Command, Event, Keeper, tree};
 use crate::output::pump::WriteEnds;
-use crate::spool::Entry;
+use crate::spool::{Entry, LetGo};
 use crate::sweep;
 
 /// How often the keeper is woken while the tree is being ended: a job that has stopped its keeper must not get away
@@ -38,6 +40,8 @@ pub enum Cut {
     /// It was told to.
     Stopped,
     Failed(Failure),
+    /// Its deploy key isn't to be had now.
+    LetGo(LetGo),
 }
 
 /// A time by which something has to be over.
@@ -124,15 +128,23 @@ impl Processes {
     /// Does something that may block, as a file system does that is far away. Should the attempt be cut short meanwhile,
     /// that isn't waited for.
     pub async fn aside<T: Send + 'static>(&mut self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Cut> {
-        let mut working = tokio::task::spawn_blocking(work);
+        let done = self.beside(tokio::task::spawn_blocking(work)).await?;
+        done.map_err(|panic| io::Error::other(panic).into())
+    }
+
+    /// Waits for something that isn't a process. Should the attempt be cut short meanwhile, that is dropped at once.
+    pub async fn beside<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Cut> {
         self.obey().await;
-        while self.ending.is_none() {
-            let turn = tokio::select! {
-                biased;
-                done = &mut working => return done.map_err(|panic| io::Error::other(panic).into()),
-                turn = self.turn(None) => turn,
-            };
-            self.take(turn).await?;
+        {
+            let mut work = pin!(work);
+            while self.ending.is_none() {
+                let turn = tokio::select! {
+                    biased;
+                    done = &mut work => return Ok(done),
+                    turn = self.turn(None) => turn,
+                };
+                self.take(turn).await?;
+            }
         }
         loop {
             self.next(None).await?;
@@ -141,23 +153,79 @@ impl Processes {
 
     /// Runs a program until it ends. An error says why the attempt is over; then nothing of it runs any more.
     pub async fn run(&mut self, command: Command, outputs: WriteEnds, by: Option<Deadline>) -> Result<Ran, Cut> {
+        self.begin(command, outputs, by).await;
+        loop {
+            let event = self.next(by).await?;
+            if let Some(ran) = self.ran(event).await? {
+                return Ok(ran);
+            }
+        }
+    }
+
+    /// Runs a program until it ends or `within` has passed: then it is killed with all that runs beside it, and the attempt
+    /// goes on. Says as well whether that was so.
+    pub async fn run_within(
+        &mut self,
+        command: Command,
+        outputs: WriteEnds,
+        within: Duration,
+    ) -> Result<(Ran, bool), Cut> {
+        self.begin(command, outputs, None).await;
+        let until = clock::instant() + within;
+        let mut overdue = false;
+        loop {
+            let turn = tokio::select! {
+                biased;
+                turn = self.turn(None) => turn,
+                () = sleep_until(until.into()), if !overdue && self.ending.is_none() => {
+                    overdue = true;
+                    if let Some(keeper) = self.keeper.pid() {
+                        // Nothing that the keeper says meanwhile is missed.
+                        tokio::task::spawn_blocking(move || tree::kill_all(keeper)).await.map_err(io::Error::other)??;
+                    }
+                    continue;
+                }
+            };
+            if let Some(event) = self.take(turn).await?
+                && let Some(ran) = self.ran(event).await?
+            {
+                return Ok((ran, overdue));
+            }
+        }
+    }
+
+    /// Kills whatever a program has left behind that has ended. The attempt goes on.
+    pub async fn clear(&mut self) -> Result<(), Cut> {
+        let Some(keeper) = self.keeper.pid() else { return Ok(()) };
+        Ok(self.aside(move || tree::kill_all(keeper)).await??)
+    }
+
+    /// The number of the keeper, below which everything runs; none when it is gone.
+    pub fn keeper(&self) -> Option<Pid> {
+        self.keeper.pid()
+    }
+
+    async fn begin(&mut self, command: Command, outputs: WriteEnds, by: Option<Deadline>) {
         self.last_exit = None;
         self.obey().await;
         if self.ending.is_none() {
             self.order(command, outputs, by).await;
         }
-        loop {
-            match self.next(by).await? {
-                Event::Started | Event::LostContact => {}
-                Event::Exited { exit } => return Ok(Ran { exit, message: None }),
-                Event::CannotStart { code, message } => {
-                    return Ok(Ran { exit: Exit::ExitCode(code), message: Some(message) });
-                }
-                Event::Unable { message } => {
-                    self.end(Cut::Failed(Failure::Internal { message }), Duration::ZERO).await;
-                }
-                Event::Gone => return Err(self.lost().await),
+    }
+
+    /// How the program ended, if that is what the keeper says.
+    async fn ran(&mut self, event: Event) -> Result<Option<Ran>, Cut> {
+        match event {
+            Event::Started | Event::LostContact => Ok(None),
+            Event::Exited { exit } => Ok(Some(Ran { exit, message: None })),
+            Event::CannotStart { code, message } => {
+                Ok(Some(Ran { exit: Exit::ExitCode(code), message: Some(message) }))
             }
+            Event::Unable { message } => {
+                self.end(Cut::Failed(Failure::Internal { message }), Duration::ZERO).await;
+                Ok(None)
+            }
+            Event::Gone => Err(self.lost().await),
         }
     }
 

@@ -22,6 +22,11 @@ pub struct Stat {
     pub started: u64,
 }
 
+/// The most generations between a process and the one that it is looked for below.
+const GENERATIONS_MAX: usize = 10_000;
+/// How often a line of parents is followed again that broke off on the way.
+const CLIMBS_MAX: usize = 10;
+
 /// Sends SIGTERM to every descendant of `root`, and wakes those that are stopped so that they can act on it.
 pub fn terminate(root: Pid) -> io::Result<()> {
     for pid in descendants(&[root])? {
@@ -102,6 +107,36 @@ pub fn descendants(roots: &[Pid]) -> io::Result<Vec<Pid>> {
         next.extend(below);
     }
     Ok(found)
+}
+
+/// Whether a process is `root` or descends from it. Of one that is gone that isn't known, so it doesn't.
+pub fn is_below(pid: Pid, root: Pid) -> io::Result<bool> {
+    for _ in 0..CLIMBS_MAX {
+        if let Some(found) = climb(pid, root)? {
+            return Ok(found);
+        }
+    }
+    Ok(false)
+}
+
+/// Follows the parents of a process up to `root`, or to where there are no more; none when one of them ended meanwhile,
+/// whose children have another parent by now.
+fn climb(pid: Pid, root: Pid) -> io::Result<Option<bool>> {
+    let mut at = pid;
+    for _ in 0..GENERATIONS_MAX {
+        if at == root {
+            return Ok(Some(true));
+        }
+        if at.as_raw() <= 1 {
+            return Ok(Some(false));
+        }
+        match stat(at)? {
+            Some(stat) => at = stat.parent,
+            None if at == pid => return Ok(Some(false)),
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(false))
 }
 
 fn parsed(stat: &[u8]) -> Option<Stat> {

@@ -3,7 +3,7 @@
 use super::super::grammar;
 use super::super::reader::{Node, Object};
 use super::super::{DeployKey, History, KEY_TRIES_MAX, KeyRetry, NAME_BYTES_MAX, OnMissing, Repository, URL_BYTES_MAX};
-use super::{checked, optional, positive};
+use super::{checked, optional, positive, positive_period};
 
 pub(super) fn repository(node: &Node) -> Option<Repository> {
     let fields = node.nested()?;
@@ -65,9 +65,19 @@ fn key_retry(fields: Object) -> Option<KeyRetry> {
     let default = KeyRetry::default();
     let tries = fields.get("tries").map_or(Some(default.tries), |node| node.number(1, KEY_TRIES_MAX));
     let backoff = fields.get("backoff").map_or(Some(default.backoff), |node| node.parsed());
-    let first = positive(&fields, "first", default.first);
-    let max = positive(&fields, "max", default.max);
+    let (first_node, max_node) = (fields.get("first"), fields.get("max"));
+    let first = first_node.as_ref().map_or(Some(default.first), positive_period);
+    let max = max_node.as_ref().map_or(Some(default.max), positive_period);
     let deadline = positive(&fields, "deadline", default.deadline);
+    if let (Some(first), Some(max)) = (first, max)
+        && first > max
+    {
+        match (first_node, max_node) {
+            (Some(node), _) => node.refuse(format_args!("must not be longer than max, which is {max}")),
+            (None, Some(node)) => node.refuse(format_args!("must not be shorter than first, which is {first}")),
+            (None, None) => {}
+        }
+    }
     fields.finish();
     Some(KeyRetry { tries: tries?, backoff: backoff?, first: first?, max: max?, deadline: deadline? })
 }

@@ -16,7 +16,7 @@ use super::writer::{Writer, at, cancel, change, changed, claim, keyed_job, new_j
 pub async fn every_state_reads_back_as_it_was(database: &dyn Database) {
     let mut writer = Writer::of(database).await;
     let run_at = at(3600);
-    let fields = json!({"repository": {"url": "/srv/app.git"}, "run_at": run_at.to_string()});
+    let fields = json!({"repository": {"url": "/srv/app.git", "deploy_key": "app"}, "run_at": run_at.to_string()});
     let mut seen = Vec::new();
     let paths: [&[Happening]; 5] = [
         &[wake, claimed, parked, registered, claimed, checked_out, started, failed],

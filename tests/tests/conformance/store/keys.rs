@@ -271,7 +271,7 @@ async fn outcomes(writer: &Writer, name: &str) -> Vec<String> {
 
 /// A job that waits for that key.
 async fn parked(writer: &mut Writer, shard: Shard, key: &str) -> Job {
-    let fields = json!({"repository": {"url": "/srv/app.git"}});
+    let fields = json!({"repository": {"url": "/srv/app.git", "deploy_key": key}});
     let job = writer.submit(new_job(shard, fields, at(i64::from(shard.number())))).await;
     let job = writer.grant(&job, worker()).await;
     let park = WorkerWord::Park { key: key.to_owned(), wait: Period::from_secs(600), log: LogSummary::default() };

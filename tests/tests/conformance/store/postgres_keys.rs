@@ -1,14 +1,15 @@
-//! What only Postgres can get wrong about deploy keys: the order in which a locale puts names, and a lease that is gone while a
-//! statement waits.
+//! What only Postgres can get wrong about deploy keys: the order in which a locale puts names, a bound that two come to at the
+//! same moment, and a lease that is gone while a statement waits.
 
 use std::sync::Arc;
 
 use coordinator::store::postgres::PostgresStore;
-use coordinator::store::{Error, KeyPut, MasterKeyCheck, Place, Resealed};
+use coordinator::store::{DEPLOY_KEYS_MAX, Error, KeyPut, MasterKeyCheck, Place, Resealed};
 use shared::secret::Secret;
 use sqlx::{AssertSqlSafe, Executor};
 use tests::postgres::Postgres;
 
+use super::Database;
 use super::postgres::PostgresDatabase;
 use super::writer::{Writer, audit_line, deploy_key};
 
@@ -44,6 +45,29 @@ async fn names_are_in_the_order_of_their_bytes_whatever_the_locale() {
     assert_eq!(ids, names);
     writer.store.close().await;
     database.execute(&format!("DROP DATABASE {name}")).unwrap();
+}
+
+/// Another has counted, and is about to store the last one that there is room for; the statement's snapshot is older than that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_for_which_another_leaves_no_room_is_not_stored() {
+    let database = Postgres::shared().database();
+    let under_test = PostgresDatabase::from(&database);
+    let writer = Writer::of(&under_test).await;
+    database.execute(&under_test.filling_keys(DEPLOY_KEYS_MAX - 1)).unwrap();
+    let mut session = database.session().await;
+    let last = "BEGIN; SELECT counted_alone('deploy_keys'); \
+         INSERT INTO deploy_keys VALUES ('last', 1, 'a', 'f', 'p', 'h', '', now(), now())";
+    session.execute(last).await.unwrap();
+    let (store, id) = (Arc::clone(&writer.store), writer.id);
+    let put = async move { store.put_key(id, &deploy_key("late", 1), None, &audit_line("late", "")).await };
+    let put = tokio::spawn(put);
+    database.until_waiting(1);
+
+    session.execute("COMMIT").await.unwrap();
+
+    assert_eq!(put.await.unwrap(), Ok(KeyPut::TooMany));
+    assert_eq!(writer.store.registered(&["late".to_owned(), "last".to_owned()]).await, Ok(vec!["last".to_owned()]));
+    assert_eq!(writer.store.audited("late", 10).await, Ok(vec![]));
 }
 
 /// Each statement's snapshot is older than the deletion, of which it learns where it locks the lease.

@@ -70,12 +70,12 @@ pub async fn what_is_resealed_is_what_was_read(database: &dyn Database) {
     let none = Place::DeployKey { name: "none".to_owned(), version: 2 };
 
     let first = [
-        (Place::Job(jobs[0]), &b"one"[..], &b"ONE"[..]),
+        (other_version, &b"one"[..], &b"other"[..]),
+        (Place::Job(jobs[0]), b"one", b"ONE"),
         (app.clone(), b"one", b"ONE"),
-        // Somebody was faster, or they are gone.
+        // Somebody was faster, or they are gone; the same is true of the first.
         (Place::Job(jobs[1]), b"one", b"ONE"),
         (web.clone(), b"one", b"ONE"),
-        (other_version, b"one", b"other"),
         (stranger, b"one", b"ONE"),
         (none, b"one", b"ONE"),
     ];
