@@ -97,7 +97,7 @@ async fn whoever_may_not_have_a_key_is_denied_and_audited() {
     register(&played, "theirs").await;
     let id = played.submit(needs("app")).await;
     let first = hand.must_get(id).await;
-    let decline = ReportKind::Decline { why: "once more".to_owned() };
+    let decline = ReportKind::Decline { claim: None, why: "once more".to_owned() };
     assert_eq!(hand.say(id, first.attempt, decline).await, Answer::Taken);
     let second = hand.must_get(id).await;
 
