@@ -40,10 +40,8 @@ use crate::vault::{self, Vault};
 const ENVELOPE_BYTES_MAX: usize = 32 * 1024;
 /// The most bytes that an answer has around a grant.
 const ANSWER_BYTES_MAX: usize = 64;
-mod audited_lately;
 mod enrolment;
 mod key_desk;
-pub use audited_lately::AuditedLately;
 
 /// The most requests that are worked on at once; more wait in their service's queue.
 const REQUESTS_MAX: usize = 1024;
@@ -61,7 +59,6 @@ pub struct Parts {
     pub roster: Arc<Roster>,
     pub vault: Arc<Vault>,
     pub keys_watched: Arc<KeyWatch>,
-    pub audited_lately: AuditedLately,
     pub runtime: Handle,
 }
 

@@ -252,7 +252,6 @@ impl Ground {
             roster: Arc::clone(roster),
             vault: Arc::clone(vault),
             keys_watched: Arc::clone(keys_watched),
-            audited_lately: intake::AuditedLately::default(),
             runtime: runtime.clone(),
         })
     }

@@ -1,13 +1,11 @@
 //! Hands a deploy key out: to the worker that prepares the current attempt of a job that names it, sealed to a one-time
 //! recipient, once for each request, and never before the answer is in the audit.
 
-use shared::clock;
 use shared::id::{Actor, Shard, WorkerId};
 use shared::job::{KeyAnswer, KeyAsker, KeyRefusal};
 use shared::spec::NAME_BYTES_MAX;
 use shared::wire::{KeyReply, KeyRequest};
 
-use super::audited_lately::Kind;
 use super::{Parts, decoded};
 use crate::store::{AuditLine, Error as StoreError};
 use crate::vault;
@@ -68,38 +66,21 @@ async fn decide(parts: &Parts, request: &KeyRequest) -> Result<KeyReply, StoreEr
     })
 }
 
-/// The reply once it is in the audit (or, of what comes again and again, once the like of it is), or what is said in its place where it can't be, or where the request was answered
+/// The reply once it is in the audit, or what is said in its place where it can't be, or where the request was answered
 /// before.
 async fn audited(parts: &Parts, request: &KeyRequest, reply: KeyReply) -> KeyReply {
-    let (owner, now) = (parts.holdings.id(), clock::instant());
-    let KeyRequest { job, attempt, .. } = *request;
-    let lately = |kind| parts.audited_lately.has(job, attempt, kind, now);
-    let is_unavailable = matches!(reply, KeyReply::Unavailable { .. });
-    if is_unavailable && lately(Kind::Unavailable) {
-        // It gives nothing away, so the request needn't be known again.
-        return reply;
-    }
+    let owner = parts.holdings.id();
     let first = line(parts, request, outcome(&reply));
     let said = match parts.store.audit(owner, &first).await {
         Ok(true) => {
-            if is_unavailable {
-                parts.audited_lately.note(job, attempt, Kind::Unavailable, now);
-            }
             noted(parts, request, &reply);
             return reply;
         }
         Ok(false) => {
-            tracing::warn!(%job, worker = %request.worker, "a request for a deploy key comes a second time");
+            tracing::warn!(job = %request.job, worker = %request.worker, "a request for a deploy key comes a second time");
             let denied = denied(KeyRefusal::Replayed);
-            if lately(Kind::Replayed) {
-                return denied;
-            }
             let again = AuditLine { request: None, ..line(parts, request, outcome(&denied)) };
-            let written = parts.store.audit(owner, &again).await;
-            written.map(|_| {
-                parts.audited_lately.note(job, attempt, Kind::Replayed, now);
-                denied
-            })
+            parts.store.audit(owner, &again).await.map(|_| denied)
         }
         Err(error) => Err(error),
     };
