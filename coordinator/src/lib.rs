@@ -238,7 +238,7 @@ impl Ground {
             runtime.spawn(offers::keep_offering(offers)),
             runtime.spawn(key_watch::keep_looking(keys)),
             runtime.spawn(Arc::clone(roster).keep_fresh()),
-            runtime.spawn(keys::master::keep_known(Arc::clone(store), holdings.id(), Arc::clone(vault))),
+            runtime.spawn(keys::master::keep_known(Arc::clone(store), Arc::clone(holdings), Arc::clone(vault))),
         ]
     }
 

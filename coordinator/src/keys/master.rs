@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use shared::id::CoordinatorId;
 
+use crate::holdings::Holdings;
 use crate::store::{Error as StoreError, MasterKeyCheck, Store};
 use crate::vault::Vault;
 
@@ -51,10 +52,11 @@ pub async fn admit(store: &dyn Store, owner: CoordinatorId, vault: &Vault) -> Re
 
 /// Makes the first key known again where a coordinator with another first key has forgotten it: something is written under
 /// it as long as this one runs. Until it is dropped.
-pub async fn keep_known(store: Arc<dyn Store>, owner: CoordinatorId, vault: Arc<Vault>) {
+pub async fn keep_known(store: Arc<dyn Store>, holdings: Arc<Holdings>, vault: Arc<Vault>) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
-        if let Err(error) = note_first(&*store, owner, &vault).await {
+        // After a recovery it is under another id that this coordinator writes.
+        if let Err(error) = note_first(&*store, holdings.id(), &vault).await {
             tracing::warn!(%error, "noting the first master key");
         }
     }

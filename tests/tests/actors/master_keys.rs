@@ -3,12 +3,14 @@
 use std::path::Path;
 
 use coordinator::StartError;
+use coordinator::fault;
 use coordinator::vault::MasterKeys;
 use serde_json::json;
 use shared::secret::Secrets;
 use shared::spec::parse_single;
 use shared::wire::{KeyReply, PRIVATE_KEY_SECRET};
 use tests::played::{DEADLINE, Hand, Played, Turn, client};
+use tests::wait;
 
 use crate::keys::{needs, register};
 
@@ -99,6 +101,27 @@ async fn a_first_master_key_that_was_forgotten_elsewhere_is_known_again() {
     store.remove_master_keys(owner, &["new".to_owned()]).await.unwrap();
     let again = async {
         while known().await != ["new"] {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, again).await.expect("it is noted again");
+    played.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_master_key_is_known_again_also_after_a_recovery_under_another_id() {
+    let _turn = Turn::alone().await;
+    let dir = tempfile::tempdir().unwrap();
+    let played = Played::start_with(&dir.path().join("db"), &master_key("new")).await.unwrap();
+    let (before, store) = (played.service.holdings().id(), &played.store);
+    fault::arm("committer.committed", 1);
+    let lost = played.service.submit(&client(), vec![parse_single(&needs("app"), None).unwrap()]).await;
+    assert!(lost.is_err(), "its answer is lost: {lost:?}");
+    let recovered = || Some(played.service.holdings().id()).filter(|id| *id != before);
+    let owner = wait::until(DEADLINE, "it has recovered under another id", recovered).await;
+    store.remove_master_keys(owner, &["new".to_owned()]).await.unwrap();
+    let again = async {
+        while store.master_keys().await.unwrap().is_empty() {
             tokio::task::yield_now().await;
         }
     };
