@@ -8,6 +8,7 @@ use shared::job::{Cancel, State, StateName};
 use shared::log::LogSummary;
 use shared::time::{Period, Time};
 use shared::wire::{Answer, ReportKind};
+use tempfile::TempDir;
 use tests::played::{DEADLINE, Hand, Played, Turn, client};
 use tests::wait;
 
@@ -27,6 +28,14 @@ impl Drop for Lost {
     fn drop(&mut self) {
         arm_with(self.0, Fault::Lose, 0);
     }
+}
+
+/// A coordinator in a fresh directory and a worker's hand, as long as what else is returned is kept.
+async fn scene(turn: Turn) -> (Played, Hand, (TempDir, Turn)) {
+    let dir = tempfile::tempdir().unwrap();
+    let played = Played::start(&dir.path().join("db")).await;
+    let hand = Hand::arrive(&played).await;
+    (played, hand, (dir, turn))
 }
 
 /// Parks a job that waits for `app`, with that wait limit; returns its id, and until when it waits.
@@ -49,10 +58,7 @@ async fn passes(time: Time) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_registered_between_the_last_try_and_the_parking_lets_the_job_go_on() {
-    let _turn = Turn::alone().await;
-    let dir = tempfile::tempdir().unwrap();
-    let played = Played::start(&dir.path().join("db")).await;
-    let hand = Hand::arrive(&played).await;
+    let (played, hand, _kept) = scene(Turn::alone().await).await;
     // Nobody else finds it.
     let _lost = Lost::all("key_watch.look");
     let id = played.submit(needs("app")).await;
@@ -67,11 +73,8 @@ async fn a_key_registered_between_the_last_try_and_the_parking_lets_the_job_go_o
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registration_lets_every_parked_job_go_on_at_once() {
-    let _turn = Turn::alone().await;
+    let (played, hand, _kept) = scene(Turn::alone().await).await;
     let _unasked = Lost::all("key_watch.look_unasked");
-    let dir = tempfile::tempdir().unwrap();
-    let played = Played::start(&dir.path().join("db")).await;
-    let hand = Hand::arrive(&played).await;
     let mut ids = Vec::new();
     for _ in 0..3 {
         ids.push(parked(&played, &hand, Period::from_secs(600)).await.0);
@@ -86,11 +89,8 @@ async fn a_registration_lets_every_parked_job_go_on_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hint_of_another_replica_lets_a_parked_job_go_on_at_once() {
-    let _turn = Turn::alone().await;
+    let (played, hand, _kept) = scene(Turn::alone().await).await;
     let _unasked = Lost::all("key_watch.look_unasked");
-    let dir = tempfile::tempdir().unwrap();
-    let played = Played::start(&dir.path().join("db")).await;
-    let hand = Hand::arrive(&played).await;
     let key = register(&played, "other").await;
     let (id, _) = parked(&played, &hand, Period::from_secs(600)).await;
     store(&played, &coordinator::store::DeployKey { name: "app".to_owned(), ..key }, None).await;
@@ -101,10 +101,7 @@ async fn a_hint_of_another_replica_lets_a_parked_job_go_on_at_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_another_replica_registered_is_found_without_a_hint() {
-    let _turn = Turn::shared().await;
-    let dir = tempfile::tempdir().unwrap();
-    let played = Played::start(&dir.path().join("db")).await;
-    let hand = Hand::arrive(&played).await;
+    let (played, hand, _kept) = scene(Turn::shared().await).await;
     let key = register(&played, "other").await;
     let (id, _) = parked(&played, &hand, Period::from_secs(600)).await;
     store(&played, &coordinator::store::DeployKey { name: "app".to_owned(), ..key }, None).await;
@@ -131,10 +128,7 @@ async fn a_parked_job_goes_on_after_a_restart_when_its_key_came_meanwhile() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_wait_limit_looks_once_more_before_it_fails_a_job() {
-    let _turn = Turn::alone().await;
-    let dir = tempfile::tempdir().unwrap();
-    let played = Played::start(&dir.path().join("db")).await;
-    let hand = Hand::arrive(&played).await;
+    let (played, hand, _kept) = scene(Turn::alone().await).await;
     let _lost = Lost::all("key_watch.look");
     let (id, until) = parked(&played, &hand, Period::from_millis(300)).await;
     register(&played, "app").await;
@@ -146,10 +140,7 @@ async fn the_wait_limit_looks_once_more_before_it_fails_a_job() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_whose_key_never_comes_fails_as_missing_at_its_wait_limit() {
-    let _turn = Turn::shared().await;
-    let dir = tempfile::tempdir().unwrap();
-    let played = Played::start(&dir.path().join("db")).await;
-    let hand = Hand::arrive(&played).await;
+    let (played, hand, _kept) = scene(Turn::shared().await).await;
     let (id, until) = parked(&played, &hand, Period::from_millis(300)).await;
     let job = played.until(id, "it fails", shared::job::Job::is_terminal).await;
     assert_eq!(job.state.outcome().unwrap().reason.as_deref(), Some("deploy_key_missing"));
@@ -159,10 +150,7 @@ async fn a_job_whose_key_never_comes_fails_as_missing_at_its_wait_limit() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_look_that_fails_never_fails_the_job() {
-    let _turn = Turn::alone().await;
-    let dir = tempfile::tempdir().unwrap();
-    let played = Played::start(&dir.path().join("db")).await;
-    let hand = Hand::arrive(&played).await;
+    let (played, hand, _kept) = scene(Turn::alone().await).await;
     let _lost = Lost::all("supervisor.look_for_key");
     let (id, until) = parked(&played, &hand, Period::from_millis(300)).await;
     passes(until).await;
@@ -180,10 +168,7 @@ async fn a_look_that_fails_never_fails_the_job() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_parked_job_is_canceled_at_once_and_stays_so_when_its_key_comes() {
-    let _turn = Turn::shared().await;
-    let dir = tempfile::tempdir().unwrap();
-    let played = Played::start(&dir.path().join("db")).await;
-    let hand = Hand::arrive(&played).await;
+    let (played, hand, _kept) = scene(Turn::shared().await).await;
     let (id, _) = parked(&played, &hand, Period::from_secs(600)).await;
     let cancel = Cancel { by: client(), why: None, force: false, grace: None };
     assert_eq!(played.service.cancel(id, cancel).await.unwrap().state, StateName::Canceled);

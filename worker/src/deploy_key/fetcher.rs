@@ -3,8 +3,9 @@
 //!
 //! The runner has it started and started again ([`supervise`]); what it has counted is in [`Search`], which outlives it.
 //! A registration wakes its wait through that, also while a request is on its way or the actor is being started again:
-//! then the next wait ends at once. Should nobody wake it, it looks every [`LOOK_EVERY`] all the same. It ends with what it has told, or when nobody listens any more, whichever is first.
-//! Should it die, it is started again at once, at most [`RESTARTS_MAX`] times.
+//! then the next wait ends at once. Should nobody wake it, it looks every [`LOOK_EVERY`] all the same. It ends with what it
+//! has told, or when nobody listens any more, whichever is first. Should it die, it is started again at once, at most
+//! [`RESTARTS_MAX`] times.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
