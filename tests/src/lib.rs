@@ -7,6 +7,7 @@
 pub mod cluster;
 pub mod dev;
 pub mod git_https;
+pub mod host;
 pub mod http;
 pub mod nats;
 pub mod played;

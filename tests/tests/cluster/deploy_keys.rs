@@ -12,10 +12,9 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 use shared::clock;
 use tests::cluster::{Cluster, LOAD_WITHIN};
-use tests::http::{Answer, Client};
+use tests::host::Host;
 use tests::process::{carrying, command_lines};
-use tests::repo::Repo;
-use tests::sshd::{KeyPair, Sshd};
+use tests::sshd::KeyPair;
 use tests::wait::{eventually, pass};
 use tests::windlass::{Running, contains, files};
 
@@ -23,42 +22,6 @@ use tests::windlass::{Running, contains, files};
 const NEVER: &str = "10m";
 /// How long the store is away: longer than the coordinators' leases and several tries.
 const OUTAGE: Duration = Duration::from_secs(8);
-
-/// A repository behind an sshd that one key opens.
-struct Host {
-    sshd: Sshd,
-    repo: Repo,
-    key: KeyPair,
-}
-
-impl Host {
-    fn new() -> Self {
-        let (sshd, repo, key) = (Sshd::start(), Repo::new(), KeyPair::new());
-        sshd.allow(&key, repo.path().parent().expect("a directory holds it"));
-        Self { sshd, repo, key }
-    }
-
-    /// A job that builds it with the key `app` and runs that script.
-    fn job(&self, script: &str, how: &Value) -> Value {
-        let mut key = json!({"name": "app"});
-        for (name, value) in how.as_object().expect("an object") {
-            key[name] = value.clone();
-        }
-        let url = self.sshd.url(self.repo.path());
-        json!({"repository": {"url": url, "deploy_key": key}, "steps": [{"run": script}], "grace": "0s"})
-    }
-
-    fn register(&self, client: &Client) {
-        let body = json!({"private_key": self.key.private, "known_hosts": self.sshd.known_hosts()});
-        let answer = put(client, &body);
-        assert_eq!(answer.status, 201, "{}", answer.text);
-    }
-}
-
-fn put(client: &Client, body: &Value) -> Answer {
-    let headers = [("content-type", "application/json")];
-    client.send("PUT", "/api/v1/deploy-keys/app", &headers, body.to_string().as_bytes())
-}
 
 /// The numbers of the tries to fetch the key, by their answer.
 fn tries(cluster: &Cluster, job: &str) -> BTreeMap<String, Vec<u64>> {
@@ -105,10 +68,7 @@ fn the_store_is_gone_during_a_fetch_and_that_uses_up_no_try() {
     cluster.postgres.start_again();
     cluster.until_spread();
     until_tried(&cluster, &job, "unavailable");
-    let register = || {
-        let body = json!({"private_key": host.key.private, "known_hosts": host.sshd.known_hosts()});
-        (put(cluster.client(), &body).status < 300).then_some(())
-    };
+    let register = || (host.put(cluster.client()).status < 300).then_some(());
     eventually(LOAD_WITHIN, "the key is registered", register);
     let ended = cluster.ended(&job, LOAD_WITHIN);
     let tries = tries(&cluster, &job);

@@ -5,52 +5,15 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::dev::{DEADLINE, Dev};
-use tests::http::Answer;
-use tests::repo::Repo;
-use tests::sshd::{KeyPair, Sshd};
+use tests::host::{Host, put};
+use tests::sshd::KeyPair;
 use tests::wait::{eventually, pass};
 use tests::windlass::{Place, Running, windlass};
 
 /// A wait that no test sits out: whoever passes it was woken.
 const NEVER: &str = "10m";
-
-/// A repository behind an sshd that one key opens, and nobody has registered that key.
-struct Host {
-    sshd: Sshd,
-    repo: Repo,
-    key: KeyPair,
-}
-
-impl Host {
-    fn new() -> Self {
-        let (sshd, repo, key) = (Sshd::start(), Repo::new(), KeyPair::new());
-        sshd.allow(&key, repo.path().parent().expect("a directory holds it"));
-        Self { sshd, repo, key }
-    }
-
-    fn url(&self) -> String {
-        self.sshd.url(self.repo.path())
-    }
-
-    /// A job that builds the repository with the key `app`, waited for as `how` says.
-    fn job(&self, how: &Value) -> Value {
-        let mut key = json!({"name": "app"});
-        for (name, value) in how.as_object().expect("an object") {
-            key[name] = value.clone();
-        }
-        json!({"repository": {"url": self.url(), "ref": "main", "deploy_key": key}, "steps": [{"run": "cat README"}]})
-    }
-
-    fn register(&self, dev: &Dev) {
-        let answer = put(dev, &json!({"private_key": self.key.private, "known_hosts": self.sshd.known_hosts()}));
-        assert_eq!(answer.status, 201, "{}", answer.text);
-    }
-}
-
-fn put(dev: &Dev, body: &Value) -> Answer {
-    let headers = [("content-type", "application/json")];
-    dev.client.send("PUT", "/api/v1/deploy-keys/app", &headers, body.to_string().as_bytes())
-}
+/// What the jobs run.
+const BUILD: &str = "cat README";
 
 /// The tries to fetch the key so far: number, answer, and the wait before the next one.
 fn tries(dev: &Dev, job: &str) -> Vec<(u64, String, Option<String>)> {
@@ -81,11 +44,11 @@ fn another_job_runs(dev: &Dev) {
 #[test]
 fn a_job_whose_key_is_registered_three_seconds_later_goes_on_at_once() {
     let (host, dev) = (Host::new(), Dev::start());
-    let job = dev.submit(&host.job(&json!({"retry": {"first": NEVER, "max": NEVER, "deadline": "1h"}})));
+    let job = dev.submit(&host.job(BUILD, &json!({"retry": {"first": NEVER, "max": NEVER, "deadline": "1h"}})));
     until_tries(&dev, &job, 1);
     pass(Duration::from_secs(3), "nobody registers the key");
     assert_eq!(dev.job(&job)["state"], "assigned");
-    host.register(&dev);
+    host.register(&dev.client);
     let ended = dev.ended(&job);
     assert_eq!(ended["state"], "succeeded", "{ended}");
     assert_eq!((&ended["attempt"], &ended["commit"]), (&json!(1), &json!(host.repo.head())));
@@ -100,7 +63,7 @@ fn a_job_whose_key_is_registered_three_seconds_later_goes_on_at_once() {
 #[test]
 fn a_job_whose_key_never_comes_is_parked_without_a_worker_and_then_fails() {
     let (host, dev) = (Host::new(), Dev::start_with(&["--slots", "1"]));
-    let job = dev.submit(&host.job(&json!({"wait": "3s", "retry": {"tries": 3, "first": "50ms"}})));
+    let job = dev.submit(&host.job(BUILD, &json!({"wait": "3s", "retry": {"tries": 3, "first": "50ms"}})));
     let parked = dev.until(&job, "blocked");
     assert_eq!(parked["attempt"], 1);
     another_job_runs(&dev);
@@ -117,7 +80,7 @@ fn a_job_whose_key_never_comes_is_parked_without_a_worker_and_then_fails() {
 #[test]
 fn a_job_that_is_to_fail_without_its_key_does_so_after_its_tries() {
     let (host, dev) = (Host::new(), Dev::start());
-    let job = dev.submit(&host.job(&json!({"on_missing": "fail", "retry": {"tries": 2, "first": "50ms"}})));
+    let job = dev.submit(&host.job(BUILD, &json!({"on_missing": "fail", "retry": {"tries": 2, "first": "50ms"}})));
     let ended = dev.ended(&job);
     assert_eq!((&ended["state"], &ended["outcome"]["reason"]), (&json!("failed"), &json!("deploy_key_missing")));
     assert_eq!(tries(&dev, &job).len(), 2);
@@ -127,9 +90,9 @@ fn a_job_that_is_to_fail_without_its_key_does_so_after_its_tries() {
 #[test]
 fn a_parked_job_goes_on_when_its_key_is_registered() {
     let (host, dev) = (Host::new(), Dev::start());
-    let job = dev.submit(&host.job(&json!({"retry": {"tries": 1}})));
+    let job = dev.submit(&host.job(BUILD, &json!({"retry": {"tries": 1}})));
     dev.until(&job, "blocked");
-    host.register(&dev);
+    host.register(&dev.client);
     let ended = dev.ended(&job);
     assert_eq!((&ended["state"], &ended["attempt"]), (&json!("succeeded"), &json!(2)), "{ended}");
     let kinds = kinds(&dev, &job).join(" ");
@@ -139,31 +102,31 @@ fn a_parked_job_goes_on_when_its_key_is_registered() {
 #[test]
 fn a_parked_job_survives_a_crash_and_hears_of_a_key_afterwards() {
     let (host, mut dev) = (Host::new(), Dev::start());
-    let job = dev.submit(&host.job(&json!({"retry": {"tries": 1}})));
+    let job = dev.submit(&host.job(BUILD, &json!({"retry": {"tries": 1}})));
     dev.until(&job, "blocked");
     dev.kill();
     dev.restart();
     assert_eq!(dev.job(&job)["state"], "blocked");
-    host.register(&dev);
+    host.register(&dev.client);
     assert_eq!(dev.ended(&job)["state"], "succeeded");
 }
 
 #[test]
 fn a_cancel_ends_the_wait_for_a_key_and_a_parked_job_at_once() {
     let (host, dev) = (Host::new(), Dev::start_with(&["--slots", "1"]));
-    let waiting = dev.submit(&host.job(&json!({"retry": {"first": NEVER, "max": NEVER, "deadline": "1h"}})));
+    let waiting = dev.submit(&host.job(BUILD, &json!({"retry": {"first": NEVER, "max": NEVER, "deadline": "1h"}})));
     until_tries(&dev, &waiting, 1);
     assert_eq!(dev.cancel(&waiting, &json!({"reason": "not needed"})).0, 202);
     let ended = dev.ended(&waiting);
     assert_eq!((&ended["state"], &ended["outcome"]["confirmed"]), (&json!("canceled"), &json!(true)));
     another_job_runs(&dev);
 
-    let parked = dev.submit(&host.job(&json!({"retry": {"tries": 1}})));
+    let parked = dev.submit(&host.job(BUILD, &json!({"retry": {"tries": 1}})));
     dev.until(&parked, "blocked");
     assert_eq!(dev.cancel(&parked, &json!({})), (202, "canceled".to_owned()));
     let outcome = &dev.job(&parked)["outcome"];
     assert_eq!(outcome["confirmed"], true, "its worker has let it go: {outcome}");
-    host.register(&dev);
+    host.register(&dev.client);
     another_job_runs(&dev);
     assert_eq!(dev.job(&parked)["state"], "canceled", "a key that comes later changes nothing");
 }
@@ -171,9 +134,9 @@ fn a_cancel_ends_the_wait_for_a_key_and_a_parked_job_at_once() {
 #[test]
 fn a_host_whose_key_has_changed_is_refused_by_name_and_not_tried_again() {
     let (mut host, dev) = (Host::new(), Dev::start());
-    host.register(&dev);
+    host.register(&dev.client);
     host.sshd.change_host_key();
-    let job = dev.submit(&host.job(&json!({})));
+    let job = dev.submit(&host.job(BUILD, &json!({})));
     let ended = dev.ended(&job);
     assert_eq!((&ended["outcome"]["reason"], &ended["attempt"]), (&json!("checkout_failed"), &json!(1)), "{ended}");
     let message = ended["outcome"]["message"].as_str().expect("a message");
@@ -184,14 +147,14 @@ fn a_host_whose_key_has_changed_is_refused_by_name_and_not_tried_again() {
 fn a_key_that_the_host_does_not_know_is_denied_at_once() {
     let (host, dev) = (Host::new(), Dev::start());
     let other = KeyPair::new();
-    let registered = put(&dev, &json!({"private_key": other.private, "known_hosts": host.sshd.known_hosts()}));
+    let registered = put(&dev.client, &json!({"private_key": other.private, "known_hosts": host.sshd.known_hosts()}));
     assert_eq!(registered.status, 201, "{}", registered.text);
-    let job = dev.submit(&host.job(&json!({})));
+    let job = dev.submit(&host.job(BUILD, &json!({})));
     let ended = dev.ended(&job);
     assert_eq!((&ended["outcome"]["reason"], &ended["attempt"]), (&json!("deploy_key_denied"), &json!(1)), "{ended}");
     // With the right one in its place the next job goes on.
-    assert_eq!(put(&dev, &json!({"private_key": host.key.private})).status, 200);
-    let job = dev.submit(&host.job(&json!({})));
+    assert_eq!(put(&dev.client, &json!({"private_key": host.key.private})).status, 200);
+    let job = dev.submit(&host.job(BUILD, &json!({})));
     assert_eq!(dev.ended(&job)["state"], "succeeded");
 }
 
@@ -218,42 +181,20 @@ fn a_key_is_added_and_used_from_the_command_line() {
     let made = add("fresh", &["--generate"]);
     assert!(made.out().starts_with("ssh-ed25519 "), "the public half to register: {}", made.out());
     assert!(!made.out().contains("PRIVATE") && !made.said().contains("PRIVATE"));
-    let job = dev.submit(&host.job(&json!({})));
+    let job = dev.submit(&host.job(BUILD, &json!({})));
     assert_eq!(dev.ended(&job)["state"], "succeeded");
 }
 
 #[test]
-fn run_builds_a_remote_repository_with_a_key_from_a_file() {
+fn run_of_a_ref_that_is_not_there_ends_with_125_and_names_it() {
     let (host, place) = (Host::new(), Place::new());
-    let (key, hosts) = (place.path("deploy_key"), place.path("hosts"));
+    let text = |path: &std::path::Path| path.to_str().expect("UTF-8").to_owned();
+    let (key, hosts) = (text(&place.path("deploy_key")), text(&place.path("hosts")));
     std::fs::write(&key, &host.key.private).expect("a file");
     std::fs::write(&hosts, host.sshd.known_hosts()).expect("a file");
-    let url = host.url();
-    let text = |path: &std::path::Path| path.to_str().expect("UTF-8").to_owned();
-    let run = |key: &str, reference: &str| {
-        let hosts = text(&hosts);
-        place.run(&[
-            "--repo",
-            &url,
-            "--ref",
-            reference,
-            "--deploy-key",
-            key,
-            "--known-hosts",
-            &hosts,
-            "--",
-            "cat",
-            "README",
-        ])
-    };
-    let finished = run(&text(&key), "main");
-    assert_eq!((finished.code, finished.out().as_str()), (Some(0), "what a job builds\n"), "{}", finished.said());
-    let finished = run(&text(&key), "no-such-branch");
+    let with = ["--repo", &host.url(), "--ref", "no-such-branch", "--deploy-key", &key, "--known-hosts", &hosts];
+    let finished = place.run(&[&with[..], &["--", "cat", "README"]].concat());
     assert_eq!(finished.code, Some(125), "{}", finished.said());
     assert!(finished.said().contains("no-such-branch"), "{}", finished.said());
-    let wrong = place.path("wrong_key");
-    std::fs::write(&wrong, KeyPair::new().private).expect("a file");
-    let finished = run(&text(&wrong), "main");
-    assert_eq!(finished.code, Some(125), "{}", finished.said());
     assert_eq!(place.left(), Vec::<std::path::PathBuf>::new());
 }

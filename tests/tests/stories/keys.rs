@@ -9,8 +9,7 @@ use std::process::{Command, Output, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 use tests::dev::Dev;
-use tests::repo::Repo;
-use tests::sshd::{KeyPair, Sshd};
+use tests::host::Host;
 use tests::windlass::{Finished, Place, windlass};
 
 const HOST: &str = "git.example.org ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl\n";
@@ -185,21 +184,18 @@ fn a_deploy_key_that_run_cannot_use_ends_it_at_once_with_the_remedy() {
     }
 }
 
-/// A repository behind an sshd, which the key in that file opens.
+/// A remote repository with a greeting, and where `windlass run` is at home.
 struct Remote {
     place: Place,
-    sshd: Sshd,
-    pair: KeyPair,
-    repo: Repo,
+    host: Host,
     dir: TempDir,
 }
 
 impl Remote {
     fn new() -> Self {
-        let (sshd, pair, repo) = (Sshd::start(), KeyPair::new(), Repo::new());
-        repo.commit(&[("greeting", "hello")]);
-        sshd.allow(&pair, repo.path());
-        Self { place: Place::new(), sshd, pair, repo, dir: TempDir::new().unwrap() }
+        let host = Host::new();
+        host.repo.commit(&[("greeting", "hello")]);
+        Self { place: Place::new(), host, dir: TempDir::new().unwrap() }
     }
 
     /// A directory that is kept.
@@ -209,7 +205,7 @@ impl Remote {
 
     /// `windlass run` of `cat greeting` with a deploy key and these arguments.
     fn run(&self, arguments: &[&str]) -> Finished {
-        let url = self.sshd.url(&self.repo.path().join(".git"));
+        let url = self.host.url();
         self.place.run(&[&["--repo", &url], arguments, &["--", "cat", "greeting"]].concat())
     }
 }
@@ -217,8 +213,8 @@ impl Remote {
 #[test]
 fn run_builds_a_remote_repository_with_a_key_from_a_file_and_keeps_nothing_of_it() {
     let remote = Remote::new();
-    let private_key = file(remote.dir.path(), "key", &remote.pair.private);
-    let hosts = file(remote.dir.path(), "hosts", &remote.sshd.known_hosts());
+    let private_key = file(remote.dir.path(), "key", &remote.host.key.private);
+    let hosts = file(remote.dir.path(), "hosts", &remote.host.sshd.known_hosts());
     let kept = remote.kept();
     let named = remote.run(&["--deploy-key", "app", "--data-dir", &kept]);
     assert_eq!(named.code, Some(125), "{}", named.said());
@@ -250,7 +246,7 @@ fn run_builds_a_remote_repository_with_a_key_from_a_file_and_keeps_nothing_of_it
 fn a_key_that_the_host_refuses_ends_run_with_125_and_says_so() {
     let remote = Remote::new();
     let (_, other) = made(remote.dir.path(), "other");
-    let hosts = file(remote.dir.path(), "hosts", &remote.sshd.known_hosts());
+    let hosts = file(remote.dir.path(), "hosts", &remote.host.sshd.known_hosts());
     let ran = remote.run(&["--deploy-key", other.to_str().unwrap(), "--known-hosts", &hosts]);
     assert_eq!((ran.code, ran.out()), (Some(125), String::new()), "{}", ran.said());
     assert!(ran.said().contains("deploy_key_denied"), "{}", ran.said());
