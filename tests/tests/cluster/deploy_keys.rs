@@ -9,7 +9,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt;
-use serde_json::{Value, json};
+use serde_json::json;
 use shared::clock;
 use tests::cluster::{Cluster, LOAD_WITHIN};
 use tests::host::Host;
