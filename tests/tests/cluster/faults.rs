@@ -124,8 +124,9 @@ fn a_running_job_whose_row_cannot_be_read_keeps_no_other_from_being_owned() {
     let sick = cluster.submit(&json!({"steps": [{"run": "sleep 1000"}]}));
     cluster.until(&sick, "running");
     cluster.workers[0].kill();
-    cluster.postgres.rows(&format!("UPDATE jobs SET detail = '{{}}' WHERE id = '{sick}' RETURNING id::text"));
+    // Once nobody is left who would write the row whole again.
     cluster.coordinators[0].server.kill();
+    cluster.postgres.rows(&format!("UPDATE jobs SET detail = '{{}}' WHERE id = '{sick}' RETURNING id::text"));
     cluster.restart_coordinator(0, &[]);
     cluster.until_spread();
     cluster.coordinators[0].server.said("can't be read");
