@@ -50,7 +50,8 @@ pub struct Id(pub String);
 /// What a job was asked to do, as far as that decides how it may end.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Asked {
-    /// The exit code of each step, in their order; those after the first that isn't 0 never run.
+    /// The exit code of each step, in their order; those after the first that isn't 0 never run. One that dies of a signal
+    /// stands here as a shell says it, as 128 and the signal's number.
     pub exits: Vec<i32>,
     /// What else may come of it than its steps' exits.
     pub may: BTreeSet<May>,
@@ -74,6 +75,8 @@ pub enum May {
     LackItsKey,
     /// A step dies of a signal.
     DieOfSignal,
+    /// It has a repository, whose checkout can fail where a disk is full or a server away.
+    FailToCheckOut,
 }
 
 /// One request to the API, and what came back.
@@ -111,6 +114,10 @@ pub enum Ask {
     },
     Look {
         job: Id,
+    },
+    /// Registering a deploy key.
+    PutKey {
+        name: String,
     },
 }
 
