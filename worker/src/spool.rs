@@ -9,7 +9,7 @@ use std::io;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use shared::id::{Attempt, JobId};
+use shared::id::{Attempt, Epoch, JobId};
 use shared::job::AttemptEnd;
 use shared::log::LogSummary;
 use shared::time::Period;
@@ -33,6 +33,10 @@ pub struct Spool {
 pub struct Entry {
     pub job: JobId,
     pub attempt: Attempt,
+    /// The highest epoch that was heard of the job's shard when this was written: the grant's, or a later one. A file of a
+    /// version that didn't keep it has none, which is lower than any.
+    #[serde(default)]
+    pub epoch: Epoch,
     /// The cgroup that its processes are put into, where there is one.
     pub cgroup: Option<PathBuf>,
     /// What became of it; none while it may run.
@@ -147,7 +151,7 @@ mod tests {
 
     fn entry(n: u8) -> Entry {
         let job = JobId::mint(Shard::new(3).unwrap(), Time::from_micros(1_000_000), [n; 10]);
-        Entry { job, attempt: Attempt(2), cgroup: Some("/sys/fs/cgroup/x".into()), outcome: None }
+        Entry { job, attempt: Attempt(2), epoch: Epoch(5), cgroup: Some("/sys/fs/cgroup/x".into()), outcome: None }
     }
 
     #[test]
@@ -187,7 +191,7 @@ mod tests {
             entry(1).job
         );
         fs::write(spool.path(entry(1).job, Attempt(2)), older).unwrap();
-        assert_eq!(spool.entries().unwrap(), [failed]);
+        assert_eq!(spool.entries().unwrap(), [Entry { epoch: Epoch(0), ..failed }]);
     }
 
     #[test]
