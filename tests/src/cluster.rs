@@ -6,7 +6,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::{Condvar, Mutex, PoisonError};
-use std::thread;
 use std::time::Duration;
 
 use base64::Engine;
@@ -14,21 +13,23 @@ use base64::engine::general_purpose::STANDARD;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use shared::clock;
-use sqlx::postgres::{PgConnection, PgRow};
-use sqlx::{AssertSqlSafe, Connection, Row};
 use tempfile::TempDir;
 
 use crate::dev::DEADLINE;
 use crate::http::{Answer, Client};
 use crate::nats::{Nats, Version};
-use crate::postgres::{Durability, Postgres};
 use crate::server::Server;
 use crate::wait::eventually;
 use crate::windlass::windlass;
 use futures_util::TryStreamExt;
 
+pub(crate) mod database;
+
+pub use database::Database;
+use database::blocking;
+
 /// Who the tests are.
-const TOKEN: &str = "a-bootstrap-token-of-the-tests";
+pub(crate) const TOKEN: &str = "a-bootstrap-token-of-the-tests";
 /// How long a load may take to come to its end, while parts of the cluster die and come back.
 pub const LOAD_WITHIN: Duration = Duration::from_mins(5);
 
@@ -40,10 +41,10 @@ static CLUSTERS: Mutex<u32> = Mutex::new(0);
 static FEWER_CLUSTERS: Condvar = Condvar::new();
 
 /// The right to have a cluster.
-struct Turn;
+pub(crate) struct Turn;
 
 impl Turn {
-    fn take() -> Self {
+    pub(crate) fn take() -> Self {
         let count = CLUSTERS.lock().unwrap_or_else(PoisonError::into_inner);
         let busy = |count: &mut u32| *count >= CLUSTERS_MAX;
         *FEWER_CLUSTERS.wait_while(count, busy).unwrap_or_else(PoisonError::into_inner) += 1;
@@ -68,12 +69,6 @@ pub struct Cluster {
     place: TempDir,
     _turn: Turn,
 }
-
-/// A Postgres server of the cluster's own, and its database.
-pub struct Database(Postgres);
-
-/// The database's name.
-const NAME: &str = "windlass";
 
 /// One coordinator.
 pub struct Coordinator {
@@ -115,7 +110,7 @@ impl Cluster {
             coordinators: Vec::new(),
             workers: Vec::new(),
             nats,
-            postgres: Database::start(),
+            postgres: Database::start(&[]),
             keys,
             place: tempfile::tempdir().expect("a temporary directory"),
             _turn: turn,
@@ -367,60 +362,6 @@ impl Cluster {
         fs::create_dir_all(&notes).expect("a directory");
         notes
     }
-}
-
-impl Database {
-    fn start() -> Self {
-        let server = Postgres::start(Durability::NoFsync);
-        server.execute("postgres", &format!("CREATE DATABASE {NAME}")).expect("a database");
-        Self(server)
-    }
-
-    pub fn url(&self) -> String {
-        self.0.url(NAME)
-    }
-
-    pub fn stop(&self) {
-        self.0.stop();
-    }
-
-    pub fn start_again(&self) {
-        self.0.start_again();
-    }
-
-    /// What a query returns, each value as text and NULL as nothing.
-    pub fn rows(&self, query: &str) -> Vec<Vec<String>> {
-        let (url, query) = (self.url(), query.to_owned());
-        blocking(async move {
-            let mut session = PgConnection::connect(&url).await.expect("a session");
-            let rows = sqlx::raw_sql(AssertSqlSafe(query.clone())).fetch_all(&mut session).await;
-            let rows = rows.unwrap_or_else(|error| panic!("{query}: {error}"));
-            session.close().await.expect("the session's end");
-            rows.iter().map(texts).collect()
-        })
-    }
-
-    /// All that is stored, as text.
-    pub fn dump(&self) -> Vec<u8> {
-        let tables = self.rows("SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1");
-        let table =
-            |name: &String| self.rows(&format!("SELECT row_to_json(t)::text FROM {name} t")).concat().join("\n");
-        tables.iter().flatten().map(table).collect::<Vec<_>>().join("\n").into_bytes()
-    }
-}
-
-/// What `work` comes to, on a runtime of its own.
-fn blocking<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
-    let working = thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(work)
-    });
-    working.join().expect("it is done")
-}
-
-fn texts(row: &PgRow) -> Vec<String> {
-    let text = |at| row.try_get_raw(at).ok().and_then(|value| value.as_str().ok().map(str::to_owned));
-    (0..row.len()).map(|at| text(at).unwrap_or_default()).collect()
 }
 
 impl Worker {

@@ -74,8 +74,9 @@ pub struct Nats {
     program: PathBuf,
     setup: Setup,
     place: TempDir,
-    /// None before the first start.
+    /// None before the first start, as the next.
     port: Option<u16>,
+    monitoring_port: Option<u16>,
     process: Option<Owned>,
 }
 
@@ -101,7 +102,7 @@ impl Nats {
 
     fn stopped(version: Version, setup: Setup) -> Option<Self> {
         let place = tempfile::tempdir().expect("a temporary directory");
-        Some(Self { program: version.program()?, setup, place, port: None, process: None })
+        Some(Self { program: version.program()?, setup, place, port: None, monitoring_port: None, process: None })
     }
 
     /// Where it listens.
@@ -109,7 +110,15 @@ impl Nats {
         format!("nats://127.0.0.1:{}", self.port.expect("it has run"))
     }
 
-    /// Starts it, the second time on the port and with the store that it had.
+    /// Where it tells, over HTTP, what it has: connections, subscriptions, streams.
+    ///
+    /// # Panics
+    /// When it has never run.
+    pub fn monitoring_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.monitoring_port.expect("it has run"))
+    }
+
+    /// Starts it, the second time on the ports and with the store that it had.
     ///
     /// # Panics
     /// When it doesn't come up.
@@ -124,15 +133,16 @@ impl Nats {
         command.arg("-c").arg(&configuration).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         self.process = Some(process::bound(command));
         let up = || {
-            let port = port_in(&ports)?;
-            TcpStream::connect(("127.0.0.1", port)).ok().map(|_| port)
+            let (port, monitoring_port) = ports_in(&ports)?;
+            TcpStream::connect(("127.0.0.1", port)).ok().map(|_| (port, monitoring_port))
         };
-        self.port = Some(eventually(SOON, "a NATS server", || {
+        let (port, monitoring_port) = eventually(SOON, "a NATS server", || {
             let process = self.process.as_mut().expect("it was started");
             let ended = process.0.try_wait().expect("its state");
             assert!(ended.is_none(), "the server ended: {}", fs::read_to_string(self.log_file()).unwrap_or_default());
             up()
-        }));
+        });
+        (self.port, self.monitoring_port) = (Some(port), Some(monitoring_port));
     }
 
     /// Ends it as an operator does.
@@ -205,19 +215,21 @@ impl Nats {
 
     fn configuration(&self, ports: &Path) -> String {
         let Setup { jetstream, max_payload } = self.setup;
-        let port = self.port.map_or(-1, i32::from);
+        let [port, monitoring] = [self.port, self.monitoring_port].map(|port| port.map_or(-1, i32::from));
         let (ports, store) = (ports.display(), self.store());
         let store = store.display();
         let jetstream = if jetstream { format!("jetstream {{ store_dir: \"{store}\" }}\n") } else { String::new() };
-        format!("listen: \"127.0.0.1:{port}\"\nports_file_dir: \"{ports}\"\nmax_payload: {max_payload}\n{jetstream}")
+        let listens = format!("listen: \"127.0.0.1:{port}\"\nhttp: \"127.0.0.1:{monitoring}\"\n");
+        format!("{listens}ports_file_dir: \"{ports}\"\nmax_payload: {max_payload}\n{jetstream}")
     }
 }
 
-/// The port that a server has written down.
-fn port_in(directory: &Path) -> Option<u16> {
+/// The ports that a server has written down: the one for clients, and the one where it tells what it has.
+fn ports_in(directory: &Path) -> Option<(u16, u16)> {
     let file = fs::read_dir(directory).ok()?.next()?.ok()?.path();
     let ports: Value = serde_json::from_slice(&fs::read(file).ok()?).ok()?;
-    ports["nats"][0].as_str()?.rsplit_once(':')?.1.parse().ok()
+    let port = |of: &str| ports[of][0].as_str()?.rsplit_once(':')?.1.parse().ok();
+    Some((port("nats")?, port("monitoring")?))
 }
 
 /// A current server, fetched where it isn't here yet.
@@ -237,21 +249,35 @@ fn current() -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Nats, Setup, Version};
     use shared::clock;
+
+    use super::{Nats, Setup, Version};
+    use crate::http::Client;
 
     #[test]
     fn a_server_comes_back_where_it_was() {
         let begun = clock::instant();
         let mut server = Nats::with(Version::Installed, Setup::default()).expect("one is installed");
         println!("a server starts in {:?}", begun.elapsed());
-        let url = server.url();
+        let urls = (server.url(), server.monitoring_url());
         server.stop();
         server.start_again();
-        assert_eq!(server.url(), url);
+        assert_eq!((server.url(), server.monitoring_url()), urls);
         server.kill();
         server.start_again();
-        assert_eq!(server.url(), url);
+        assert_eq!((server.url(), server.monitoring_url()), urls);
+    }
+
+    #[tokio::test]
+    async fn a_server_tells_how_many_subscriptions_it_has() {
+        let server = Nats::start(Version::Installed).expect("one is installed");
+        let monitor = Client::new(&server.monitoring_url(), "");
+        let count = || monitor.get("/subsz").json["num_subscriptions"].as_u64().expect("a number");
+        let before = count();
+        let client = server.client().await;
+        let _subscription = client.subscribe("a.subject").await.expect("a subscription");
+        client.flush().await.expect("the server has it");
+        assert_eq!(count(), before + 1);
     }
 
     #[test]

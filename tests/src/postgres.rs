@@ -50,6 +50,7 @@ pub struct Postgres {
     port: u16,
     password: String,
     durability: Durability,
+    environment: Vec<(String, String)>,
     server: Mutex<Option<Owned>>,
     watchdog: Option<Child>,
     databases: AtomicU32,
@@ -64,6 +65,11 @@ impl Postgres {
 
     /// Starts a server of one's own.
     pub fn start(durability: Durability) -> Self {
+        Self::start_in(durability, &[])
+    }
+
+    /// The same, with these settings in its environment, at each of its starts.
+    pub fn start_in(durability: Durability, environment: &[(String, String)]) -> Self {
         let dir = tempfile::Builder::new().prefix("postgres-").tempdir().expect("a temporary directory").keep();
         let account = account();
         if let Some((uid, gid)) = account {
@@ -73,7 +79,8 @@ impl Postgres {
         let watchdog = Some(watchdog(&dir));
         initialise(&dir, account, &password);
         let (server, databases) = (Mutex::new(None), AtomicU32::new(0));
-        let mut postgres = Self { dir, port: 0, password, durability, server, watchdog, databases };
+        let environment = environment.to_vec();
+        let mut postgres = Self { dir, port: 0, password, durability, environment, server, watchdog, databases };
         // Somebody else may have taken the port before the server could.
         postgres.port = eventually(DEADLINE, "Postgres has a port", || {
             let port = free_port();
@@ -179,6 +186,7 @@ impl Postgres {
             format!("fsync={fsync}"),
         ];
         let mut command = command(&program("postgres"), account());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.arg("-D").arg(data(&self.dir)).args(settings.iter().flat_map(|setting| ["-c", setting]));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
         Owned(command.spawn().expect("postgres starts"))

@@ -43,16 +43,15 @@ impl Drop for Owned {
 ///
 /// # Panics
 /// When it can't be started.
-pub fn bound(mut command: Command) -> Owned {
-    // SAFETY: `prctl` is safe to call between `fork` and `exec`.
-    unsafe {
-        command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from));
-    }
-    let (answer, spawned) = sync_channel(1);
-    let order = Order { command, answer };
-    STARTER.get_or_init(starter).send(order).expect("the thread that starts processes");
-    Owned(spawned.recv().expect("an answer").expect("the program starts"))
+pub fn bound(command: Command) -> Owned {
+    static STARTER: OnceLock<Starter> = OnceLock::new();
+    STARTER.get_or_init(Starter::new).bound(command)
 }
+
+/// Starts processes that end with it, and with ours. The kernel tells such a process when the thread that started it ends,
+/// and a test's thread may end before the process shall: so a thread of the starter's own starts them.
+#[derive(Debug)]
+pub struct Starter(SyncSender<Order>);
 
 /// A process to be started.
 struct Order {
@@ -60,19 +59,38 @@ struct Order {
     answer: SyncSender<io::Result<Child>>,
 }
 
-/// Takes orders to start processes. The kernel tells such a process when the thread that started it ends, and a test's
-/// thread ends before its process does: so one thread starts them all, and never ends.
-static STARTER: OnceLock<SyncSender<Order>> = OnceLock::new();
+impl Starter {
+    /// One whose processes see the mounts that the caller's thread sees.
+    pub fn new() -> Self {
+        let (orders, ordered) = sync_channel::<Order>(1);
+        thread::spawn(move || {
+            for Order { mut command, answer } in ordered {
+                // Whoever ordered it may have panicked since.
+                let _ = answer.send(command.spawn());
+            }
+        });
+        Self(orders)
+    }
 
-fn starter() -> SyncSender<Order> {
-    let (orders, ordered) = sync_channel::<Order>(1);
-    thread::spawn(move || {
-        for Order { mut command, answer } in ordered {
-            // Whoever ordered it may have panicked since.
-            let _ = answer.send(command.spawn());
+    /// Starts a process that ends with this and with ours, however we end.
+    ///
+    /// # Panics
+    /// When it can't be started.
+    pub fn bound(&self, mut command: Command) -> Owned {
+        // SAFETY: `prctl` is safe to call between `fork` and `exec`.
+        unsafe {
+            command.pre_exec(|| prctl::set_pdeathsig(Signal::SIGKILL).map_err(io::Error::from));
         }
-    });
-    orders
+        let (answer, spawned) = sync_channel(1);
+        self.0.send(Order { command, answer }).expect("the thread that starts processes");
+        Owned(spawned.recv().expect("an answer").expect("the program starts"))
+    }
+}
+
+impl Default for Starter {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// The environment entry that a mark is.

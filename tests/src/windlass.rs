@@ -21,10 +21,13 @@ use crate::wait::eventually;
 /// # Panics
 /// When it was not built.
 pub fn path() -> PathBuf {
-    let test = std::env::current_exe().expect("a test knows where it is");
-    // Tests are built in `deps`, one directory below the program.
-    let path = test.ancestors().nth(2).expect("a target directory").join("windlass");
-    assert!(path.exists(), "there is no {}: run `cargo build -p cli` first", path.display());
+    let own = std::env::current_exe().expect("a program knows where it is");
+    let beside = own.parent().expect("a directory");
+    // Tests are built in `deps`, one directory below the programs.
+    let programs = if beside.ends_with("deps") { beside.parent().expect("a target directory") } else { beside };
+    let path = programs.join("windlass");
+    let release = if programs.ends_with("release") { " --release" } else { "" };
+    assert!(path.exists(), "there is no {}: run `cargo build -p cli{release}` first", path.display());
     path
 }
 
