@@ -158,7 +158,7 @@ impl Draft {
         self.steps.push(Step { work: work.into(), exit, timeout: None });
     }
 
-    fn sleep(&mut self, random: &mut TestRng, from_ms: u32, to_ms: u32) {
+    fn lasting(&mut self, random: &mut TestRng, from_ms: u32, to_ms: u32) {
         self.step(format!("sleep {}", seconds(random.random_range(from_ms..=to_ms))), 0);
     }
 
@@ -174,9 +174,9 @@ impl Draft {
     fn fill(&mut self, kind: Kind, mix: &Mix, key: &Key, random: &mut TestRng) -> Option<(String, Duration)> {
         match kind {
             Kind::Quick => self.step("true", 0),
-            Kind::Steps => (0..random.random_range(2..=3)).for_each(|_| self.sleep(random, 0, 300)),
+            Kind::Steps => (0..random.random_range(2..=3)).for_each(|_| self.lasting(random, 0, 300)),
             Kind::Fails | Kind::FailsOften => self.failing(kind == Kind::FailsOften, random),
-            Kind::Sleeps => self.sleep(random, 1000, 8000),
+            Kind::Sleeps => self.lasting(random, 1000, 8000),
             Kind::Stubborn => {
                 let rounds = random.random_range(10..=60);
                 let ignores = "trap '' TERM INT HUP\nround=0";
@@ -188,7 +188,7 @@ impl Draft {
             }
             Kind::Forks => {
                 self.step("setsid sh -c 'sleep 30' > /dev/null 2>&1 &", 0);
-                self.sleep(random, 0, 1000);
+                self.lasting(random, 0, 1000);
             }
             Kind::TimesOut => {
                 self.step("sleep 20", 0);
@@ -201,7 +201,7 @@ impl Draft {
                 self.may(May::TimeOut);
             }
             Kind::Expires => {
-                self.sleep(random, 0, 500);
+                self.lasting(random, 0, 500);
                 self.set("queue_timeout", json!(["100ms", "1s", "3s"][random.random_range(0..3)]));
                 self.may(May::Expire);
             }
@@ -211,7 +211,7 @@ impl Draft {
                 self.set("run_at", json!(clock::now().plus(after)));
             }
             Kind::Careful => {
-                self.sleep(random, 2000, 20_000);
+                self.lasting(random, 2000, 20_000);
                 self.set("on_lost_contact", json!("stop"));
                 self.asked.stops_without_contact = true;
             }
