@@ -13,6 +13,7 @@ pub mod views;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use self::measures::Counts;
 use self::subscriber::Subscriber;
 use super::history::History;
 use super::load::Said;
@@ -54,7 +55,7 @@ pub fn gather(
     said: Said,
     notes: &Path,
     subscriber: Subscriber,
-    before: &[(String, u64)],
+    before: &Counts,
     patience: Duration,
 ) -> History {
     let mut end = leftovers::of(site, patience);

@@ -61,6 +61,9 @@ pub struct Asked {
     pub max_attempts: u32,
     /// Whether `retry.on` names `step_failed`.
     pub retries_failures: bool,
+    /// Its label `team`.
+    #[serde(default)]
+    pub team: Option<String>,
 }
 
 /// What may come of a job otherwise than by the exits of its steps.
@@ -75,8 +78,6 @@ pub enum May {
     LackItsKey,
     /// A step dies of a signal.
     DieOfSignal,
-    /// It has a repository, whose checkout can fail where a disk is full or a server away.
-    FailToCheckOut,
 }
 
 /// One request to the API, and what came back.
@@ -223,7 +224,8 @@ pub enum Noted {
     /// The last thing before its exit code.
     End,
     /// Before `Begin`: another attempt of the job is still there, as a lock shows that the kernel gives back when the last
-    /// process that holds it is gone. `holder` is that attempt's number, as it wrote it beside the lock.
+    /// process that holds it is gone. `holder` is that attempt's number: a lower one, or a higher one where this step is one
+    /// of an attempt that was given up and runs on.
     Overlap { holder: u32 },
 }
 

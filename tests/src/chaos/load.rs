@@ -127,54 +127,100 @@ fn random(seed: u64, client: u32) -> TestRng {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::time::Duration;
 
     use super::{Load, Pace};
     use crate::chaos::evidence::subscriber::Subscriber;
     use crate::chaos::evidence::{Site, WorkerSite, gather, measures};
+    use crate::chaos::history::{Ask, End, History, Noted, Slots};
     use crate::cluster::Cluster;
+    use crate::process::Mark;
     use crate::wait::pass;
 
-    #[test]
-    fn a_quiet_load_notes_what_it_does() {
-        let mut cluster = Cluster::start(2, 0);
-        for _ in 0..2 {
-            cluster.add_worker_with(&["--slots", "8"], &[]);
-        }
-        let clients: Vec<_> = cluster.coordinators.iter().map(|coordinator| coordinator.client.clone()).collect();
-        let mark = crate::process::Mark::fresh();
+    /// How long it is asked for jobs.
+    const LASTS: Duration = Duration::from_secs(8);
+    /// How long the last of them may take.
+    const PATIENCE: Duration = Duration::from_mins(3);
+
+    fn site(cluster: &Cluster) -> Site {
         let worker = |index: usize| WorkerSite {
             pid: cluster.workers[index].server.pid(),
             data_dir: cluster.place().join(format!("worker-{index}")),
         };
-        let mut site = Site {
-            replicas: clients.clone(),
+        Site {
+            replicas: cluster.coordinators.iter().map(|coordinator| coordinator.client.clone()).collect(),
             addresses: cluster.coordinators.iter().map(|coordinator| coordinator.address.clone()).collect(),
             coordinators: cluster.coordinators.iter().map(|coordinator| coordinator.server.pid()).collect(),
-            workers: (0..2).map(worker).collect(),
+            workers: (0..cluster.workers.len()).map(worker).collect(),
             database: cluster.postgres.url(),
             nats: cluster.nats.url(),
             monitoring: None,
-            mark,
+            mark: Mark::fresh(),
             slots: 16,
-        };
-        let before = measures::of(&site);
-        let notes = cluster.notes();
-        let subscriber = Subscriber::of(cluster.nats.url());
-        let load = Load::at(Pace::default(), 1, &clients, &notes);
-        pass(Duration::from_secs(30), "a load");
-        let said = load.enough();
-        site.mark = said.mark.clone();
-        let history = gather(&site, said, &notes, subscriber, &before, Duration::from_mins(3));
-        std::fs::write(std::env::temp_dir().join("history.json"), serde_json::to_vec(&history).unwrap()).unwrap();
-        println!("{:#?}", history.end);
-        let mut counts: BTreeMap<String, u32> = BTreeMap::new();
-        for row in &history.rows {
-            *counts
-                .entry(format!("{} {}", row.state, row.outcome.clone().unwrap_or_default()["reason"]))
-                .or_default() += 1;
         }
-        println!("{counts:#?}");
+    }
+
+    /// What a load of a cluster comes to that nothing happens to.
+    fn quiet() -> History {
+        let mut cluster = Cluster::start(2, 0);
+        for _ in 0..2 {
+            cluster.add_worker_with(&["--slots", "8"], &[]);
+        }
+        let (mut site, notes) = (site(&cluster), cluster.notes());
+        let before = measures::of(&site);
+        let subscriber = Subscriber::of(cluster.nats.url());
+        let load = Load::at(Pace::default(), 1, &site.replicas, &notes);
+        site.mark = load.mark().clone();
+        pass(LASTS, "a load");
+        gather(&site, load.enough(), &notes, subscriber, &before, PATIENCE)
+    }
+
+    #[test]
+    fn a_load_that_nothing_happens_to_is_told_by_all_witnesses_alike() {
+        let history = quiet();
+        println!("{:#?}", history.end);
+        let mut states: BTreeMap<&str, u32> = BTreeMap::new();
+        history.rows.iter().for_each(|row| *states.entry(&row.state).or_default() += 1);
+        println!("{states:?}, {} calls", history.calls.len());
+
+        let mut accepted = BTreeSet::new();
+        for call in &history.calls {
+            let answer = call.answer.as_ref().expect("an answer");
+            assert!(call.asked_at <= answer.at && call.replica < 2);
+            if let Ask::Submit { keys } = &call.ask {
+                assert!(matches!(answer.status, 200 | 201), "{call:?}");
+                accepted.extend(keys.iter().cloned().zip(answer.jobs.iter().map(|job| job.id.clone())));
+            }
+        }
+        assert_eq!(accepted.iter().map(|(key, _)| key).collect::<BTreeSet<_>>(), history.jobs.keys().collect());
+        let first = history.rows.iter().filter(|row| row.retry_of.is_none());
+        assert_eq!(accepted, first.map(|row| (row.key.clone(), row.id.clone())).collect());
+        assert!(history.jobs.len() > 40 && states.len() == 3, "{states:?} of {} jobs", history.jobs.len());
+        for row in history.rows.iter().filter(|row| row.state == "succeeded") {
+            let noted = history.notes[&row.key].iter().filter(|note| note.job == row.id && note.attempt == row.attempt);
+            let noted: Vec<_> = noted.map(|note| (note.step, note.what)).collect();
+            let steps = 0..u32::try_from(history.jobs[&row.key].exits.len()).expect("few steps");
+            let all: Vec<_> = steps.flat_map(|step| [(step, Noted::Begin), (step, Noted::End)]).collect();
+            assert_eq!(noted, all, "{row:?}");
+        }
+
+        let rows = history.rows.iter().map(|row| (&row.id, (&row.state, row.attempt, &row.outcome)));
+        let rows: BTreeMap<_, _> = rows.collect();
+        for replica in 0..2 {
+            let views = history.views.iter().filter(|view| view.replica == replica);
+            let views: BTreeMap<_, _> = views.map(|v| (&v.job, (&v.state, v.attempt, &v.outcome))).collect();
+            assert_eq!(views, rows, "as replica {replica} lists them");
+        }
+        let events: BTreeSet<_> = history.events.iter().map(|event| (&event.job, event.seq, &event.kind)).collect();
+        let told: BTreeSet<_> = history.told.iter().map(|told| (&told.job, told.seq, &told.kind)).collect();
+        assert_eq!(told, events);
+        assert_eq!(told.len(), history.told.len(), "nothing is told twice where nothing happens");
+
+        let over: Vec<_> = history.end.measures.iter().filter(|m| m.after > m.before + m.allowance).collect();
+        assert!(over.is_empty(), "{over:?}");
+        let End { workers, measures, .. } = history.end.clone();
+        let slots = Some(Slots { there: 16, ran_at_once: 16 });
+        assert_eq!(history.end, End { workers, measures, slots, ..End::default() });
     }
 }

@@ -13,42 +13,93 @@ use crate::process::children;
 /// How long it may take until what a load needed is given back: connections and threads that idle are kept for a while.
 const SETTLED_WITHIN: Duration = Duration::from_mins(2);
 
-/// How much more of each there may be after the load, by the first word of its name, and why.
-const ALLOWANCES: [(&str, u64); 6] = [
-    // Each process has one.
-    ("connections", 0),
-    ("subscriptions", 0),
-    ("sessions", 0),
-    ("files", 0),
-    ("threads", 0),
-    ("children", 0),
-];
+/// The most sessions that a coordinator's pools have at Postgres together. They are opened when they are needed first, which
+/// is under a load, and then kept.
+const SESSIONS_MAX: u64 = 16;
+/// Connections to a coordinator over HTTP that are open at the moment, ours among them.
+const CONNECTIONS: u64 = 8;
+/// Threads for work that blocks come when there is some, and go after a while.
+const THREADS: u64 = 2;
+/// What a worker happens to write or look up at the moment.
+const FILES: u64 = 4;
 
-/// Each by its name.
+/// What is counted.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Counted {
+    /// Each process has one.
+    NatsConnections,
+    /// Those that the processes ask for when they start.
+    NatsSubscriptions,
+    Sessions,
+    CoordinatorFiles(usize),
+    WorkerFiles(usize),
+    CoordinatorThreads(usize),
+    WorkerThreads(usize),
+    CoordinatorChildren(usize),
+    /// Keepers.
+    WorkerChildren(usize),
+}
+
+/// What was counted at one time.
+#[derive(Debug, Clone, Default)]
+pub struct Counts(BTreeMap<Counted, u64>);
+
+impl Counted {
+    fn name(&self) -> String {
+        match self {
+            Self::NatsConnections => "connections at NATS".to_owned(),
+            Self::NatsSubscriptions => "subscriptions at NATS".to_owned(),
+            Self::Sessions => "sessions at Postgres".to_owned(),
+            Self::CoordinatorFiles(index) => format!("files open in coordinator {index}"),
+            Self::WorkerFiles(index) => format!("files open in worker {index}"),
+            Self::CoordinatorThreads(index) => format!("threads of coordinator {index}"),
+            Self::WorkerThreads(index) => format!("threads of worker {index}"),
+            Self::CoordinatorChildren(index) => format!("children of coordinator {index}"),
+            Self::WorkerChildren(index) => format!("children of worker {index}"),
+        }
+    }
+
+    /// How much more it may be after the load than the `before` that it was.
+    fn allowance(&self, before: u64, coordinators: u64) -> u64 {
+        match self {
+            Self::NatsConnections | Self::NatsSubscriptions => 0,
+            Self::Sessions => (SESSIONS_MAX * coordinators).saturating_sub(before),
+            Self::CoordinatorFiles(_) => SESSIONS_MAX + CONNECTIONS,
+            Self::WorkerFiles(_) => FILES,
+            Self::CoordinatorThreads(_) | Self::WorkerThreads(_) => THREADS,
+            Self::CoordinatorChildren(_) | Self::WorkerChildren(_) => 0,
+        }
+    }
+}
+
+/// Counts everything.
 ///
 /// # Panics
-/// When one can't be counted.
-pub fn of(site: &Site) -> Vec<(String, u64)> {
-    let mut all = Vec::new();
+/// When something can't be counted, as where a process isn't there.
+pub fn of(site: &Site) -> Counts {
+    let mut counts = BTreeMap::new();
     if let Some(url) = &site.monitoring {
         let page = Client::new(url, "").get("/connz?limit=1024");
         assert_eq!(page.status, 200, "{}", page.text);
         let connections = page.json["connections"].as_array().cloned().unwrap_or_default();
         let subscriptions = connections.iter().filter_map(|connection| connection["subscriptions"].as_u64()).sum();
-        all.push(("connections at NATS".to_owned(), connections.len() as u64));
-        all.push(("subscriptions at NATS".to_owned(), subscriptions));
+        counts.insert(Counted::NatsConnections, connections.len() as u64);
+        counts.insert(Counted::NatsSubscriptions, subscriptions);
     }
     let sessions = "SELECT count(*)::text FROM pg_stat_activity WHERE application_name = 'windlass'";
     let sessions = stored::query(&site.database, sessions)[0][0].parse().expect("a number");
-    all.push(("sessions at Postgres".to_owned(), sessions));
-    let coordinators = site.coordinators.iter().enumerate().map(|(index, pid)| (format!("coordinator {index}"), *pid));
-    let workers = site.workers.iter().enumerate().map(|(index, worker)| (format!("worker {index}"), worker.pid));
-    for (name, pid) in coordinators.chain(workers) {
-        all.push((format!("files open in {name}"), entries(pid, "fd")));
-        all.push((format!("threads of {name}"), entries(pid, "task")));
-        all.push((format!("children of {name}"), children(pid).len() as u64));
+    counts.insert(Counted::Sessions, sessions);
+    for (index, pid) in site.coordinators.iter().enumerate() {
+        counts.insert(Counted::CoordinatorFiles(index), entries(*pid, "fd"));
+        counts.insert(Counted::CoordinatorThreads(index), entries(*pid, "task"));
+        counts.insert(Counted::CoordinatorChildren(index), children(*pid).len() as u64);
     }
-    all
+    for (index, worker) in site.workers.iter().enumerate() {
+        counts.insert(Counted::WorkerFiles(index), entries(worker.pid, "fd"));
+        counts.insert(Counted::WorkerThreads(index), entries(worker.pid, "task"));
+        counts.insert(Counted::WorkerChildren(index), children(worker.pid).len() as u64);
+    }
+    Counts(counts)
 }
 
 fn entries(pid: i32, directory: &str) -> u64 {
@@ -58,22 +109,36 @@ fn entries(pid: i32, directory: &str) -> u64 {
 }
 
 /// Each once more, beside what it was: as soon as nothing is more than it may be, or when that has been waited for in vain.
-pub fn compared(before: &[(String, u64)], site: &Site) -> Vec<Measure> {
+pub fn compared(before: &Counts, site: &Site) -> Vec<Measure> {
     let mut measured = Vec::new();
     left("measures that are too high", SETTLED_WITHIN, || {
-        measured = joined(before, of(site));
+        measured = joined(before, &of(site), site.coordinators.len() as u64);
         measured.iter().filter(|measure| measure.after > measure.before + measure.allowance).cloned().collect()
     });
     measured
 }
 
-fn joined(before: &[(String, u64)], after: Vec<(String, u64)>) -> Vec<Measure> {
-    let before: BTreeMap<&str, u64> = before.iter().map(|(what, count)| (what.as_str(), *count)).collect();
-    let measure = |(what, after): (String, u64)| {
-        let first = what.split(' ').next();
-        let allowance = ALLOWANCES.iter().find(|(word, _)| Some(*word) == first).expect("an allowance").1;
-        let before = *before.get(&*what)?;
-        Some(Measure { what, before, after, allowance })
+/// What is counted only once is nothing to compare.
+fn joined(before: &Counts, after: &Counts, coordinators: u64) -> Vec<Measure> {
+    let both = after.0.iter().filter_map(|(counted, after)| Some((counted, *before.0.get(counted)?, *after)));
+    let measure = |(counted, before, after): (&Counted, u64, u64)| {
+        let allowance = counted.allowance(before, coordinators);
+        Measure { what: counted.name(), before, after, allowance }
     };
-    after.into_iter().filter_map(measure).collect()
+    both.map(measure).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Counted, Counts, joined};
+
+    #[test]
+    fn a_measure_has_both_counts_and_what_it_may_grow_by() {
+        let counts = |sessions, files| {
+            Counts([(Counted::Sessions, sessions), (Counted::WorkerFiles(1), files)].into_iter().collect())
+        };
+        let joined = joined(&counts(12, 17), &counts(33, 20), 2);
+        let words: Vec<_> = joined.iter().map(|m| (m.what.as_str(), m.before, m.after, m.allowance)).collect();
+        assert_eq!(words, [("sessions at Postgres", 12, 33, 20), ("files open in worker 1", 17, 20, 4)]);
+    }
 }

@@ -158,3 +158,56 @@ fn told(payload: &[u8]) -> Told {
         data: whole["data"].clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use async_nats::jetstream::{self, stream};
+    use serde_json::json;
+
+    use super::{STREAM, Subscriber};
+    use crate::nats::{Nats, Version};
+    use crate::wait::pass;
+
+    const JOB: &str = "01a2015d-3540-743c-808d-27f98e22ce49";
+
+    async fn publish(nats: &Nats, seqs: impl IntoIterator<Item = u64>) {
+        let context = jetstream::new(nats.client().await);
+        let config =
+            stream::Config { name: STREAM.to_owned(), subjects: vec!["e.>".to_owned()], ..stream::Config::default() };
+        context.get_or_create_stream(config).await.expect("a stream");
+        for seq in seqs {
+            let at = "2026-12-01T08:00:01.000000Z";
+            let data = json!({"seq": seq, "at": at, "kind": "started", "attempt": 1, "actor": "coordinator", "n": seq});
+            let event = json!({
+                "specversion": "1.0", "id": format!("{JOB}-{seq}"), "source": "/windlass", "type": "windlass.job.started",
+                "subject": JOB, "time": at, "datacontenttype": "application/json", "sequence": "0", "data": data,
+            });
+            let sent = context.publish("e.a", event.to_string().into()).await.expect("a message sent");
+            sent.await.expect("it is stored");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_stream_holds_is_got_once_and_in_order_over_any_number_of_servers() {
+        let mut nats = Nats::start(Version::Installed).expect("one is installed");
+        // There is no stream yet.
+        let subscriber = Subscriber::of(nats.url());
+        publish(&nats, 1..=300).await;
+        nats.stop();
+        pass(Duration::from_secs(2), "an outage");
+        nats.start_again();
+        publish(&nats, 301..=600).await;
+        nats.kill();
+        nats.start_again();
+        // A repeat stays one.
+        publish(&nats, [600, 601]).await;
+        let told = subscriber.finish(Duration::from_mins(1));
+        let seqs: Vec<u64> = told.iter().map(|told| told.seq).collect();
+        assert_eq!(seqs, (1..=600).chain([600, 601]).collect::<Vec<_>>());
+        assert_eq!((told[6].job.0.as_str(), told[6].kind.as_str(), told[6].attempt), (JOB, "started", 1));
+        assert_eq!(told[6].data["n"], 7);
+        assert!(told.windows(2).all(|pair| pair[0].at <= pair[1].at));
+    }
+}

@@ -139,7 +139,7 @@ impl Asker {
         for _ in 0..count {
             let key = Key(format!("c{}-{}", self.number, self.made));
             self.made += 1;
-            let mut made = self.common.mix.make(key.clone(), &mut self.random);
+            let mut made = self.common.mix.make(&key, &mut self.random);
             if is_batch {
                 made.body["idempotency_key"] = json!(key.0);
             }

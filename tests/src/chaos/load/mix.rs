@@ -23,7 +23,6 @@ const README: &str = "what a job builds";
 /// A job that can be asked for.
 #[derive(Debug, Clone)]
 pub struct Made {
-    pub key: Key,
     pub asked: Asked,
     pub body: Value,
     /// The deploy key that it names, and how long after its submission that one is to be registered.
@@ -101,13 +100,13 @@ impl Mix {
     }
 
     /// A job of some kind.
-    pub fn make(&self, key: Key, random: &mut TestRng) -> Made {
+    pub fn make(&self, key: &Key, random: &mut TestRng) -> Made {
         let mut draft = Draft::new(random);
-        let registers = draft.fill(pick(random), self, &key, random);
+        let registers = draft.fill(pick(random), self, key, random);
         let Draft { steps, mut asked, mut body, mut retried } = draft;
         asked.exits = steps.iter().map(|step| step.exit).collect();
         let scripts = steps.iter().map(|step| {
-            let mut value = json!({"run": self.noting.script(&key, &step.work, step.exit)});
+            let mut value = json!({"run": self.noting.script(key, &step.work, step.exit)});
             if let Some(limit) = step.timeout {
                 value["timeout"] = json!(limit);
             }
@@ -115,7 +114,6 @@ impl Mix {
         });
         body["steps"] = scripts.collect();
         if body.get("repository").is_some() {
-            asked.may.insert(May::FailToCheckOut);
             retried.push("checkout_failed");
         }
         asked.retries_failures = retried.contains(&"step_failed");
@@ -123,9 +121,10 @@ impl Mix {
         body["retry"] = json!({"max_attempts": asked.max_attempts, "on": retried, "backoff": backoff});
         let team = TEAMS[random.random_range(0..TEAMS.len())];
         body["labels"] = json!({"key": key.0, "team": team});
+        asked.team = Some(team.to_owned());
         let (name, value) = self.mark.entry();
         body["env"] = json!({name: value});
-        Made { key, asked, body, registers }
+        Made { asked, body, registers }
     }
 }
 
@@ -159,7 +158,7 @@ impl Draft {
         self.steps.push(Step { work: work.into(), exit, timeout: None });
     }
 
-    fn sleep(&mut self, random: &mut TestRng, from_ms: u32, to_ms: u32) {
+    fn lasting(&mut self, random: &mut TestRng, from_ms: u32, to_ms: u32) {
         self.step(format!("sleep {}", seconds(random.random_range(from_ms..=to_ms))), 0);
     }
 
@@ -175,9 +174,9 @@ impl Draft {
     fn fill(&mut self, kind: Kind, mix: &Mix, key: &Key, random: &mut TestRng) -> Option<(String, Duration)> {
         match kind {
             Kind::Quick => self.step("true", 0),
-            Kind::Steps => (0..random.random_range(2..=3)).for_each(|_| self.sleep(random, 0, 300)),
+            Kind::Steps => (0..random.random_range(2..=3)).for_each(|_| self.lasting(random, 0, 300)),
             Kind::Fails | Kind::FailsOften => self.failing(kind == Kind::FailsOften, random),
-            Kind::Sleeps => self.sleep(random, 1000, 8000),
+            Kind::Sleeps => self.lasting(random, 1000, 8000),
             Kind::Stubborn => {
                 let rounds = random.random_range(10..=60);
                 let ignores = "trap '' TERM INT HUP\nround=0";
@@ -189,7 +188,7 @@ impl Draft {
             }
             Kind::Forks => {
                 self.step("setsid sh -c 'sleep 30' > /dev/null 2>&1 &", 0);
-                self.sleep(random, 0, 1000);
+                self.lasting(random, 0, 1000);
             }
             Kind::TimesOut => {
                 self.step("sleep 20", 0);
@@ -202,7 +201,7 @@ impl Draft {
                 self.may(May::TimeOut);
             }
             Kind::Expires => {
-                self.sleep(random, 0, 500);
+                self.lasting(random, 0, 500);
                 self.set("queue_timeout", json!(["100ms", "1s", "3s"][random.random_range(0..3)]));
                 self.may(May::Expire);
             }
@@ -212,7 +211,7 @@ impl Draft {
                 self.set("run_at", json!(clock::now().plus(after)));
             }
             Kind::Careful => {
-                self.sleep(random, 2000, 20_000);
+                self.lasting(random, 2000, 20_000);
                 self.set("on_lost_contact", json!("stop"));
                 self.asked.stops_without_contact = true;
             }
@@ -306,15 +305,17 @@ mod tests {
         let mut random = TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]);
         let (mut may, mut registered) = (BTreeSet::new(), 0);
         for number in 0..500 {
-            let made = mix.make(Key(format!("c0-{number}")), &mut random);
+            let key = Key(format!("c0-{number}"));
+            let made = mix.make(&key, &mut random);
             let parsed = parse_single(&made.body, None).unwrap_or_else(|faults| panic!("{faults:?}: {}", made.body));
             assert_eq!(parsed.spec.steps.len(), made.asked.exits.len());
             assert_eq!(parsed.spec.retry.max_attempts, made.asked.max_attempts);
-            assert_eq!(parsed.spec.labels["key"], made.key.0);
+            assert_eq!(parsed.spec.labels["key"], key.0);
+            assert_eq!(Some(&parsed.spec.labels["team"]), made.asked.team.as_ref());
             may.extend(made.asked.may.iter().copied());
             registered += u32::from(made.registers.is_some());
         }
-        let all = [May::TimeOut, May::Expire, May::LackItsKey, May::DieOfSignal, May::FailToCheckOut];
+        let all = [May::TimeOut, May::Expire, May::LackItsKey, May::DieOfSignal];
         assert_eq!(may, BTreeSet::from(all));
         assert!(registered > 0);
         assert_eq!(WEIGHTS.iter().map(|(_, weight)| weight).sum::<u32>(), 100);
