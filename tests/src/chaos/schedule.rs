@@ -95,7 +95,7 @@ impl Plan {
         let first = self.below(2);
         for window in 0..u64::try_from(windows).expect("a run that ends") {
             let spared = self.index(self.size.coordinators);
-            self.spared.push(((window + first) % 2 == 0).then_some(spared));
+            self.spared.push((window + first).is_multiple_of(2).then_some(spared));
         }
     }
 
