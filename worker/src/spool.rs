@@ -94,9 +94,11 @@ impl Outcome {
 }
 
 impl Spool {
-    /// The spool in that directory, which is made where it is missing.
+    /// The spool in that directory, which is made where it is missing and which nobody else may be using: what a crash has
+    /// left half written there is removed.
     pub fn open(dir: PathBuf) -> io::Result<Self> {
         private(&dir)?;
+        durable::remove_unfinished(&dir)?;
         Ok(Self { dir })
     }
 
@@ -200,6 +202,8 @@ mod tests {
         let spool = Spool::open(dir.path().to_owned()).unwrap();
         spool.put(&entry(1)).unwrap();
         fs::write(dir.path().join("half.new"), "{").unwrap();
+        let spool = Spool::open(spool.dir).unwrap();
+        assert!(!dir.path().join("half.new").exists());
         fs::write(dir.path().join("broken.json"), "{").unwrap();
         assert_eq!(spool.entries().unwrap(), [entry(1)]);
         assert_eq!(spool.entries().unwrap(), [entry(1)]);
