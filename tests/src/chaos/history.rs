@@ -299,8 +299,8 @@ pub struct End {
     pub unpublished: Vec<(u32, u64, u64)>,
     /// The number of events of each shard, and the highest number, where they differ.
     pub gaps: Vec<(u32, u64, u64)>,
-    /// Offers that are still in their stream.
-    pub offers: u64,
+    /// Offers that are still in their stream, and the consumers that should deliver them.
+    pub offers: Vec<String>,
     /// Rows of coordinators that aren't there, shards whose owner isn't there, and other rows that should be gone.
     pub rows: Vec<String>,
     /// What grows if something leaks, before the load and after it.

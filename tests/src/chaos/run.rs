@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use shared::clock;
 
-use super::arena::Arena;
+use super::arena::{self, Arena};
 use super::evidence::subscriber::Subscriber;
-use super::evidence::{self, measures};
+use super::evidence::{self, Site, WorkerSite, measures};
 use super::history::{Ask, History, Noted, Trouble};
 use super::judge::{Violation, judge};
 use super::load::{Load, Pace};
 use super::schedule::{Size, schedule};
+use crate::process::Mark;
 
 /// How long everything may take to come to its end when nothing goes wrong any more: a worker's lease, a key's longest wait,
 /// and what then is to be run again.
@@ -75,22 +76,21 @@ pub fn one(round: &Round) -> Vec<Violation> {
     for reason in arena.not_allowed() {
         println!("LEFT OUT: {reason}");
     }
-    let before = measures::of(&arena.site());
+    let before = measures::of(&site(&arena, Mark::fresh()));
     let (clients, notes) = (arena.clients(), arena.notes());
-    let subscriber = Subscriber::of(arena.nats_url());
+    let subscriber = Subscriber::of(arena.nats_url().to_owned());
     let pace = Pace { jobs_per_second: round.jobs_per_second.into(), ..Pace::default() };
     let load = Load::at(pace, round.seed, &clients, &notes);
-    let troubles = arena.trouble(&schedule, round.lasts);
+    let troubles = arena.trouble(&schedule);
     let calming = clock::instant();
-    arena.until_calm();
+    let calm = arena.until_calm();
     let said = load.enough();
-    let mut site = arena.site();
-    site.mark = said.mark.clone();
+    let site = site(&arena, said.mark.clone());
     let mut history = evidence::gather(&site, said, &notes, subscriber, &before, CALM_WITHIN);
     println!("calm and gathered after {} s", calming.elapsed().as_secs());
     (history.seed, history.troubles) = (round.seed, troubles);
     history.end.workers = arena.worker_ids();
-    history.end.deaths = arena.deaths();
+    history.end.deaths = calm.err().into_iter().chain(arena.deaths()).collect();
     let violations = judge(&history);
     tell(&history, &violations);
     if round.keep_all || !violations.is_empty() {
@@ -105,6 +105,23 @@ pub fn one(round: &Round) -> Vec<Violation> {
         println!("the same schedule again: --seconds {seconds} --round {seconds} --seed {seed}");
     }
     violations
+}
+
+/// Where to look for what is there, once the cluster is whole again.
+fn site(arena: &Arena, mark: Mark) -> Site {
+    let addresses = arena.coordinator_urls();
+    let workers = arena.worker_pids().into_iter().flatten().zip(arena.data_dirs());
+    Site {
+        replicas: arena.clients(),
+        addresses,
+        coordinators: arena.coordinator_pids().into_iter().flatten().collect(),
+        slots: (arena.data_dirs().len() * arena::SLOTS) as u64,
+        workers: workers.map(|(pid, data_dir)| WorkerSite { pid, data_dir }).collect(),
+        database: arena.database().url(),
+        nats: arena.nats_url().to_owned(),
+        monitoring: Some(arena.nats_monitoring_url().to_owned()),
+        mark,
+    }
 }
 
 /// Judges a history that was kept.

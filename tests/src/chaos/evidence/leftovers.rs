@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use async_nats::jetstream;
+use futures_util::TryStreamExt;
 use serde_json::Value;
 use shared::clock;
 
@@ -35,10 +36,7 @@ pub fn of(site: &Site, patience: Duration) -> End {
         files: within("files", &mut || site.workers.iter().flat_map(|worker| files(&worker.data_dir)).collect()),
         unpublished: left("unpublished shards", REST_WITHIN, || stored::unpublished(url)),
         gaps: stored::gaps(url),
-        offers: left("offers", REST_WITHIN, || offers(&site.nats).into_iter().filter(|count| *count > 0).collect())
-            .first()
-            .copied()
-            .unwrap_or_default(),
+        offers: within("offers", &mut || offers(&site.nats)),
         rows: within("rows", &mut || stored::strays(url, &site.addresses)),
         ..End::default()
     }
@@ -101,15 +99,29 @@ fn files(data_dir: &Path) -> Vec<String> {
     found
 }
 
-/// How many offers wait in their stream; none where there is no stream.
-fn offers(nats: &str) -> Option<u64> {
+/// The subjects of the offers that wait in their stream, and what the consumers say that should deliver them; nothing where there
+/// is no stream, or no offer in it.
+fn offers(nats: &str) -> Vec<String> {
     let url = nats.to_owned();
     let asking = thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async move {
             let client = async_nats::connect(url).await.expect("a server");
-            let stream = jetstream::new(client).get_stream(OFFERS).await.ok()?;
-            Some(stream.cached_info().state.messages)
+            let Ok(stream) = jetstream::new(client).get_stream(OFFERS).await else { return Vec::new() };
+            let subjects = stream.info_with_subjects(">").await.expect("the subjects");
+            let subjects: Vec<_> = subjects.try_collect().await.expect("the subjects");
+            if subjects.is_empty() {
+                return subjects.into_iter().map(|(subject, _)| subject).collect();
+            }
+            let consumers: Vec<_> = stream.consumers().try_collect().await.expect("the consumers");
+            let busy = consumers.iter().filter(|consumer| consumer.num_pending > 0 || consumer.num_ack_pending > 0);
+            let busy = busy.map(|consumer| {
+                format!(
+                    "{} has {} to deliver, {} unacknowledged, {} pulls",
+                    consumer.name, consumer.num_pending, consumer.num_ack_pending, consumer.num_waiting
+                )
+            });
+            subjects.into_iter().map(|(subject, _)| subject).chain(busy).collect()
         })
     });
     asking.join().expect("an answer")
