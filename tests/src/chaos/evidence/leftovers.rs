@@ -10,32 +10,28 @@ use async_nats::jetstream;
 use serde_json::Value;
 use shared::clock;
 
-use super::{Site, stored};
+use super::{Patience, Site, stored};
 use crate::chaos::history::{End, Id};
 use crate::process::{children, command_lines};
 use crate::wait::pass;
 
 /// From one look to the next.
 const EVERY: Duration = Duration::from_millis(500);
-/// How long what follows the last job's end may take: logs that are still sent, a spool that is emptied, offers of jobs that
-/// ended before somebody took them.
-const REST_WITHIN: Duration = Duration::from_mins(1);
 /// The stream of offers.
 const OFFERS: &str = "WINDLASS_OFFERS";
 
-/// What is there after the last job has ended, or `patience` has. Deaths, measures and slots are for others to say.
-pub fn of(site: &Site, patience: Duration) -> End {
+/// What is there after the last job has ended, or the patience has. Deaths, measures and slots are for others to say.
+pub fn of(site: &Site, Patience { ended, settled }: Patience) -> End {
     let url = &site.database;
-    let unfinished = left("jobs that haven't ended", patience, || stored::unfinished(url));
-    let within = |what: &str, probe: &mut dyn FnMut() -> Vec<String>| left(what, REST_WITHIN, probe);
+    let within = |what: &str, probe: &mut dyn FnMut() -> Vec<String>| left(what, settled, probe);
     End {
-        unfinished,
+        unfinished: left("jobs that haven't ended", ended, || stored::unfinished(url)),
         workers: site.workers.iter().map(|worker| identity(&worker.data_dir).into_iter().collect()).collect(),
         processes: within("processes", &mut || processes(site)),
         files: within("files", &mut || site.workers.iter().flat_map(|worker| files(&worker.data_dir)).collect()),
-        unpublished: left("unpublished shards", REST_WITHIN, || stored::unpublished(url)),
+        unpublished: left("unpublished shards", settled, || stored::unpublished(url)),
         gaps: stored::gaps(url),
-        offers: left("offers", REST_WITHIN, || offers(&site.nats).into_iter().filter(|count| *count > 0).collect())
+        offers: left("offers", settled, || offers(&site.nats).into_iter().filter(|count| *count > 0).collect())
             .first()
             .copied()
             .unwrap_or_default(),
