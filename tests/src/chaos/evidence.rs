@@ -26,7 +26,8 @@ pub struct Site {
     pub replicas: Vec<Client>,
     /// The coordinators' addresses, as their rows have them.
     pub addresses: Vec<String>,
-    pub coordinators: Vec<i32>,
+    /// The number of each coordinator's process, where it runs.
+    pub coordinators: Vec<Option<i32>>,
     pub workers: Vec<WorkerSite>,
     /// The database's URL.
     pub database: String,
@@ -39,9 +40,10 @@ pub struct Site {
     pub slots: u64,
 }
 
-/// A worker that runs.
+/// A worker.
 pub struct WorkerSite {
-    pub pid: i32,
+    /// Its process's number, where it runs.
+    pub pid: Option<i32>,
     pub data_dir: PathBuf,
 }
 

@@ -144,13 +144,13 @@ mod tests {
 
     fn site(cluster: &Cluster) -> Site {
         let worker = |index: usize| WorkerSite {
-            pid: cluster.workers[index].server.pid(),
+            pid: Some(cluster.workers[index].server.pid()),
             data_dir: cluster.place().join(format!("worker-{index}")),
         };
         Site {
             replicas: cluster.coordinators.iter().map(|coordinator| coordinator.client.clone()).collect(),
             addresses: cluster.coordinators.iter().map(|coordinator| coordinator.address.clone()).collect(),
-            coordinators: cluster.coordinators.iter().map(|coordinator| coordinator.server.pid()).collect(),
+            coordinators: cluster.coordinators.iter().map(|coordinator| Some(coordinator.server.pid())).collect(),
             workers: (0..cluster.workers.len()).map(worker).collect(),
             database: cluster.postgres.url(),
             nats: cluster.nats.url(),
@@ -227,7 +227,8 @@ mod tests {
                 accepted.extend(keys.iter().cloned().zip(answer.jobs.iter().map(|job| job.id.clone())));
             }
         }
-        assert_eq!(accepted.iter().map(|(key, _)| key).collect::<BTreeSet<_>>(), history.jobs.keys().collect());
+        let keys: Vec<_> = accepted.iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, history.jobs.keys().collect::<Vec<_>>(), "each is accepted as one job");
         let first = history.rows.iter().filter(|row| row.retry_of.is_none());
         assert_eq!(accepted, first.map(|row| (row.key.clone(), row.id.clone())).collect());
         assert!(history.jobs.len() > 40 && states.len() == 3, "{states:?} of {} jobs", history.jobs.len());

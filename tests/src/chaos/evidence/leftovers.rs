@@ -68,8 +68,9 @@ fn processes(site: &Site) -> Vec<String> {
         let words = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
         format!("{pid} {}", words.collect::<Vec<_>>().join(" ").trim_end())
     };
-    let program = site.workers.first().and_then(|worker| program(worker.pid));
-    let ours: Vec<i32> = site.workers.iter().flat_map(|worker| children(worker.pid)).collect();
+    let workers = || site.workers.iter().filter_map(|worker| worker.pid);
+    let program = workers().find_map(program);
+    let ours: Vec<i32> = workers().flat_map(children).collect();
     let is_keeper = |line: &[u8]| line.split(|byte| *byte == 0).nth(1) == Some(b"keeper");
     let orphaned = |pid: i32| self::program(pid) == program && parent(pid).and_then(self::program) != program;
     let keepers = lines.iter().filter(|(pid, line)| is_keeper(line) && (ours.contains(pid) || orphaned(*pid)));
