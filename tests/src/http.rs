@@ -169,15 +169,17 @@ mod tests {
     use std::time::Duration;
 
     use serde_json::json;
+    use shared::clock;
 
-    use super::Client;
+    use super::{ANSWER_WITHIN, Client};
 
     #[test]
     fn patience_ends_where_no_answer_comes() {
         let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
         let base = format!("http://{}", silent.local_addr().expect("an address"));
-        let client = Client::new(&base, "").within(Duration::from_millis(50));
+        let (client, begun) = (Client::new(&base, "").within(Duration::from_millis(50)), clock::instant());
         assert!(client.try_send("GET", "/", &[], b"").is_err());
+        assert!(begun.elapsed() < ANSWER_WITHIN, "as long as anybody waits");
     }
 
     #[test]

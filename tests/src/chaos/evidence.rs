@@ -26,7 +26,8 @@ pub struct Site {
     pub replicas: Vec<Client>,
     /// The coordinators' addresses, as their rows have them.
     pub addresses: Vec<String>,
-    pub coordinators: Vec<i32>,
+    /// The number of each coordinator's process, where it runs.
+    pub coordinators: Vec<Option<i32>>,
     pub workers: Vec<WorkerSite>,
     /// The database's URL.
     pub database: String,
@@ -39,14 +40,32 @@ pub struct Site {
     pub slots: u64,
 }
 
-/// A worker that runs.
+/// A worker.
 pub struct WorkerSite {
-    pub pid: i32,
+    /// Its process's number, where it runs.
+    pub pid: Option<i32>,
     pub data_dir: PathBuf,
 }
 
-/// Gathers everything but the seed and the troubles, once nothing is to be done any more, or that has been waited for in vain
-/// for as long as `patience`. `before` is what was measured before the load.
+/// How long it may take until nothing is to be done any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// Until the last job has ended.
+    pub ended: Duration,
+    /// What follows that, each by itself: logs that are still sent, a spool that is emptied, events that are published.
+    pub settled: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { ended: Duration::from_mins(5), settled: Duration::from_mins(1) }
+    }
+}
+
+/// Gathers everything but the seed, the troubles and the deaths, once nothing is to be done any more, or that has been waited
+/// for in vain. `before` is what was measured before the load.
+///
+/// The jobs that fill the slots come last, and are in none of it.
 ///
 /// # Panics
 /// When something can't be asked.
@@ -56,10 +75,10 @@ pub fn gather(
     notes: &Path,
     subscriber: Subscriber,
     before: &Counts,
-    patience: Duration,
+    patience: Patience,
 ) -> History {
     let mut end = leftovers::of(site, patience);
-    let told = subscriber.finish(patience);
+    let told = subscriber.finish(patience.settled);
     let (rows, events) = (stored::rows(&site.database), stored::events(&site.database));
     let (views, notes) = (views::of(&site.replicas), notes::read(notes));
     end.measures = measures::compared(before, site);

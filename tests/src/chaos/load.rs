@@ -132,26 +132,25 @@ mod tests {
 
     use super::{Load, Pace};
     use crate::chaos::evidence::subscriber::Subscriber;
-    use crate::chaos::evidence::{Site, WorkerSite, gather, measures};
+    use crate::chaos::evidence::{Patience, Site, WorkerSite, gather, leftovers, measures, stored};
     use crate::chaos::history::{Ask, End, History, Noted, Slots};
     use crate::cluster::Cluster;
     use crate::process::Mark;
-    use crate::wait::pass;
+    use crate::wait::{eventually, pass};
 
     /// How long it is asked for jobs.
     const LASTS: Duration = Duration::from_secs(8);
-    /// How long the last of them may take.
-    const PATIENCE: Duration = Duration::from_mins(3);
+    const WITHIN: Duration = Duration::from_mins(1);
 
     fn site(cluster: &Cluster) -> Site {
         let worker = |index: usize| WorkerSite {
-            pid: cluster.workers[index].server.pid(),
+            pid: Some(cluster.workers[index].server.pid()),
             data_dir: cluster.place().join(format!("worker-{index}")),
         };
         Site {
             replicas: cluster.coordinators.iter().map(|coordinator| coordinator.client.clone()).collect(),
             addresses: cluster.coordinators.iter().map(|coordinator| coordinator.address.clone()).collect(),
-            coordinators: cluster.coordinators.iter().map(|coordinator| coordinator.server.pid()).collect(),
+            coordinators: cluster.coordinators.iter().map(|coordinator| Some(coordinator.server.pid())).collect(),
             workers: (0..cluster.workers.len()).map(worker).collect(),
             database: cluster.postgres.url(),
             nats: cluster.nats.url(),
@@ -173,7 +172,42 @@ mod tests {
         let load = Load::at(Pace::default(), 1, &site.replicas, &notes);
         site.mark = load.mark().clone();
         pass(LASTS, "a load");
-        gather(&site, load.enough(), &notes, subscriber, &before, PATIENCE)
+        all_is_seen(&site);
+        let history = gather(&site, load.enough(), &notes, subscriber, &before, Patience::default());
+        spoiled_is_seen(&site);
+        history
+    }
+
+    /// Under a load, what must be gone afterwards is seen to be there.
+    fn all_is_seen(site: &Site) {
+        let End { unfinished, processes, files, .. } = eventually(WITHIN, "jobs run", || {
+            let now = leftovers::of(site, Patience { ended: Duration::ZERO, settled: Duration::ZERO });
+            (now.processes.len() > 2).then_some(now)
+        });
+        let one = |all: &[String], what: &str| assert!(all.iter().any(|one| one.contains(what)), "{what}: {all:?}");
+        assert!(!unfinished.is_empty());
+        one(&processes, " keeper");
+        one(&processes, "/bin/sh -e -c");
+        one(&files, "/worker/spool/");
+        assert!(files.iter().any(|file| !file.contains("/worker/")), "an attempt's directory: {files:?}");
+    }
+
+    /// So is what is wrong with the tables.
+    fn spoiled_is_seen(site: &Site) {
+        let url = &site.database;
+        eventually(WITHIN, "all is published", || stored::unpublished(url).is_empty().then_some(()));
+        assert!(!stored::strays(url, &site.addresses[1..]).is_empty());
+        let longest =
+            "SELECT shard::text, max(shard_seq)::text FROM job_events GROUP BY shard ORDER BY max(shard_seq) DESC";
+        let longest = &stored::query(url, longest)[0];
+        let (shard, last): (u32, u64) = (longest[0].parse().expect("a shard"), longest[1].parse().expect("a number"));
+        stored::query(url, &format!("UPDATE shards SET published_seq = {last} - 1 WHERE shard = {shard}"));
+        assert_eq!(stored::unpublished(url), [(shard, last - 1, last)]);
+        stored::query(url, "ALTER TABLE job_events DISABLE TRIGGER ALL");
+        stored::query(url, &format!("DELETE FROM job_events WHERE shard = {shard} AND shard_seq = 1"));
+        assert_eq!(stored::gaps(url), [(shard, last - 1, last)]);
+        stored::query(url, &format!("UPDATE shards SET owner = NULL WHERE shard = {shard}"));
+        assert_eq!(stored::strays(url, &site.addresses), ["1 shards without an owner"]);
     }
 
     #[test]
@@ -193,7 +227,8 @@ mod tests {
                 accepted.extend(keys.iter().cloned().zip(answer.jobs.iter().map(|job| job.id.clone())));
             }
         }
-        assert_eq!(accepted.iter().map(|(key, _)| key).collect::<BTreeSet<_>>(), history.jobs.keys().collect());
+        let keys: Vec<_> = accepted.iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, history.jobs.keys().collect::<Vec<_>>(), "each is accepted as one job");
         let first = history.rows.iter().filter(|row| row.retry_of.is_none());
         assert_eq!(accepted, first.map(|row| (row.key.clone(), row.id.clone())).collect());
         assert!(history.jobs.len() > 40 && states.len() == 3, "{states:?} of {} jobs", history.jobs.len());

@@ -12,16 +12,13 @@ use shared::clock;
 
 use super::arena::{self, Arena};
 use super::evidence::subscriber::Subscriber;
-use super::evidence::{self, Site, WorkerSite, measures};
+use super::evidence::{self, Patience, Site, WorkerSite, measures};
 use super::history::{Ask, History, Noted, Trouble};
 use super::judge::{Violation, judge};
 use super::load::{Load, Pace};
 use super::schedule::{Size, schedule};
 use crate::process::Mark;
 
-/// How long everything may take to come to its end when nothing goes wrong any more: a worker's lease, a key's longest wait,
-/// and what then is to be run again.
-const CALM_WITHIN: Duration = Duration::from_mins(4);
 /// A promise was broken.
 const BROKEN: u8 = 1;
 /// A round couldn't be carried out.
@@ -86,7 +83,7 @@ pub fn one(round: &Round) -> Vec<Violation> {
     let calm = arena.until_calm();
     let said = load.enough();
     let site = site(&arena, said.mark.clone());
-    let mut history = evidence::gather(&site, said, &notes, subscriber, &before, CALM_WITHIN);
+    let mut history = evidence::gather(&site, said, &notes, subscriber, &before, Patience::default());
     println!("calm and gathered after {} s", calming.elapsed().as_secs());
     (history.seed, history.troubles) = (round.seed, troubles);
     history.end.workers = arena.worker_ids();
@@ -110,11 +107,11 @@ pub fn one(round: &Round) -> Vec<Violation> {
 /// Where to look for what is there, once the cluster is whole again.
 fn site(arena: &Arena, mark: Mark) -> Site {
     let addresses = arena.coordinator_urls();
-    let workers = arena.worker_pids().into_iter().flatten().zip(arena.data_dirs());
+    let workers = arena.worker_pids().into_iter().zip(arena.data_dirs());
     Site {
         replicas: arena.clients(),
         addresses,
-        coordinators: arena.coordinator_pids().into_iter().flatten().collect(),
+        coordinators: arena.coordinator_pids(),
         slots: (arena.data_dirs().len() * arena::SLOTS) as u64,
         workers: workers.map(|(pid, data_dir)| WorkerSite { pid, data_dir }).collect(),
         database: arena.database().url(),

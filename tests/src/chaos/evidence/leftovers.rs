@@ -11,30 +11,26 @@ use futures_util::TryStreamExt;
 use serde_json::Value;
 use shared::clock;
 
-use super::{Site, stored};
+use super::{Patience, Site, stored};
 use crate::chaos::history::{End, Id};
 use crate::process::{children, command_lines};
 use crate::wait::pass;
 
 /// From one look to the next.
 const EVERY: Duration = Duration::from_millis(500);
-/// How long what follows the last job's end may take: logs that are still sent, a spool that is emptied, offers of jobs that
-/// ended before somebody took them.
-const REST_WITHIN: Duration = Duration::from_mins(1);
 /// The stream of offers.
 const OFFERS: &str = "WINDLASS_OFFERS";
 
-/// What is there after the last job has ended, or `patience` has. Deaths, measures and slots are for others to say.
-pub fn of(site: &Site, patience: Duration) -> End {
+/// What is there after the last job has ended, or the patience has. Deaths, measures and slots are for others to say.
+pub fn of(site: &Site, Patience { ended, settled }: Patience) -> End {
     let url = &site.database;
-    let unfinished = left("jobs that haven't ended", patience, || stored::unfinished(url));
-    let within = |what: &str, probe: &mut dyn FnMut() -> Vec<String>| left(what, REST_WITHIN, probe);
+    let within = |what: &str, probe: &mut dyn FnMut() -> Vec<String>| left(what, settled, probe);
     End {
-        unfinished,
+        unfinished: left("jobs that haven't ended", ended, || stored::unfinished(url)),
         workers: site.workers.iter().map(|worker| identity(&worker.data_dir).into_iter().collect()).collect(),
         processes: within("processes", &mut || processes(site)),
         files: within("files", &mut || site.workers.iter().flat_map(|worker| files(&worker.data_dir)).collect()),
-        unpublished: left("unpublished shards", REST_WITHIN, || stored::unpublished(url)),
+        unpublished: left("unpublished shards", settled, || stored::unpublished(url)),
         gaps: stored::gaps(url),
         offers: within("offers", &mut || offers(&site.nats)),
         rows: within("rows", &mut || stored::strays(url, &site.addresses)),
@@ -70,8 +66,9 @@ fn processes(site: &Site) -> Vec<String> {
         let words = line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
         format!("{pid} {}", words.collect::<Vec<_>>().join(" ").trim_end())
     };
-    let program = site.workers.first().and_then(|worker| program(worker.pid));
-    let ours: Vec<i32> = site.workers.iter().flat_map(|worker| children(worker.pid)).collect();
+    let workers = || site.workers.iter().filter_map(|worker| worker.pid);
+    let program = workers().find_map(program);
+    let ours: Vec<i32> = workers().flat_map(children).collect();
     let is_keeper = |line: &[u8]| line.split(|byte| *byte == 0).nth(1) == Some(b"keeper");
     let orphaned = |pid: i32| self::program(pid) == program && parent(pid).and_then(self::program) != program;
     let keepers = lines.iter().filter(|(pid, line)| is_keeper(line) && (ours.contains(pid) || orphaned(*pid)));

@@ -75,7 +75,7 @@ impl Counted {
 /// Counts everything.
 ///
 /// # Panics
-/// When something can't be counted, as where a process isn't there.
+/// When something can't be counted, as where a process is gone that is said to run.
 pub fn of(site: &Site) -> Counts {
     let mut counts = BTreeMap::new();
     if let Some(url) = &site.monitoring {
@@ -90,14 +90,16 @@ pub fn of(site: &Site) -> Counts {
     let sessions = stored::query(&site.database, sessions)[0][0].parse().expect("a number");
     counts.insert(Counted::Sessions, sessions);
     for (index, pid) in site.coordinators.iter().enumerate() {
-        counts.insert(Counted::CoordinatorFiles(index), entries(*pid, "fd"));
-        counts.insert(Counted::CoordinatorThreads(index), entries(*pid, "task"));
-        counts.insert(Counted::CoordinatorChildren(index), children(*pid).len() as u64);
+        let Some(pid) = *pid else { continue };
+        counts.insert(Counted::CoordinatorFiles(index), entries(pid, "fd"));
+        counts.insert(Counted::CoordinatorThreads(index), entries(pid, "task"));
+        counts.insert(Counted::CoordinatorChildren(index), children(pid).len() as u64);
     }
     for (index, worker) in site.workers.iter().enumerate() {
-        counts.insert(Counted::WorkerFiles(index), entries(worker.pid, "fd"));
-        counts.insert(Counted::WorkerThreads(index), entries(worker.pid, "task"));
-        counts.insert(Counted::WorkerChildren(index), children(worker.pid).len() as u64);
+        let Some(pid) = worker.pid else { continue };
+        counts.insert(Counted::WorkerFiles(index), entries(pid, "fd"));
+        counts.insert(Counted::WorkerThreads(index), entries(pid, "task"));
+        counts.insert(Counted::WorkerChildren(index), children(pid).len() as u64);
     }
     Counts(counts)
 }

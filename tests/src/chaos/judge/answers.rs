@@ -32,7 +32,7 @@ fn answered<'a>(index: &Index<'a>) -> impl Iterator<Item = (&'a Call, &'a Answer
 fn about(ask: &Ask) -> Option<&Id> {
     match ask {
         Ask::Cancel { job, .. } | Ask::Retry { job } | Ask::Look { job } => Some(job),
-        Ask::Submit { .. } | Ask::CancelTeam { .. } => None,
+        Ask::Submit { .. } | Ask::CancelTeam { .. } | Ask::PutKey { .. } => None,
     }
 }
 
@@ -41,7 +41,7 @@ fn statuses(index: &Index<'_>, finding: &mut Finding) {
         let fits = match (&call.ask, answer.status) {
             // Nothing is promised by either.
             (_, 429 | 503) => true,
-            (Ask::Submit { .. }, 200 | 201) | (Ask::Cancel { .. }, 200 | 202) => true,
+            (Ask::Submit { .. } | Ask::PutKey { .. }, 200 | 201) | (Ask::Cancel { .. }, 200 | 202) => true,
             (Ask::CancelTeam { .. }, 202) | (Ask::Look { .. }, 200) => true,
             // That a job can't be run again is true while it hasn't ended.
             (Ask::Retry { .. }, 201 | 409) => true,
@@ -106,7 +106,7 @@ fn wanted(index: &Index<'_>, finding: &mut Finding) {
         let first = match &call.ask {
             Ask::Cancel { job, .. } => by_job.entry(job).or_insert(call.asked_at),
             Ask::CancelTeam { team } => by_team.entry(team).or_insert(call.asked_at),
-            Ask::Submit { .. } | Ask::Retry { .. } | Ask::Look { .. } => continue,
+            Ask::Submit { .. } | Ask::Retry { .. } | Ask::Look { .. } | Ask::PutKey { .. } => continue,
         };
         *first = (*first).min(call.asked_at);
     }

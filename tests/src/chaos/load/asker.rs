@@ -54,6 +54,8 @@ struct Submission {
     registers: Vec<(String, Duration)>,
     /// When it is to be made next.
     due: Instant,
+    /// Which replica was asked last.
+    asked: Option<usize>,
 }
 
 impl Asker {
@@ -149,15 +151,19 @@ impl Asker {
             registers.extend(made.registers);
         }
         let body = if is_batch { json!({"jobs": bodies}) } else { bodies.remove(0) };
-        self.submit(Submission { keys, body, is_batch, registers, due: clock::instant() });
+        self.submit(Submission { keys, body, is_batch, registers, due: clock::instant(), asked: None });
     }
 
-    /// Submits it once; without an answer it is put back.
+    /// Submits it once, at another replica than before; without an answer it is put back.
     fn submit(&mut self, mut submission: Submission) {
         let ask = Ask::Submit { keys: submission.keys.clone() };
         let key = (!submission.is_batch).then(|| submission.keys[0].0.clone());
         let path = "/api/v1/jobs".to_owned();
+        if submission.asked == Some(self.turn % self.ways.len()) {
+            self.turn += 1;
+        }
         let call = self.call(&Request { ask, path, key, body: submission.body.clone() });
+        submission.asked = Some(call.replica);
         let now = clock::instant();
         if is_open(&call) {
             submission.due = now + AGAIN;

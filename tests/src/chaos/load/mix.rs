@@ -45,6 +45,8 @@ enum Kind {
     Fails,
     FailsOften,
     Sleeps,
+    /// Lasts longer than a lease, so that it is there still when its worker has been given up.
+    Endures,
     /// Ignores what asks it to end.
     Stubborn,
     /// Leaves a process behind that is in a session of its own.
@@ -64,12 +66,13 @@ enum Kind {
 }
 
 /// How often each is asked for, of a hundred.
-const WEIGHTS: [(Kind, u32); 18] = [
-    (Kind::Quick, 22),
+const WEIGHTS: [(Kind, u32); 19] = [
+    (Kind::Quick, 19),
     (Kind::Steps, 10),
     (Kind::Fails, 6),
     (Kind::FailsOften, 5),
     (Kind::Sleeps, 12),
+    (Kind::Endures, 3),
     (Kind::Stubborn, 4),
     (Kind::Forks, 5),
     (Kind::TimesOut, 4),
@@ -177,6 +180,10 @@ impl Draft {
             Kind::Steps => (0..random.random_range(2..=3)).for_each(|_| self.lasting(random, 0, 300)),
             Kind::Fails | Kind::FailsOften => self.failing(kind == Kind::FailsOften, random),
             Kind::Sleeps => self.lasting(random, 1000, 8000),
+            Kind::Endures => {
+                self.lasting(random, 12_000, 22_000);
+                self.lasting(random, 0, 1000);
+            }
             Kind::Stubborn => {
                 let rounds = random.random_range(10..=60);
                 let ignores = "trap '' TERM INT HUP\nround=0";

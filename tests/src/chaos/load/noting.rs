@@ -122,22 +122,26 @@ mod tests {
     }
 
     #[test]
-    fn of_two_attempts_that_begin_at_once_one_sees_the_other_and_a_third_is_not_made_up() {
+    fn of_two_attempts_that_begin_at_once_one_sees_the_other_and_neither_sees_one_that_is_over() {
         let dir = tempfile::tempdir().expect("a directory");
         let noting = Noting::in_directory(dir.path());
         for round in 0..20 {
-            let key = Key(format!("a-{round}"));
+            let (key, locks) = (Key(format!("a-{round}")), dir.path().join(".locks/a-job"));
+            std::fs::create_dir(&locks).expect("a directory of locks");
+            for step in 0..10 {
+                std::fs::write(locks.join(format!("1.{step}")), "").expect("a lock that nobody has");
+            }
             let script = noting.script(&key, "sleep 0.2", 0);
-            let mut both = [1, 2].map(|attempt| Owned(begun(&script, attempt, 0)));
+            let mut both = [2, 3].map(|attempt| Owned(begun(&script, attempt, 0)));
             for shell in &mut both {
                 assert!(shell.0.wait().expect("its end").success());
             }
             let noted = notes::read(dir.path()).remove(&key).expect("notes");
             let overlaps: Vec<_> = noted.iter().filter(|note| matches!(note.what, Noted::Overlap { .. })).collect();
             assert!(!overlaps.is_empty(), "{noted:?}");
-            let other = |note: &&&Note| note.what == Noted::Overlap { holder: 3 - note.attempt };
+            let other = |note: &&&Note| note.what == Noted::Overlap { holder: 5 - note.attempt };
             assert_eq!(overlaps.iter().filter(other).count(), overlaps.len(), "{noted:?}");
-            std::fs::remove_dir_all(dir.path().join(".locks/a-job")).expect("the locks are gone");
+            std::fs::remove_dir_all(locks).expect("the locks are gone");
         }
     }
 }

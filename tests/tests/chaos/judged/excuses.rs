@@ -11,6 +11,7 @@ const NEVER: &str = "attempts of a job that stops without contact never overlap"
 const LOST: &str = "no worker is lost without a trouble";
 const INTERNAL: &str = "nothing but a full disk fails a checkout or the worker itself";
 const AFTER_CANCEL: &str = "no step begins after a cancel";
+const OFFER: &str = "no offer is left";
 
 /// A worker with number 0 is lost, another meets what it still runs, during that trouble of 20 seconds.
 fn overlap(kind: Kind, target: Target) -> Truth {
@@ -237,4 +238,22 @@ fn calls_without_an_answer_and_refusals_promise_nothing() {
     truth.event(job, "cancel_requested", "client:ann", "queued", json!({"force": true}));
     truth.canceled(job, true);
     assert_broken(&truth, &[], "a cancel that was answered 503 was done");
+}
+
+#[test]
+fn an_offer_is_left_only_where_its_attempt_was_granted_and_its_server_killed() {
+    for (kind, attempt, expected) in
+        [(Kind::Kill, 1, vec![]), (Kind::Kill, 2, vec![OFFER]), (Kind::Terminate, 1, vec![OFFER])]
+    {
+        let mut truth = Truth::new();
+        let job = truth.submit(plain());
+        truth.grant(job, 0);
+        truth.trouble(kind, Target::Nats, 1);
+        truth.step(job, 0, 0);
+        truth.step(job, 1, 0);
+        truth.finish(job, "succeeded", json!({}));
+        let id = truth.history.rows[job.0].id.0.clone();
+        truth.history.end.offers.push(format!("windlass.offer.e3b0.normal.{id}.{attempt}"));
+        assert_broken(&truth, &expected, &format!("{kind:?}, attempt {attempt}"));
+    }
 }
