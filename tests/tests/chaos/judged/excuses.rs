@@ -249,6 +249,7 @@ fn an_offer_is_left_only_where_its_attempt_was_granted_and_its_server_killed() {
         let job = truth.submit(plain());
         truth.grant(job, 0);
         truth.trouble(kind, Target::Nats, 1);
+        truth.pass(2);
         truth.step(job, 0, 0);
         truth.step(job, 1, 0);
         truth.finish(job, "succeeded", json!({}));
