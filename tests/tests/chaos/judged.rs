@@ -74,7 +74,7 @@ fn evidence_is_capped_and_the_others_are_counted() {
 #[test]
 fn a_history_is_judged_the_same_after_it_was_written_to_a_file() {
     let mut cast = Cast::new();
-    cast.truth.history.end.offers = 3;
+    cast.truth.history.end.offers.push("one of the lane linux".to_owned());
     let written = serde_json::to_string(&cast.truth.history).unwrap();
     let read: History = serde_json::from_str(&written).unwrap();
     assert_eq!(judge(&read), judge(&cast.truth.history));

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use shared::job::StateName;
 
 use super::Rule;
+use super::contact;
 use super::finding::Finding;
 use super::index::{Index, Job};
 use super::order::is_terminal;
@@ -32,7 +33,7 @@ fn answered<'a>(index: &Index<'a>) -> impl Iterator<Item = (&'a Call, &'a Answer
 fn about(ask: &Ask) -> Option<&Id> {
     match ask {
         Ask::Cancel { job, .. } | Ask::Retry { job } | Ask::Look { job } => Some(job),
-        Ask::Submit { .. } | Ask::CancelTeam { .. } => None,
+        Ask::Submit { .. } | Ask::CancelTeam { .. } | Ask::PutKey { .. } => None,
     }
 }
 
@@ -41,10 +42,12 @@ fn statuses(index: &Index<'_>, finding: &mut Finding) {
         let fits = match (&call.ask, answer.status) {
             // Nothing is promised by either.
             (_, 429 | 503) => true,
-            (Ask::Submit { .. }, 200 | 201) | (Ask::Cancel { .. }, 200 | 202) => true,
+            (Ask::Submit { .. } | Ask::PutKey { .. }, 200 | 201) | (Ask::Cancel { .. }, 200 | 202) => true,
             (Ask::CancelTeam { .. }, 202) | (Ask::Look { .. }, 200) => true,
             // That a job can't be run again is true while it hasn't ended.
             (Ask::Retry { .. }, 201 | 409) => true,
+            // A request that comes to a halt on its way isn't waited for.
+            (_, 408) => contact::was_slow(index, call.replica, call.asked_at, answer.at),
             (ask, 404) => about(ask).is_some_and(|job| was_accepted(index, job, call.asked_at)),
             _ => false,
         };
@@ -106,7 +109,7 @@ fn wanted(index: &Index<'_>, finding: &mut Finding) {
         let first = match &call.ask {
             Ask::Cancel { job, .. } => by_job.entry(job).or_insert(call.asked_at),
             Ask::CancelTeam { team } => by_team.entry(team).or_insert(call.asked_at),
-            Ask::Submit { .. } | Ask::Retry { .. } | Ask::Look { .. } => continue,
+            Ask::Submit { .. } | Ask::Retry { .. } | Ask::Look { .. } | Ask::PutKey { .. } => continue,
         };
         *first = (*first).min(call.asked_at);
     }

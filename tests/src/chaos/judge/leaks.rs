@@ -47,8 +47,7 @@ fn counted(index: &Index<'_>, finding: &mut Finding) {
 }
 
 fn offers(index: &Index<'_>, finding: &mut Finding) {
-    let offers = index.history.end.offers;
-    finding.unless(offers == 0, || format!("{offers} are in their stream"));
+    each(finding, &index.history.end.offers);
 }
 
 fn rows(index: &Index<'_>, finding: &mut Finding) {
