@@ -14,39 +14,37 @@ use shared::clock;
 use super::{Patience, Site, stored};
 use crate::chaos::history::{End, Id};
 use crate::process::{children, command_lines};
-use crate::wait::pass;
+use crate::wait::between_looks;
 
-/// From one look to the next.
-const EVERY: Duration = Duration::from_millis(500);
 /// The stream of offers.
 const OFFERS: &str = "WINDLASS_OFFERS";
 
 /// What is there after the last job has ended, or the patience has. Deaths, measures and slots are for others to say.
 pub fn of(site: &Site, Patience { ended, settled }: Patience) -> End {
     let url = &site.database;
-    let within = |what: &str, probe: &mut dyn FnMut() -> Vec<String>| left(what, settled, probe);
+    let within = |probe: &mut dyn FnMut() -> Vec<String>| left(settled, probe);
     End {
-        unfinished: left("jobs that haven't ended", ended, || stored::unfinished(url)),
+        unfinished: left(ended, || stored::unfinished(url)),
         workers: site.workers.iter().map(|worker| identity(&worker.data_dir).into_iter().collect()).collect(),
-        processes: within("processes", &mut || processes(site)),
-        files: within("files", &mut || site.workers.iter().flat_map(|worker| files(&worker.data_dir)).collect()),
-        unpublished: left("unpublished shards", settled, || stored::unpublished(url)),
+        processes: within(&mut || processes(site)),
+        files: within(&mut || site.workers.iter().flat_map(|worker| files(&worker.data_dir)).collect()),
+        unpublished: left(settled, || stored::unpublished(url)),
         gaps: stored::gaps(url),
-        offers: within("offers", &mut || offers(&site.nats)),
-        rows: within("rows", &mut || stored::strays(url, &site.addresses)),
+        offers: within(&mut || offers(&site.nats)),
+        rows: within(&mut || stored::strays(url, &site.addresses)),
         ..End::default()
     }
 }
 
 /// What `probe` still finds after `deadline`, or nothing as soon as it finds nothing.
-pub fn left<T>(what: &str, deadline: Duration, mut probe: impl FnMut() -> Vec<T>) -> Vec<T> {
+pub fn left<T>(deadline: Duration, mut probe: impl FnMut() -> Vec<T>) -> Vec<T> {
     let begun = clock::instant();
     loop {
         let found = probe();
         if found.is_empty() || begun.elapsed() >= deadline {
             return found;
         }
-        pass(EVERY, &format!("{} {what}", found.len()));
+        between_looks();
     }
 }
 
@@ -133,11 +131,11 @@ mod tests {
     #[test]
     fn what_stays_is_returned_and_what_goes_is_not() {
         let mut there = vec![2, 1];
-        let going = left("numbers", Duration::from_secs(20), || {
+        let going = left(Duration::from_secs(20), || {
             there.pop();
             there.clone()
         });
         assert_eq!(going, [0; 0]);
-        assert_eq!(left("numbers", Duration::ZERO, || vec![7]), [7]);
+        assert_eq!(left(Duration::ZERO, || vec![7]), [7]);
     }
 }

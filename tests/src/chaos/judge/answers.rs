@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use shared::job::StateName;
 
 use super::Rule;
+use super::contact;
 use super::finding::Finding;
 use super::index::{Index, Job};
 use super::order::is_terminal;
@@ -45,6 +46,8 @@ fn statuses(index: &Index<'_>, finding: &mut Finding) {
             (Ask::CancelTeam { .. }, 202) | (Ask::Look { .. }, 200) => true,
             // That a job can't be run again is true while it hasn't ended.
             (Ask::Retry { .. }, 201 | 409) => true,
+            // A request that comes to a halt on its way isn't waited for.
+            (_, 408) => contact::was_slow(index, call.replica, call.asked_at, answer.at),
             (ask, 404) => about(ask).is_some_and(|job| was_accepted(index, job, call.asked_at)),
             _ => false,
         };

@@ -1,19 +1,21 @@
 //! Which troubles keep a worker from being heard, or from hearing.
 //!
-//! Precise enough that a worker to whom nothing happened is never excused by what happened to another. What happens to
-//! Postgres, or to clients, excuses nothing of leases: those begin anew in full when their owner can't commit or hear.
+//! A lease runs only while its owner could have heard the worker, and begins anew in full after a takeover and after a break
+//! between the owner and NATS or Postgres. So nothing that happens to those, or to another worker, excuses that a worker
+//! is given up: only what happens to that worker or on its own way does.
 
 use crate::chaos::history::{At, Id, Kind, Target, Trouble};
 
 use super::index::Index;
 
 /// Whether one of these troubles was there at some time from `from` to `to`.
-fn was_there(index: &Index<'_>, from: At, to: At, excuses: impl Fn(&Trouble) -> bool) -> bool {
+pub fn was_there(index: &Index<'_>, from: At, to: At, excuses: impl Fn(&Trouble) -> bool) -> bool {
     let mut there = index.history.troubles.iter().filter(|trouble| trouble.from <= to && from <= trouble.to);
     there.any(excuses)
 }
 
-/// Whether that worker could have been cut off while it, and the steps that it runs, went on.
+/// Whether that worker was cut off for a while, so that it, or the steps that it runs, could go on without it being heard.
+/// What a worker ran that was killed is ended by its keepers.
 pub fn was_cut_off(index: &Index<'_>, worker: &Id, from: At, to: At) -> bool {
     let number = index.workers.get(worker).copied();
     was_there(index, from, to, |trouble| number.is_some_and(|number| cuts_off(trouble, number)))
@@ -28,8 +30,8 @@ pub fn was_lost(index: &Index<'_>, worker: &Id, from: At, to: At) -> bool {
     })
 }
 
-/// Whether anything could have kept an order to stop from that worker, or its word that it has stopped from being committed,
-/// for the few seconds for which that is waited.
+/// Whether anything could have kept an order, or an answer, from that worker, or its word from being committed, for the few
+/// seconds for which that is waited. The database's clock, by which that is, may have jumped over them.
 pub fn was_late(index: &Index<'_>, worker: &Id, from: At, to: At) -> bool {
     let number = index.workers.get(worker).copied();
     was_there(index, from, to, |trouble| match trouble.target {
@@ -43,16 +45,26 @@ pub fn was_late(index: &Index<'_>, worker: &Id, from: At, to: At) -> bool {
     })
 }
 
+/// Whether a client's request to that coordinator could have come to a halt on its way, or in it.
+pub fn was_slow(index: &Index<'_>, replica: usize, from: At, to: At) -> bool {
+    was_there(index, from, to, |trouble| match trouble.target {
+        Target::Coordinator(number) | Target::WayToCoordinator(number) => number == replica,
+        _ => false,
+    })
+}
+
+/// Whether the database's clock was another, or what coordinators knew of it.
+pub fn was_mistimed(index: &Index<'_>, from: At, to: At) -> bool {
+    let jumps = |trouble: &Trouble| matches!(trouble.kind, Kind::ClockAhead | Kind::ClockBehind);
+    was_there(index, from, to, |trouble| trouble.target == Target::Postgres && jumps(trouble))
+}
+
 fn cuts_off(trouble: &Trouble, worker: usize) -> bool {
-    // A way that is cut once is there again at once.
-    let way = matches!(trouble.kind, Kind::Cut | Kind::Stall | Kind::Deafen | Kind::Delay);
     match trouble.target {
         Target::Worker(number) => number == worker && trouble.kind == Kind::Freeze,
-        Target::WorkersWay(number) => number == worker && way,
-        Target::Nats => way || matches!(trouble.kind, Kind::Kill | Kind::Terminate | Kind::Freeze),
-        // The owner of the shard is whichever coordinator it was.
-        Target::Coordinator(_) => trouble.kind == Kind::Freeze,
-        Target::WayToNats(_) => way,
-        Target::Postgres | Target::WayToPostgres(_) | Target::WayToCoordinator(_) => false,
+        // A way that is cut once is there again at once.
+        Target::WorkersWay(number) => number == worker && trouble.kind != Kind::Snap,
+        Target::Coordinator(_) | Target::WayToCoordinator(_) | Target::WayToPostgres(_) | Target::WayToNats(_) => false,
+        Target::Postgres | Target::Nats => false,
     }
 }

@@ -4,14 +4,21 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::time::Duration;
 
+use serde_json::Value;
 use shared::job::StateName;
 use shared::time::Time;
 
 use super::attempts::{Attempt, Steps};
+use super::contact::was_mistimed;
 use super::order::{Stand, is_terminal};
 use super::outcomes::Outcome;
 use super::sightings::{self, Sighting};
 use crate::chaos::history::{Asked, At, Event, History, Id, Key, Note, Row, Told, View};
+
+/// The furthest that a trouble lets the database's clock jump, and some more.
+const JUMP_MAX: Duration = Duration::from_secs(45);
+/// How long a coordinator goes by what it last heard of that clock.
+const RENEWAL: Duration = Duration::from_secs(10);
 
 /// See the module.
 pub struct Index<'a> {
@@ -104,6 +111,21 @@ impl<'a> Index<'a> {
     /// What is said of that job.
     pub fn job(&self, id: &Id) -> Option<&Job<'a>> {
         self.by_id.get(id).map(|at| &self.jobs[*at])
+    }
+
+    /// When an event was committed, as it says itself: by the database's clock, as its coordinator knew it. None where that
+    /// clock may have been another about then.
+    pub fn committed_at(&self, job: &Job<'_>, event: &Event) -> Option<At> {
+        let told = job.first(event);
+        let said = said_at(&event.data).or_else(|| said_at(&told?.data))?;
+        let known = told.map_or(said, |told| told.at);
+        let mistimed = was_mistimed(self, before(said.min(known), JUMP_MAX), after(said.max(known), RENEWAL));
+        (!mistimed).then_some(said)
+    }
+
+    /// The same, or else when it was first told, which may be later.
+    pub fn known_at(&self, job: &Job<'_>, event: &Event) -> Option<At> {
+        self.committed_at(job, event).or_else(|| job.told_at(event))
     }
 
     /// A moment, as the time since the run's beginning.
@@ -201,18 +223,6 @@ impl<'a> Job<'a> {
         self.first(event).map(|told| told.at)
     }
 
-    /// When an event was committed, as it says itself: by the database's clock, as its coordinator knew it.
-    pub fn committed_at(&self, event: &Event) -> Option<At> {
-        let said = |data: &serde_json::Value| {
-            let at: Time = serde_json::from_value(data.get("at")?.clone()).ok()?;
-            u64::try_from(at.micros()).ok().map(At)
-        };
-        said(&event.data).or_else(|| {
-            let first = self.first(event)?;
-            Some(said(&first.data).unwrap_or(first.at))
-        })
-    }
-
     fn first(&self, event: &Event) -> Option<&'a Told> {
         self.first_told[self.place(event.seq)?]
     }
@@ -221,6 +231,12 @@ impl<'a> Job<'a> {
     pub fn place(&self, seq: u64) -> Option<usize> {
         self.events.binary_search_by_key(&seq, |event| event.seq).ok()
     }
+}
+
+/// When an event says that it was committed.
+fn said_at(data: &Value) -> Option<At> {
+    let at: Time = data.get("at")?.as_str()?.parse().ok()?;
+    u64::try_from(at.micros()).ok().map(At)
 }
 
 /// That much before.

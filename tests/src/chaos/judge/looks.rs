@@ -33,7 +33,7 @@ enum Place {
 
 /// The earliest place of each sighting at which all could have seen the job as they did: what was answered before another
 /// asked lies before that.
-fn places<'a, 'j>(job: &'j Job<'a>) -> Vec<(&'j Sighting<'a>, Place)> {
+fn places<'a, 'j>(index: &Index<'_>, job: &'j Job<'a>) -> Vec<(&'j Sighting<'a>, Place)> {
     let (mut floor, mut under_way) = (0, BinaryHeap::<Reverse<(At, usize)>>::new());
     let mut places = Vec::with_capacity(job.sightings.len());
     for sighting in &job.sightings {
@@ -44,7 +44,9 @@ fn places<'a, 'j>(job: &'j Job<'a>) -> Vec<(&'j Sighting<'a>, Place)> {
             floor = floor.max(place);
         }
         let place = match sighting.saw.place(job, floor) {
-            Some(place) if is_later(job, place, sighting.answered) => Place::Later(place),
+            Some(place) if sighting.call.is_some() && is_later(index, job, place, sighting.answered) => {
+                Place::Later(place)
+            }
             Some(place) => {
                 under_way.push(Reverse((sighting.answered, place)));
                 Place::At
@@ -58,14 +60,14 @@ fn places<'a, 'j>(job: &'j Job<'a>) -> Vec<(&'j Sighting<'a>, Place)> {
 }
 
 /// Whether an event was committed only after that moment.
-fn is_later(job: &Job<'_>, place: usize, answered: At) -> bool {
-    job.committed_at(job.events[place]).is_some_and(|committed| committed > after(answered, CLOCKS_APART))
+fn is_later(index: &Index<'_>, job: &Job<'_>, place: usize, answered: At) -> bool {
+    index.committed_at(job, job.events[place]).is_some_and(|committed| committed > after(answered, CLOCKS_APART))
 }
 
 /// What each sighting came to, for the jobs that are there.
 fn each(index: &Index<'_>, mut look: impl FnMut(&Job<'_>, &Sighting<'_>, &Place)) {
     for job in index.jobs.iter().filter(|job| !job.rows.is_empty()) {
-        for (sighting, place) in &places(job) {
+        for (sighting, place) in &places(index, job) {
             look(job, sighting, place);
         }
     }
@@ -104,7 +106,7 @@ fn ahead(index: &Index<'_>, finding: &mut Finding) {
         let Place::Later(place) = place else { return };
         let event = job.events[*place];
         finding.add(|| {
-            let committed = job.committed_at(event).map_or_else(String::new, |at| index.time(at));
+            let committed = index.known_at(job, event).map_or_else(String::new, |at| index.time(at));
             format!("{}; event {} was committed at {committed}", words(index, job, sighting), event.seq)
         });
     });

@@ -24,41 +24,26 @@ const MARGIN: Duration = Duration::from_secs(5);
 struct Overlap<'a, 'i> {
     job: &'i Job<'a>,
     note: &'a Note,
-    /// None where there is no such attempt.
+    /// The one that was granted first, which alone may still be there; none where one of the two was never granted.
     older: Option<&'i Attempt<'a>>,
-    /// Whether both are of one job; else one is of a job that the other's repeats by hand.
-    of_one_job: bool,
 }
 
 impl<'a, 'i> Overlap<'a, 'i> {
     fn all(index: &'i Index<'a>) -> impl Iterator<Item = Self> {
-        index.jobs.iter().flat_map(move |job| {
+        index.jobs.iter().flat_map(|job| {
             job.notes.iter().filter_map(move |(_, note)| match note.what {
-                Noted::Overlap { holder } => Some(Self::of(index, job, note, holder)),
+                Noted::Overlap { holder } => {
+                    let older = job.attempt(holder).and(job.attempt(holder.min(note.attempt)));
+                    Some(Self { job, note, older })
+                }
                 Noted::Begin | Noted::End => None,
             })
         })
     }
 
-    fn of(index: &'i Index<'a>, job: &'i Job<'a>, note: &'a Note, holder: u32) -> Self {
-        if holder != note.attempt && job.attempt(holder).is_some() {
-            let older = job.attempt(holder.min(note.attempt));
-            return Self { job, note, older, of_one_job: true };
-        }
-        // The file that shows it is the key's: what a retry by hand repeats is of the same key.
-        let same_key = job.row().and_then(|row| index.by_key.get(&row.key)).into_iter().flatten();
-        let others = same_key.filter_map(|row| index.job(&row.id)).filter(|other| other.id != job.id);
-        let mut holders = others.filter_map(|other| Some((other, other.attempt(holder)?)));
-        let older = holders.next().and_then(|(other, attempt)| {
-            let repeats_ours = other.row().is_some_and(|row| row.retry_of.as_ref() == Some(job.id));
-            if repeats_ours { job.attempt(note.attempt) } else { Some(attempt) }
-        });
-        Self { job, note, older, of_one_job: false }
-    }
-
     /// Whether it must never be.
     fn is_forbidden(&self) -> bool {
-        self.of_one_job && self.job.asked.is_some_and(|asked| asked.stops_without_contact)
+        self.job.asked.is_some_and(|asked| asked.stops_without_contact)
     }
 
     fn words(&self, index: &Index<'_>) -> String {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Rule;
-use super::attempts::Attempt;
+use super::attempts::{Attempt, End};
 use super::contact;
 use super::finding::Finding;
 use super::index::{Index, Job, after, before};
@@ -26,7 +26,7 @@ pub const RULES: [Rule; 8] = [
 /// A claim that was under way when its worker died may be granted after that, until its deadline.
 const CLAIM: Duration = Duration::from_secs(15);
 /// The longest time from a trouble to the loss of a worker: its lease begins anew at each trouble of the coordinators.
-const LOSS: Duration = Duration::from_mins(1);
+const LOSS: Duration = Duration::from_mins(2);
 /// How long after a trouble something may still come of it.
 const MARGIN: Duration = Duration::from_secs(2);
 
@@ -36,7 +36,7 @@ fn succeeded(index: &Index<'_>, finding: &mut Finding) {
         if row.state != "succeeded" {
             continue;
         }
-        if asked.exits.iter().any(|exit| *exit != 0) && !asked.may.contains(&May::DieOfSignal) {
+        if asked.exits.iter().any(|exit| *exit != 0) {
             finding.add(|| format!("{}: its steps were to exit with {:?}", job.name(), asked.exits));
             continue;
         }
@@ -78,8 +78,10 @@ fn failed_as_asked(job: &Job<'_>, event: &Event) -> Result<(), String> {
             if ended { Ok(()) } else { Err(format!("step {step} never came to its end")) }
         }
         (Some(_), None) => Err(format!("it was to exit with {exit}")),
-        (None, Some(_)) if asked.may.contains(&May::DieOfSignal) => Ok(()),
-        _ => Err("it wasn't to die of a signal".to_owned()),
+        // As a shell says it.
+        (None, Some(signal)) if asked.may.contains(&May::DieOfSignal) && 128 + signal == i64::from(*exit) => Ok(()),
+        (None, Some(_)) => Err(format!("it was to exit with {exit}, or to die of what a shell says so")),
+        _ => Err("it says not how the step ended".to_owned()),
     }
 }
 
@@ -88,7 +90,7 @@ fn unless_may(index: &Index<'_>, finding: &mut Finding, reason: &str, may: May) 
     for job in index.jobs.iter().filter(|job| job.asked.is_some_and(|asked| !asked.may.contains(&may))) {
         for (event, _) in failures(job).filter(|(_, said)| *said == reason) {
             finding.add(|| {
-                let at = job.committed_at(event);
+                let at = index.known_at(job, event);
                 let at = at
                     .map_or_else(String::new, |at| format!(" at {}{}", index.time(at), around(index, job, event, at)));
                 format!("{}: event {}, {}{at}", job.name(), event.seq, event.data)
@@ -110,34 +112,36 @@ fn key_missing(index: &Index<'_>, finding: &mut Finding) {
 }
 
 /// The time from an attempt's grant to its end.
-fn lasted(job: &Job<'_>, event: &Event, ended: At) -> (At, At) {
-    let granted = job.attempt(event.attempt).and_then(|attempt| job.committed_at(attempt.granted));
+fn lasted(index: &Index<'_>, job: &Job<'_>, event: &Event, ended: At) -> (At, At) {
+    let granted = job.attempt(event.attempt).and_then(|attempt| index.known_at(job, attempt.granted));
     (granted.unwrap_or(ended), ended)
 }
 
 fn around(index: &Index<'_>, job: &Job<'_>, event: &Event, ended: At) -> String {
-    let (granted, ended) = lasted(job, event, ended);
+    let (granted, ended) = lasted(index, job, event, ended);
     index.around(before(granted, MARGIN), after(ended, MARGIN))
 }
 
-/// A worker that is lost was killed, stopped or not heard; one that stopped the attempt itself says so in the same words.
+/// A worker that is lost was killed, stopped or not heard. One that was shut down, or that has ended a job which is to stop
+/// without contact, says so in the same words.
 fn worker_lost(index: &Index<'_>, finding: &mut Finding) {
     for job in &index.jobs {
-        let lost = job.events.iter().filter(|event| {
+        for attempt in &job.attempts {
+            let Some(End { event, by_worker }) = attempt.end else { continue };
             let reason = event.data.get("reason").and_then(Value::as_str);
-            let by_itself =
-                || job.attempts.iter().any(|a| a.end.is_some_and(|end| end.event == **event && end.by_worker));
-            event.kind == "worker_lost" || (reason == Some("worker_lost") && by_itself())
-        });
-        for event in lost {
-            let worker = job.attempt(event.attempt).and_then(Attempt::worker);
-            let (Some(worker), Some(at)) = (worker, job.committed_at(event)) else { continue };
-            let (granted, lost) = lasted(job, event, at);
+            if event.kind != "worker_lost" && reason != Some("worker_lost") {
+                continue;
+            }
+            let (Some(worker), Some(at)) = (attempt.worker(), index.known_at(job, event)) else { continue };
+            let (granted, lost) = lasted(index, job, event, at);
             let (from, to) = (before(granted, CLAIM).max(before(lost, LOSS)), after(lost, MARGIN));
-            finding.unless(contact::was_lost(index, worker, from, to), || {
-                let (attempt, at) = (event.attempt, index.time(at));
-                let around = index.around(from, to);
-                format!("{}: attempt {attempt} of worker {}, at {at}, {}{around}", job.name(), worker.0, event.data)
+            let stopped = by_worker && job.asked.is_some_and(|asked| asked.stops_without_contact);
+            let excused = contact::was_lost(index, worker, from, to)
+                // It looks at whether its heartbeats are answered, which takes the whole way there and back.
+                || (stopped && contact::was_late(index, worker, from, to));
+            finding.unless(excused, || {
+                let (number, at, around) = (attempt.number, index.time(at), index.around(from, to));
+                format!("{}: attempt {number} of worker {}, at {at}, {}{around}", job.name(), worker.0, event.data)
             });
         }
     }
@@ -149,8 +153,8 @@ fn internal(index: &Index<'_>, finding: &mut Finding) {
         for (event, _) in failures(job).filter(|(_, reason)| matches!(*reason, "internal" | "checkout_failed")) {
             let worker = job.attempt(event.attempt).and_then(Attempt::worker);
             let number = worker.and_then(|worker| index.workers.get(worker));
-            let ended = job.committed_at(event).unwrap_or_default();
-            let (from, to) = lasted(job, event, ended);
+            let ended = index.known_at(job, event).unwrap_or_default();
+            let (from, to) = lasted(index, job, event, ended);
             let (from, to) = (before(from, MARGIN), after(to, MARGIN));
             let full = index.history.troubles.iter().any(|trouble| {
                 let its = number.is_some_and(|number| trouble.target == Target::Worker(*number));

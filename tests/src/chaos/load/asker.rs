@@ -16,7 +16,7 @@ use super::book::Which;
 use super::mix::TEAMS;
 use crate::chaos::history::{Ask, Call, Id, Key};
 use crate::http::Client;
-use crate::wait::pass;
+use crate::wait::between_looks;
 
 /// The most submissions of one client that wait for their answer: with more it asks for nothing new.
 const WAITING_MAX: usize = 4;
@@ -78,7 +78,7 @@ impl Asker {
         let until = clock::instant() + self.common.pace.answers_within;
         while !(self.waiting.is_empty() && self.keys.is_empty()) && clock::instant() < until {
             if !self.overdue() {
-                pass(AGAIN, "before what wasn't answered is tried again");
+                between_looks();
             }
         }
     }
@@ -98,8 +98,8 @@ impl Asker {
             800..835 => self.cancels(Which::Recent),
             835..870 => self.cancels(Which::Open),
             870..880 => self.cancels(Which::Ended),
-            880..885 => self.cancels_team(),
-            885..905 => self.retries(Which::Ended),
+            880..882 => self.cancels_team(),
+            882..905 => self.retries(Which::Ended),
             905..910 => self.retries(Which::Any),
             910..940 => self.repeats(),
             _ => self.looks(Which::Open),

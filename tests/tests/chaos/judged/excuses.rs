@@ -1,6 +1,7 @@
 //! What a trouble excuses, and what it doesn't: each pair differs in the trouble alone.
 
 use serde_json::json;
+use shared::time::Time;
 use tests::chaos::history::{Ask, Asked, Kind, May, Noted, Target};
 
 use super::assert_broken;
@@ -8,6 +9,9 @@ use super::truth::{Truth, plain};
 
 const CUT_OFF: &str = "attempts overlap only while the older one's worker is cut off";
 const NEVER: &str = "attempts of a job that stops without contact never overlap";
+const AHEAD: &str = "a job was not seen as it was to become";
+const STATUS: &str = "an answer has a status that is true of what was asked";
+const STEP_FAILED: &str = "a step fails only as it was asked to";
 const LOST: &str = "no worker is lost without a trouble";
 const INTERNAL: &str = "nothing but a full disk fails a checkout or the worker itself";
 const AFTER_CANCEL: &str = "no step begins after a cancel";
@@ -41,10 +45,6 @@ fn an_overlap_is_excused_by_what_cuts_the_older_ones_worker_off_and_by_nothing_e
         (Kind::Stall, Target::WorkersWay(0)),
         (Kind::Deafen, Target::WorkersWay(0)),
         (Kind::Delay, Target::WorkersWay(0)),
-        (Kind::Freeze, Target::Nats),
-        (Kind::Kill, Target::Nats),
-        (Kind::Freeze, Target::Coordinator(1)),
-        (Kind::Deafen, Target::WayToNats(0)),
     ];
     for (kind, target) in cut {
         assert_broken(&overlap(kind, target), &[], &format!("{kind:?} of {target:?}"));
@@ -58,7 +58,10 @@ fn an_overlap_is_excused_by_what_cuts_the_older_ones_worker_off_and_by_nothing_e
         (Kind::Cut, Target::WorkersWay(1)),
         (Kind::Snap, Target::WorkersWay(0)),
         (Kind::WipeOffers, Target::Nats),
-        (Kind::Kill, Target::Coordinator(0)),
+        // Where these were troubled, the lease began anew.
+        (Kind::Freeze, Target::Nats),
+        (Kind::Freeze, Target::Coordinator(0)),
+        (Kind::Deafen, Target::WayToNats(0)),
         (Kind::Stall, Target::Postgres),
         (Kind::Cut, Target::WayToCoordinator(0)),
     ];
@@ -90,36 +93,6 @@ fn an_overlap_with_what_its_worker_has_told_to_be_over_is_not_excused() {
     truth.step(job, 0, 3);
     truth.fail(job, json!({"reason": "step_failed", "step": 0, "exit_code": 3}));
     assert_broken(&truth, &[CUT_OFF], "its worker had told its end");
-}
-
-/// A job is canceled without its worker's word, run again by hand, and meets itself; during a cut if it is `cut`.
-fn overlap_by_hand(asked: Asked, cut: bool) -> Truth {
-    let mut truth = Truth::new();
-    let first = truth.submit(asked);
-    truth.grant(first, 0);
-    truth.begin(first, 0);
-    if cut {
-        truth.trouble(Kind::Cut, Target::WorkersWay(0), 20);
-    }
-    truth.cancel(first);
-    truth.pass(5);
-    truth.canceled(first, false);
-    let second = truth.run_again(first);
-    truth.grant(second, 1);
-    truth.note(second, Noted::Overlap { holder: 1 }, 0);
-    truth.step(second, 0, 0);
-    truth.step(second, 1, 0);
-    truth.finish(second, "succeeded", json!({}));
-    truth
-}
-
-#[test]
-fn a_retry_by_hand_may_meet_what_it_repeats_while_that_is_cut_off() {
-    assert_broken(&overlap_by_hand(plain(), true), &[], "it is cut off");
-    assert_broken(&overlap_by_hand(plain(), false), &[CUT_OFF], "it isn't");
-    // A cancel isn't waited for as long as a lease.
-    let stops = Asked { stops_without_contact: true, ..plain() };
-    assert_broken(&overlap_by_hand(stops, true), &[], "it is to stop when its lease ends");
 }
 
 #[test]
@@ -157,7 +130,6 @@ fn a_worker_is_lost_when_it_was_killed_or_cut_off_and_not_otherwise() {
         (Kind::Terminate, Target::Worker(0)),
         (Kind::Freeze, Target::Worker(0)),
         (Kind::Cut, Target::WorkersWay(0)),
-        (Kind::Freeze, Target::Nats),
     ];
     for (kind, target) in causes {
         assert_broken(&loss(kind, target, 5), &[], &format!("{kind:?} of {target:?}"));
@@ -218,13 +190,57 @@ fn a_step_may_begin_after_a_cancel_only_where_its_attempt_was_given_up_while_it_
 }
 
 #[test]
-fn what_can_come_of_a_job_by_its_own_making_is_no_fault() {
-    let mut truth = Truth::new();
-    let job = truth.submit(Asked { may: [May::DieOfSignal].into(), ..plain() });
-    truth.grant(job, 0);
-    truth.begin(job, 0);
-    truth.fail(job, json!({"reason": "step_failed", "step": 0, "signal": 9}));
-    assert_broken(&truth, &[], "a step dies of a signal");
+fn a_step_may_die_of_the_signal_that_it_was_asked_to_die_of() {
+    for (may, signal, expected) in [
+        (vec![May::DieOfSignal], 9, vec![]),
+        (vec![May::DieOfSignal], 15, vec![STEP_FAILED]),
+        (vec![], 9, vec![STEP_FAILED]),
+    ] {
+        let mut truth = Truth::new();
+        let job = truth.submit(Asked { exits: vec![128 + 9], may: may.into_iter().collect(), ..plain() });
+        truth.grant(job, 0);
+        truth.begin(job, 0);
+        truth.fail(job, json!({"reason": "step_failed", "step": 0, "signal": signal}));
+        assert_broken(&truth, &expected, &format!("a step dies of signal {signal}"));
+    }
+}
+
+#[test]
+fn a_worker_may_end_what_is_to_stop_without_contact_while_nobody_answers_it() {
+    for (stops, expected) in [(true, vec![]), (false, vec![LOST])] {
+        let mut truth = Truth::new();
+        truth.trouble(Kind::Kill, Target::Postgres, 20);
+        let job = truth.submit(Asked { stops_without_contact: stops, ..plain() });
+        truth.grant(job, 0);
+        truth.pass(13);
+        truth.retry(job, json!({"reason": "worker_lost", "message": "contact was lost, and the job is to stop then"}));
+        truth.succeed(job, 1);
+        assert_broken(&truth, &expected, &format!("it is to stop: {stops}"));
+    }
+}
+
+#[test]
+fn a_request_may_time_out_where_its_way_or_its_coordinator_stands_still() {
+    for (replica, expected) in [(1, vec![]), (0, vec![STATUS])] {
+        let mut truth = Truth::new();
+        truth.trouble(Kind::Stall, Target::WayToCoordinator(1), 5);
+        truth.call(Ask::Submit { keys: vec![] }, 408, vec![]).replica = replica;
+        assert_broken(&truth, &expected, &format!("asked of coordinator {replica}"));
+    }
+}
+
+#[test]
+fn what_the_database_says_of_the_time_counts_for_nothing_while_its_clock_is_wrong() {
+    for (target, expected) in [(Target::Postgres, vec![]), (Target::Worker(0), vec![AHEAD])] {
+        let mut truth = Truth::new();
+        truth.trouble(Kind::ClockAhead, target, 20);
+        let job = truth.submit(plain());
+        truth.succeed(job, 0);
+        let late = Time::from_micros(i64::try_from(truth.now().0).unwrap() + 30_000_000);
+        truth.told_mut(job, "succeeded").data["at"] = late.to_string().into();
+        truth.look(job);
+        assert_broken(&truth, &expected, &format!("the clock of {target:?} was ahead"));
+    }
 }
 
 #[test]
