@@ -95,6 +95,11 @@ impl Proxy {
         self.address.to_string()
     }
 
+    /// The connections that go through, each by a number of its own.
+    pub fn connections(&self) -> Vec<u64> {
+        self.way.state().open.keys().copied().collect()
+    }
+
     /// Leads connections to another server from now on; those that are there stay.
     pub fn lead_to(&self, to: &str) {
         self.way.state().to = Some(to.to_owned());

@@ -122,6 +122,7 @@ impl Arena {
             settings,
             says: "listening on http://",
             patience: &COORDINATORS_PATIENCE,
+            spool: None,
             log: self.log_of(&name),
             name,
         };
@@ -147,6 +148,7 @@ impl Arena {
             settings,
             says: "the worker has started",
             patience: &WORKERS_PATIENCE,
+            spool: Some(disk.data().join("worker/spool")),
             log: self.log_of(&name),
             name,
         };
@@ -280,8 +282,9 @@ impl Arena {
             address.map_or_else(|| way.lead_nowhere(), |address| way.lead_to(address));
         }
         for Worker { part, disk, ids, .. } in &mut self.workers {
-            part.look(&self.starter);
-            ids.extend(identity(&disk.data()));
+            if part.look(&self.starter) {
+                ids.extend(identity(&disk.data()));
+            }
             if disk.is_full() {
                 disk.fill();
             }

@@ -203,5 +203,5 @@ fn an_end_that_closes_closes_the_other() {
     drop(stream);
     assert!(has_ended(&mut at_server));
     drop(at_server);
-    eventually(SOON, "the connection is forgotten", || proxy.way.state().open.is_empty().then_some(()));
+    eventually(SOON, "the connection is forgotten", || proxy.connections().is_empty().then_some(()));
 }

@@ -4,7 +4,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -13,16 +13,24 @@ use nix::unistd::{Gid, Uid};
 /// How large a disk is: room enough for the work of some attempts, and full within a moment.
 const DISK_BYTES: usize = 64 * 1024 * 1024;
 const PIECE_BYTES: usize = 256 * 1024;
+/// The least that somebody else can free.
+const PAGE_BYTES: usize = 4096;
 /// Which mounts the calling thread sees.
 const NAMESPACE: &str = "/proc/thread-self/ns/mnt";
 
-/// The mounts that are ours alone, or why there are none.
-static OWN: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+/// What mounts are ours alone, and why others couldn't be had.
+static OWN: Mutex<(Vec<PathBuf>, Option<String>)> = Mutex::new((Vec::new(), None));
 
 /// Gives the calling thread, and whatever it starts from now on, mounts that nobody else sees. To be called by `main`
 /// before there is any other thread. Where the platform doesn't allow it, full disks are left out of the arena.
 pub fn own_mounts() {
-    OWN.get_or_init(|| part_from_others().map_err(|error| error.to_string()));
+    if Disk::allowed().is_err() {
+        let mut own = OWN.lock().unwrap_or_else(PoisonError::into_inner);
+        match part_from_others() {
+            Ok(namespace) => own.0.push(namespace),
+            Err(error) => own.1 = Some(format!("no mounts of its own for this process: {error}")),
+        }
+    }
 }
 
 fn part_from_others() -> io::Result<PathBuf> {
@@ -57,10 +65,10 @@ impl Disk {
     /// # Errors
     /// Why there are no own disks.
     pub fn allowed() -> Result<(), String> {
-        let own = OWN.get().ok_or("this process shares its mounts with others")?.as_ref()?;
+        let own = OWN.lock().unwrap_or_else(PoisonError::into_inner);
         match fs::read_link(NAMESPACE) {
-            Ok(seen) if seen == *own => Ok(()),
-            _ => Err("this thread shares its mounts with others".to_owned()),
+            Ok(seen) if own.0.contains(&seen) => Ok(()),
+            _ => Err(own.1.clone().unwrap_or_else(|| "this thread shares its mounts with others".to_owned())),
         }
     }
 
@@ -84,9 +92,9 @@ impl Disk {
     pub fn fill(&mut self) {
         assert!(self.is_own, "somebody else's disk would be filled");
         let filler = self.dir.join("filler");
+        let mut size = if self.filler.is_some() { PAGE_BYTES } else { PIECE_BYTES };
         let file = self.filler.get_or_insert_with(|| File::create(filler).expect("a file without a byte"));
-        let piece = vec![0; PIECE_BYTES];
-        let mut size = PIECE_BYTES;
+        let piece = vec![0; size];
         while size > 0 {
             match file.write(&piece[..size]) {
                 Ok(_) => {}

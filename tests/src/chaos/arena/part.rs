@@ -16,6 +16,8 @@ use crate::windlass::windlass;
 /// How long after its end it is started again, at first and at most: whoever ends at each start is left alone for longer.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 const AGAIN_AFTER_MAX: Duration = Duration::from_secs(8);
+/// How long one that was told to end and has nothing to do may take to do so.
+const IDLE_MAX: Duration = Duration::from_secs(6);
 /// How much of its log is shown of one that has ended by itself.
 const TAIL_LINES: usize = 20;
 
@@ -30,6 +32,8 @@ pub struct Recipe {
     pub says: &'static str,
     /// How long after each SIGTERM the next one follows; after the last one it should have ended.
     pub patience: &'static [Duration],
+    /// Its spool: while there is an entry, it may let something come to its end first.
+    pub spool: Option<PathBuf>,
     /// Where its log goes, of all its starts.
     pub log: PathBuf,
 }
@@ -54,10 +58,20 @@ pub struct Part {
 #[derive(Debug)]
 enum Life {
     Runs(Owned),
-    /// It was told so often to end, the last time then.
-    Ends(Owned, usize, Instant),
+    Ends(Ending),
     /// Since then.
     Gone(Instant),
+}
+
+/// A process that was told to end.
+#[derive(Debug)]
+struct Ending {
+    process: Owned,
+    /// How often it was told, and when for the last time.
+    told: usize,
+    since: Instant,
+    /// When it had something to do for the last time.
+    busy: Instant,
 }
 
 impl Part {
@@ -70,7 +84,7 @@ impl Part {
     /// The number of the process, while there is one.
     pub fn pid(&self) -> Option<i32> {
         match &self.life {
-            Life::Runs(process) | Life::Ends(process, ..) => Some(process.pid()),
+            Life::Runs(process) | Life::Ends(Ending { process, .. }) => Some(process.pid()),
             Life::Gone(_) => None,
         }
     }
@@ -93,7 +107,8 @@ impl Part {
         if let Life::Runs(process) = self.take_life() {
             self.write(&self.recipe.log, "SIGTERM");
             process::send(process.pid(), Signal::SIGTERM);
-            self.life = Life::Ends(process, 1, clock::instant());
+            let now = clock::instant();
+            self.life = Life::Ends(Ending { process, told: 1, since: now, busy: now });
         }
     }
 
@@ -111,16 +126,13 @@ impl Part {
         }
     }
 
-    /// Starts it where it is to run and doesn't; sees whether it has ended, or serves by now.
-    pub fn look(&mut self, starter: &Starter) {
+    /// Starts it where it is to run and doesn't; sees whether it has ended, or serves by now. Whether that is new.
+    pub fn look(&mut self, starter: &Starter) -> bool {
         match self.take_life() {
             Life::Runs(mut process) => match process.0.try_wait().expect("its state") {
                 None => {
                     self.life = Life::Runs(process);
-                    if self.ready.is_none() {
-                        self.ready =
-                            self.said().lines().find(|line| line.contains(self.recipe.says)).map(str::to_owned);
-                    }
+                    return self.ready.is_none() && self.becomes_ready();
                 }
                 Some(status) => {
                     self.alone = (self.alone * 2).clamp(AGAIN_AFTER, AGAIN_AFTER_MAX);
@@ -130,14 +142,20 @@ impl Part {
                     self.finding(&format!("ended by itself ({status}):\n{tail}"));
                 }
             },
-            Life::Ends(mut process, told, since) => {
-                if process.0.try_wait().expect("its state").is_none() {
-                    self.insist(process, told, since);
+            Life::Ends(mut ending) => {
+                if ending.process.0.try_wait().expect("its state").is_none() {
+                    self.insist(ending);
                 }
             }
             Life::Gone(since) if self.wanted && since.elapsed() >= self.alone => self.start(starter),
             gone @ Life::Gone(_) => self.life = gone,
         }
+        false
+    }
+
+    fn becomes_ready(&mut self) -> bool {
+        self.ready = self.said().lines().find(|line| line.contains(self.recipe.says)).map(str::to_owned);
+        self.ready.is_some()
     }
 
     /// What all its starts have written.
@@ -146,17 +164,27 @@ impl Part {
     }
 
     /// Tells it once more to end, when it was given enough time; and in the end doesn't ask.
-    fn insist(&mut self, process: Owned, told: usize, since: Instant) {
+    fn insist(&mut self, mut ending: Ending) {
+        let is_busy = self.recipe.spool.as_ref().is_some_and(|dir| has_entries(dir));
+        if is_busy {
+            ending.busy = clock::instant();
+        }
         let patience = self.recipe.patience;
-        if since.elapsed() < patience[told - 1] {
-            self.life = Life::Ends(process, told, since);
-        } else if told < patience.len() {
+        if ending.since.elapsed() < patience[ending.told - 1] {
+            self.life = Life::Ends(ending);
+            return;
+        }
+        let idle = ending.busy.elapsed();
+        if self.recipe.spool.is_some() && ending.told == 1 && idle > IDLE_MAX {
+            self.finding(&format!("was told to end, had nothing left to do and didn't end within {idle:?}"));
+        }
+        if ending.told < patience.len() {
             self.write(&self.recipe.log, "SIGTERM once more");
-            process::send(process.pid(), Signal::SIGTERM);
-            self.life = Life::Ends(process, told + 1, clock::instant());
+            process::send(ending.process.pid(), Signal::SIGTERM);
+            self.life = Life::Ends(Ending { told: ending.told + 1, since: clock::instant(), ..ending });
         } else {
+            let Ending { told, since, .. } = ending;
             self.finding(&format!("was told {told} times to end and hadn't {:?} after the last", since.elapsed()));
-            drop(process);
         }
     }
 
@@ -201,4 +229,10 @@ impl Part {
         let mut file = File::options().create(true).append(true).open(log).expect("its log");
         writeln!(file, "=== {} {}: {what}", clock::now(), self.recipe.name).expect("a line");
     }
+}
+
+/// Whether a spool holds an entry.
+fn has_entries(spool: &Path) -> bool {
+    let mut entries = fs::read_dir(spool).into_iter().flatten().flatten();
+    entries.any(|entry| entry.path().extension().is_some_and(|suffix| suffix == "json"))
 }

@@ -101,7 +101,7 @@ fn give_up(arena: &mut Arena) {
     }
 }
 
-fn begin(arena: &mut Arena, planned: &Planned) {
+pub fn begin(arena: &mut Arena, planned: &Planned) {
     let seconds = i64::try_from(planned.by.as_secs()).expect("seconds");
     match planned.kind {
         Kind::Kill => match planned.target {
@@ -130,7 +130,7 @@ fn begin(arena: &mut Arena, planned: &Planned) {
     }
 }
 
-fn end(arena: &mut Arena, planned: &Planned) {
+pub fn end(arena: &mut Arena, planned: &Planned) {
     match planned.kind {
         Kind::Kill | Kind::Terminate => match planned.target {
             Target::Postgres => arena.servers.postgres(Database::start_again),
@@ -149,7 +149,7 @@ fn end(arena: &mut Arena, planned: &Planned) {
 }
 
 /// Whether what it befell is up again.
-fn is_over(arena: &Arena, planned: &Planned) -> bool {
+pub fn is_over(arena: &Arena, planned: &Planned) -> bool {
     match planned.target {
         Target::Postgres => arena.servers.postgres_is_done(),
         Target::Nats => arena.servers.nats_is_done(),
