@@ -113,7 +113,7 @@ fn entries(pid: i32, directory: &str) -> u64 {
 /// Each once more, beside what it was: as soon as nothing is more than it may be, or when that has been waited for in vain.
 pub fn compared(before: &Counts, site: &Site) -> Vec<Measure> {
     let mut measured = Vec::new();
-    left("measures that are too high", SETTLED_WITHIN, || {
+    left(SETTLED_WITHIN, || {
         measured = joined(before, &of(site), site.coordinators.len() as u64);
         measured.iter().filter(|measure| measure.after > measure.before + measure.allowance).cloned().collect()
     });

@@ -63,7 +63,9 @@ fn was_brought_back(index: &Index<'_>, offer: &str) -> bool {
     let (Some(Ok(attempt)), Some(job)) = (words.next().map(str::parse::<u32>), words.next()) else { return false };
     let Some(job) = index.job(&Id(job.to_owned())) else { return false };
     let done_with = job.attempt(attempt).map(|attempt| attempt.granted).or_else(|| job.end());
-    let Some(done_with) = done_with.and_then(|event| job.committed_at(event)) else { return false };
+    let Some(done_with) = done_with else { return false };
+    // What a clock that jumped says of it helps nobody.
+    let done_with = index.committed_at(job, done_with).unwrap_or_default();
     let killed = |trouble: &&Trouble| trouble.kind == Kind::Kill && trouble.target == Target::Nats;
     index.history.troubles.iter().filter(killed).any(|kill| kill.to >= done_with)
 }
