@@ -3,4 +3,5 @@
 
 mod chaos {
     mod judged;
+    mod seeds;
 }

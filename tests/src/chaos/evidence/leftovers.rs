@@ -16,6 +16,8 @@ use crate::chaos::history::{End, Id};
 use crate::process::{children, command_lines};
 use crate::wait::between_looks;
 
+/// How long offers are waited for: twice the time after which one that a worker took without a word is given to another.
+const OFFERS_WITHIN: Duration = Duration::from_secs(20);
 /// The stream of offers.
 const OFFERS: &str = "WINDLASS_OFFERS";
 
@@ -30,7 +32,7 @@ pub fn of(site: &Site, Patience { ended, settled }: Patience) -> End {
         files: within(&mut || site.workers.iter().flat_map(|worker| files(&worker.data_dir)).collect()),
         unpublished: left(settled, || stored::unpublished(url)),
         gaps: stored::gaps(url),
-        offers: within(&mut || offers(&site.nats)),
+        offers: left(OFFERS_WITHIN, || offers(&site.nats)),
         rows: within(&mut || stored::strays(url, &site.addresses)),
         ..End::default()
     }
