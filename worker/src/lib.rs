@@ -43,6 +43,8 @@ mod deploy_key;
 mod durable;
 mod duty;
 mod epochs;
+#[cfg(feature = "faults")]
+pub mod fuzzed;
 mod identity;
 pub mod keeper;
 mod output;
