@@ -123,7 +123,16 @@ static ODD: LazyLock<Vec<Vec<u8>>> = LazyLock::new(|| {
     let closed = [100, 127, 128, 5000].map(|depth| ["[".repeat(depth), "]".repeat(depth)].concat());
     let inside = format!("{}0{}", "{\"k\":".repeat(126), "}".repeat(126));
     let owned = long.into_iter().chain(deep).chain(closed).chain([inside]).map(String::into_bytes);
-    texts.iter().map(|text| text.as_bytes().to_vec()).chain(bytes.map(<[u8]>::to_vec)).chain(owned).collect()
+    // Not everything that is decoded is JSON.
+    let bare = texts.iter().map(|text| text.trim_matches('"')).filter(|text| !text.is_empty());
+    texts
+        .iter()
+        .copied()
+        .chain(bare)
+        .map(|text| text.as_bytes().to_vec())
+        .chain(bytes.map(<[u8]>::to_vec))
+        .chain(owned)
+        .collect()
 });
 
 /// The words of JSON, for what looks like it.
