@@ -99,8 +99,6 @@ async fn carry(
 /// Takes what one side sends, as soon as it does.
 async fn take(mut from: OwnedReadHalf, pieces: mpsc::Sender<Piece>, mode: watch::Receiver<Mode>) {
     let mut buffer = vec![0; PIECE_BYTES_MAX];
-    // Nothing overtakes what was sent before it.
-    let mut last_due = Instant::now();
     loop {
         let what = match from.read(&mut buffer).await {
             Ok(0) => Sent::End,
@@ -108,14 +106,15 @@ async fn take(mut from: OwnedReadHalf, pieces: mpsc::Sender<Piece>, mode: watch:
             Err(_) => Sent::Break,
         };
         let goes_on = matches!(what, Sent::Bytes(_));
-        last_due = last_due.max(Instant::now() + mode.borrow().delay());
-        if pieces.send(Piece { due: last_due, what }).await.is_err() || !goes_on {
+        let due = Instant::now() + mode.borrow().delay();
+        if pieces.send(Piece { due, what }).await.is_err() || !goes_on {
             return;
         }
     }
 }
 
-/// Gives the other side what has arrived, each piece when it is due and let through.
+/// Gives the other side what has arrived, each piece when it is due and let through. What isn't late any more waits for what
+/// still is: nothing overtakes what was sent before it.
 async fn give(
     mut to: OwnedWriteHalf,
     mut arriving: mpsc::Receiver<Piece>,

@@ -38,7 +38,12 @@ fn echo() -> String {
 fn server() -> (String, impl FnOnce() -> TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = listener.local_addr().expect("its address").to_string();
-    (address, move || listener.accept().expect("a client").0)
+    let taken = move || {
+        let (stream, _) = listener.accept().expect("a client");
+        stream.set_read_timeout(Some(SOON)).expect("a deadline");
+        stream
+    };
+    (address, taken)
 }
 
 fn client(proxy: &Proxy) -> TcpStream {
@@ -98,7 +103,6 @@ fn a_stalled_way_keeps_its_connections_and_ends_those_of_which_it_held_something
     let mut speaking = client(&proxy);
     speaking.write_all(&[1]).expect("a byte");
     let mut at_server = arrived();
-    at_server.set_read_timeout(Some(SOON)).expect("a deadline");
     let mut heard = [0];
     at_server.read_exact(&mut heard).expect("a byte");
     proxy.stall();

@@ -22,7 +22,8 @@ const NAMESPACE: &str = "/proc/thread-self/ns/mnt";
 static OWN: Mutex<(Vec<PathBuf>, Option<String>)> = Mutex::new((Vec::new(), None));
 
 /// Gives the calling thread, and whatever it starts from now on, mounts that nobody else sees. To be called by `main`
-/// before there is any other thread. Where the platform doesn't allow it, full disks are left out of the arena.
+/// before there is any other thread; root can do so in any thread, for that one and those that it starts. Where the platform
+/// doesn't allow it, full disks are left out of the arena.
 pub fn own_mounts() {
     if Disk::allowed().is_err() {
         let mut own = OWN.lock().unwrap_or_else(PoisonError::into_inner);

@@ -20,6 +20,8 @@ const AGAIN_AFTER_MAX: Duration = Duration::from_secs(8);
 const IDLE_MAX: Duration = Duration::from_secs(6);
 /// How much of its log is shown of one that has ended by itself.
 const TAIL_LINES: usize = 20;
+/// Which lines the processes log.
+const LOG: &str = "WINDLASS_LOG";
 
 /// How a process is started, each time alike.
 #[derive(Debug)]
@@ -193,6 +195,8 @@ impl Part {
         self.write(log, "started");
         let mut command = windlass();
         command.args(arguments).envs(settings.iter().map(|(name, value)| (name, value)));
+        // Whoever looks into a failing run can ask for more lines.
+        command.envs(std::env::var(LOG).map(|filter| (LOG, filter)));
         let out = File::options().append(true).open(log).expect("its log");
         self.log_from = out.metadata().expect("its log").len();
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(out);
