@@ -3,7 +3,7 @@
 use std::fs;
 
 use serde_json::json;
-use shared::id::Attempt;
+use shared::id::{Attempt, Epoch};
 use shared::log::LogSummary;
 use worker::fuzzed::{Entry, Identity, Spool, count_start, events, orders};
 
@@ -25,7 +25,7 @@ fn entries() -> Vec<Entry> {
     let mut all: Vec<Entry> = ends().into_iter().map(|end| whole(json!(end))).collect();
     all.push(whole(json!({"let_go": "park", "key": "app", "wait": "10m"})));
     all.push(whole(json!({"let_go": "give_back"})));
-    all.push(Entry { job: job(), attempt: Attempt(2), cgroup: None, outcome: None });
+    all.push(Entry { job: job(), attempt: Attempt(2), epoch: Epoch(3), cgroup: None, outcome: None });
     all
 }
 
