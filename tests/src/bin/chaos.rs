@@ -1,7 +1,5 @@
 //! `chaos`: breaks a cluster of real processes in every way that its schedule knows, and judges what came of it.
 
-#![expect(clippy::doc_markdown, reason = "the comments of these types are the help that clap prints")]
-
 use std::env;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};

@@ -31,8 +31,17 @@ fn files(index: &Index<'_>, finding: &mut Finding) {
     each(finding, &index.history.end.files);
 }
 
+/// A worker that can't write to its disk can't start, and says so.
 fn deaths(index: &Index<'_>, finding: &mut Finding) {
-    each(finding, &index.history.end.deaths);
+    let full = |death: &&String| {
+        let worker = death.strip_prefix("worker-").and_then(|rest| rest.split(' ').next()?.parse::<usize>().ok());
+        let is_full = |worker| {
+            move |trouble: &Trouble| (trouble.kind, trouble.target) == (Kind::FullDisk, Target::Worker(worker))
+        };
+        let was_full = worker.is_some_and(|worker| index.history.troubles.iter().any(is_full(worker)));
+        was_full && death.contains("windlass: starting the worker: ") && death.contains("No space left on device")
+    };
+    index.history.end.deaths.iter().filter(|death| !full(death)).for_each(|death| finding.add(|| death.clone()));
 }
 
 fn published(index: &Index<'_>, finding: &mut Finding) {

@@ -15,6 +15,7 @@ const STEP_FAILED: &str = "a step fails only as it was asked to";
 const LOST: &str = "no worker is lost without a trouble";
 const INTERNAL: &str = "nothing but a full disk fails a checkout or the worker itself";
 const AFTER_CANCEL: &str = "no step begins after a cancel";
+const DEATH: &str = "no process under test ends by itself";
 const OFFER: &str = "no offer is left";
 
 /// A worker with number 0 is lost, another meets what it still runs, during that trouble of 20 seconds.
@@ -272,5 +273,17 @@ fn an_offer_is_left_only_where_its_attempt_was_granted_and_its_server_killed() {
         let id = truth.history.rows[job.0].id.0.clone();
         truth.history.end.offers.push(format!("windlass.offer.e3b0.normal.{id}.{attempt}"));
         assert_broken(&truth, &expected, &format!("{kind:?}, attempt {attempt}"));
+    }
+}
+
+#[test]
+fn a_worker_ends_by_itself_only_where_it_starts_on_a_full_disk() {
+    const START: &str = "worker-1 ended by itself (exit status: 1):\nwindlass: starting the worker: counting a start";
+    let full = format!("{START}: No space left on device (os error 28)");
+    for (worker, said, expected) in [(1, &*full, vec![]), (0, &*full, vec![DEATH]), (1, START, vec![DEATH])] {
+        let mut truth = Truth::new();
+        truth.trouble(Kind::FullDisk, Target::Worker(worker), 10);
+        truth.history.end.deaths.push(said.to_owned());
+        assert_broken(&truth, &expected, &format!("the disk of worker {worker} is full, and it says: {said}"));
     }
 }
