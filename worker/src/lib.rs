@@ -105,8 +105,8 @@ pub struct Config {
 /// Why a worker can't be brought up.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("{doing} {path}: {source}", path = path.display())]
-    DataDir { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error("{doing} {path}: {cause}", path = path.display())]
+    DataDir { doing: &'static str, path: PathBuf, cause: io::Error },
     #[error(
         "this worker has no identity in {path} and no join token to get one: set WINDLASS_JOIN_TOKEN",
         path = path.display()

@@ -126,5 +126,5 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
 
 fn at(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
-    move |source| Error::DataDir { doing, path, source }
+    move |cause| Error::DataDir { doing, path, cause }
 }
