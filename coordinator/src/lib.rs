@@ -58,6 +58,7 @@ pub const FORMAT: u32 = 1;
 const REGISTRIES_MAX: usize = 8;
 
 /// What a coordinator works with.
+#[derive(Clone)]
 pub struct Config {
     pub store: Arc<dyn Store>,
     pub bus: Arc<dyn Bus>,
@@ -77,6 +78,16 @@ pub enum StartError {
     Threads(#[from] std::io::Error),
     #[error("starting the actors")]
     Actors,
+}
+
+impl StartError {
+    /// Whether another try may go well: the store couldn't be reached, or for so long that the lease was gone meanwhile.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Store(error) | Self::MasterKeys(keys::master::Error::Store(error)) => error.may_pass(),
+            Self::MasterKeys(_) | Self::Threads(_) | Self::Actors => false,
+        }
+    }
 }
 
 /// A running coordinator.

@@ -87,7 +87,7 @@ pub struct Shards {
 }
 
 impl Shards {
-    /// Looks at the cluster once, where this coordinator has just joined, and from then on after every renewal.
+    /// Looks at the cluster once, where this coordinator has just joined, if the store lets it, and then after every renewal.
     pub async fn start(parts: Parts, runtime: &Handle) -> Result<Self, Error> {
         let (store, holdings) = (Arc::clone(&parts.store), Arc::clone(&parts.holdings));
         let soon = Arc::new(Notify::new());
@@ -102,7 +102,7 @@ impl Shards {
             successor: None,
         };
         let first = renewal::renew(&*store, &holdings).await;
-        keeper.look(&first).await?;
+        keeper.look(&first).await.or_else(|error| if error.may_pass() { Ok(()) } else { Err(error) })?;
         let (told, renewals) = watch::channel(None);
         let renewing = runtime.spawn(renewal::keep_renewing(store, Arc::clone(&holdings), told, soon));
         let (stop, stopped) = oneshot::channel();

@@ -210,3 +210,13 @@ pub enum Error {
     #[error("the database holds what it must not: {0}")]
     Corrupt(String),
 }
+
+impl Error {
+    /// Whether the same may go well later, where it does no harm to do it twice.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Unavailable(_) | Self::Unknown(_) | Self::Fenced => true,
+            Self::Corrupt(_) => false,
+        }
+    }
+}

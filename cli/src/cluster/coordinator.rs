@@ -4,6 +4,7 @@
 //! the API refuses what is new, then the coordinator hands its shards over. A second signal stops it at once: its lease
 //! ends by itself then, and the others take its shards over.
 
+use std::fmt::Display;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +12,12 @@ use std::time::Duration;
 use anyhow::Context;
 
 use coordinator::api::{self, ApiServer, Tokens};
+use coordinator::service::Error as ServiceError;
 use coordinator::store::measured::{Measured, Meters, Reading};
 use coordinator::store::postgres::PostgresStore;
 use coordinator::store::{Error as StoreError, Store};
 use coordinator::vault::MasterKeys;
-use coordinator::{Config, Coordinator};
+use coordinator::{Config, Coordinator, StartError};
 use shared::bus::Bus;
 use shared::bus::nats::{NatsBus, NatsOptions, Role};
 use shared::secret::Secret;
@@ -58,7 +60,7 @@ pub fn coordinator(args: &CoordinatorArgs) -> Result<u8, Error> {
 
 /// Brings the database up to date, once it can be reached.
 pub async fn migrate(url: &Secret) -> anyhow::Result<()> {
-    patiently(|| PostgresStore::migrate(url)).await.context("bringing the database up to date")
+    patiently(StoreError::may_pass, || PostgresStore::migrate(url)).await.context("bringing the database up to date")
 }
 
 /// What `coordinator` was told.
@@ -156,7 +158,9 @@ async fn start(listener: TcpListener, plan: Plan) -> anyhow::Result<Parts> {
     if plan.migrate {
         migrate(&plan.database).await?;
     }
-    let store = patiently(|| PostgresStore::connect(&plan.database)).await.context("opening the database")?;
+    let store = patiently(StoreError::may_pass, || PostgresStore::connect(&plan.database))
+        .await
+        .context("opening the database")?;
     let retries = store.retries();
     let store = Measured::new(Arc::new(store), Some(retries));
     let meters = store.meters();
@@ -165,11 +169,13 @@ async fn start(listener: TcpListener, plan: Plan) -> anyhow::Result<Parts> {
     let bus: Arc<dyn Bus> = Arc::new(bus);
     let address = plan.advertise.unwrap_or_else(|| advertised(address, &host_name()));
     tracing::info!(address, "joining the cluster under this address");
-    let coordinator = Coordinator::start(Config { store, bus, keys: plan.keys, address }).await;
+    let config = Config { store, bus, keys: plan.keys, address };
+    let coordinator = patiently(StartError::may_pass, || Coordinator::start(config.clone())).await;
     let coordinator = coordinator.context("starting the coordinator")?;
     let service = coordinator.service();
     if let Some(token) = &plan.bootstrap {
-        service.admit(FIRST_ADMIN, token).await.context("storing the first token")?;
+        let may_pass = |error: &ServiceError| matches!(error, ServiceError::Unavailable { .. });
+        patiently(may_pass, || service.admit(FIRST_ADMIN, token)).await.context("storing the first token")?;
         tracing::info!("the first admin token counts");
     }
     let api = api::serve(listener, service, Tokens::stored()).context("starting the API")?;
@@ -186,11 +192,11 @@ fn sum_up(meters: &Meters) {
     tracing::debug!(retries = meters.retries(), "statements that were repeated");
 }
 
-/// Asks the database for something until it can be reached, and says so.
-async fn patiently<T>(ask: impl AsyncFn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+/// Asks for something that needs the database until that can be reached, and says so.
+async fn patiently<T, E: Display>(may_pass: impl Fn(&E) -> bool, ask: impl AsyncFn() -> Result<T, E>) -> Result<T, E> {
     for number in 1..DATABASE_TRIES_MAX {
         match ask().await {
-            Err(error @ StoreError::Unavailable(_)) => {
+            Err(error) if may_pass(&error) => {
                 tracing::warn!(%error, "trying again in a second ({number} of {DATABASE_TRIES_MAX})");
                 tokio::time::sleep(DATABASE_WAIT).await;
             }

@@ -20,12 +20,14 @@ const KEY_BYTES: usize = 32;
 const KEY_ID_BYTES_MAX: usize = 64;
 
 /// The master keys: the first encrypts, the others still open.
+#[derive(Clone)]
 pub struct MasterKeys {
     pub(super) first: MasterKey,
     others: Vec<MasterKey>,
 }
 
 /// One of them.
+#[derive(Clone)]
 pub(super) struct MasterKey {
     id: String,
     key: Zeroizing<[u8; KEY_BYTES]>,

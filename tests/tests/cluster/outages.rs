@@ -1,10 +1,12 @@
 //! Postgres or NATS gone for a while: nothing that was accepted is lost, no lease is, and nobody has to lend a hand.
 
+use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
 use tests::cluster::{Cluster, LOAD_WITHIN};
 use tests::proxy::Proxy;
+use tests::server::Server;
 use tests::wait::{eventually, pass};
 
 use crate::load::{Load, noting};
@@ -51,6 +53,27 @@ fn postgres_is_gone_for_twenty_seconds_under_load_and_nothing_is_lost() {
     load.check_notes();
     cluster.until_spread();
     cluster.until_published();
+}
+
+#[test]
+fn a_coordinator_whose_start_the_database_does_not_answer_tries_again_until_it_does() {
+    let cluster = Cluster::bare();
+    let mut migrating = cluster.coordinator_command();
+    migrating.arg("--listen=127.0.0.1:0");
+    let mut first = Server::start("a first coordinator", migrating);
+    first.said("listening on");
+    first.stop();
+    thread::scope(|scope| {
+        let held = "BEGIN; LOCK TABLE coordinators; SELECT pg_sleep(6)::text; COMMIT";
+        scope.spawn(|| cluster.postgres.rows(held));
+        let locked = "SELECT 'held' FROM pg_locks l JOIN pg_class c ON c.oid = l.relation \
+             WHERE c.relname = 'coordinators' AND l.mode = 'AccessExclusiveLock' AND l.granted";
+        eventually(LOAD_WITHIN, "the table is locked", || (!cluster.postgres.rows(locked).is_empty()).then_some(()));
+        let mut server = Server::start("a coordinator", cluster.coordinator_command());
+        server.said("trying again in a second");
+        server.said("listening on");
+        assert!(server.stop().success());
+    });
 }
 
 #[test]
