@@ -25,6 +25,8 @@ mod cursor;
 mod deploy_keys;
 mod events;
 mod filter;
+#[cfg(feature = "faults")]
+pub mod fuzzed;
 mod guard;
 mod health;
 mod jobs;

@@ -13,9 +13,9 @@ use crate::service::{Error as ServiceError, Service};
 use crate::store::{AuditLine, DeployKey, KeyPut, Place, Resealed};
 use crate::vault;
 
-mod known_hosts;
+pub(crate) mod known_hosts;
 pub(crate) mod master;
-mod private_key;
+pub(crate) mod private_key;
 
 pub use known_hosts::KNOWN_HOSTS_BYTES_MAX;
 pub use private_key::PRIVATE_KEY_BYTES_MAX;

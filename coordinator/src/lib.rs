@@ -34,6 +34,8 @@ pub mod api;
 mod arbiters;
 mod committer;
 pub mod fault;
+#[cfg(feature = "faults")]
+pub mod fuzzed;
 pub mod holdings;
 mod intake;
 mod key_watch;

@@ -13,7 +13,7 @@ pub const SHARDS: u16 = 256;
 
 /// A part of the job space with one owner at a time: the last two bytes of a job's id, modulo [`SHARDS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
+#[serde(try_from = "u16", into = "u16")]
 pub struct Shard(u16);
 
 impl Shard {
@@ -30,6 +30,20 @@ impl Shard {
     /// Its number, below [`SHARDS`].
     pub fn number(self) -> u16 {
         self.0
+    }
+}
+
+impl TryFrom<u16> for Shard {
+    type Error = &'static str;
+
+    fn try_from(number: u16) -> Result<Self, Self::Error> {
+        Self::new(number).ok_or("there is no shard of that number")
+    }
+}
+
+impl From<Shard> for u16 {
+    fn from(shard: Shard) -> Self {
+        shard.0
     }
 }
 

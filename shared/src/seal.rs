@@ -11,6 +11,12 @@ use zeroize::Zeroizing;
 
 use crate::secret::Secrets;
 
+/// The most bytes of a sealed blob's head: ours have a few hundred. Its reader begins anew with each byte that it finds
+/// missing, so a long one would cost the square of its length.
+const HEAD_BYTES_MAX: usize = 4 * 1024;
+/// What the last line of the head begins with; no other line does.
+const HEAD_END: &[u8] = b"\n---";
+
 /// Secrets that only the holder of one [`OneTimeKey`] can open; base64 of an `age` file.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -53,6 +59,10 @@ impl OneTimeKey {
     /// When it was sealed to another or is damaged.
     pub fn open(&self, sealed: &Sealed) -> Result<Secrets, Error> {
         let bytes = STANDARD.decode(&sealed.0).map_err(|_| Error::Open)?;
+        let head = bytes.get(..HEAD_BYTES_MAX).unwrap_or(&bytes);
+        if !head.windows(HEAD_END.len()).any(|part| part == HEAD_END) {
+            return Err(Error::Open);
+        }
         let plain = Zeroizing::new(age::decrypt(&self.0, &bytes).map_err(|_| Error::Open)?);
         serde_json::from_slice(&plain).map_err(|_| Error::Open)
     }

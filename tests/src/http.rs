@@ -20,6 +20,7 @@ pub struct Client {
     agent: Agent,
     base: String,
     token: String,
+    answer_within: Duration,
 }
 
 /// What the server answered.
@@ -46,13 +47,19 @@ impl Client {
     /// A client of the server at `base`, like `http://127.0.0.1:7070`. An empty token is not sent.
     pub fn new(base: &str, token: &str) -> Self {
         let agent = Agent::config_builder().http_status_as_error(false).build().new_agent();
-        Self { agent, base: base.to_owned(), token: token.to_owned() }
+        Self { agent, base: base.to_owned(), token: token.to_owned(), answer_within: ANSWER_WITHIN }
     }
 
     /// The same server with another token.
     #[must_use]
     pub fn with_token(&self, token: &str) -> Self {
         Self { token: token.to_owned(), ..self.clone() }
+    }
+
+    /// The same server by connections of its own, with no more patience than that for each answer.
+    #[must_use]
+    pub fn within(&self, patience: Duration) -> Self {
+        Self { answer_within: patience, ..Self::new(&self.base, &self.token) }
     }
 
     pub fn get(&self, path: &str) -> Answer {
@@ -83,7 +90,7 @@ impl Client {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<Answer, ureq::Error> {
-        let mut response = self.run(method, path, headers, body, ANSWER_WITHIN)?;
+        let mut response = self.run(method, path, headers, body, self.answer_within)?;
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         let text = response.body_mut().with_config().limit(ANSWER_BYTES_MAX).lossy_utf8(true).read_to_string()?;
         let json = serde_json::from_str(&text).unwrap_or(Value::Null);
@@ -159,10 +166,21 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
     use std::thread;
+    use std::time::Duration;
 
     use serde_json::json;
+    use shared::clock;
 
-    use super::Client;
+    use super::{ANSWER_WITHIN, Client};
+
+    #[test]
+    fn patience_ends_where_no_answer_comes() {
+        let silent = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let base = format!("http://{}", silent.local_addr().expect("an address"));
+        let (client, begun) = (Client::new(&base, "").within(Duration::from_millis(50)), clock::instant());
+        assert!(client.try_send("GET", "/", &[], b"").is_err());
+        assert!(begun.elapsed() < ANSWER_WITHIN, "as long as anybody waits");
+    }
 
     #[test]
     fn an_answer_is_returned_whatever_its_status() {

@@ -9,6 +9,9 @@ use shared::clock;
 /// From one look to the next.
 const EVERY: Duration = Duration::from_millis(10);
 
+/// The same for [`between_looks`].
+const BETWEEN: Duration = Duration::from_millis(200);
+
 /// What `probe` finds, once it finds something; says how long that took.
 ///
 /// # Panics
@@ -31,6 +34,11 @@ pub fn eventually<T>(deadline: Duration, what: &str, mut probe: impl FnMut() -> 
 pub fn pass(time: Duration, what: &str) {
     println!("{what}: {} ms go by", time.as_millis());
     thread::sleep(time);
+}
+
+/// From one look to the next of a loop that waits in its own way, for several things at once or without an end.
+pub fn between_looks() {
+    thread::sleep(BETWEEN);
 }
 
 /// Like [`eventually`], on a runtime, whose other tasks go on meanwhile.

@@ -28,13 +28,13 @@ use ssh::DeployKey;
 use tries::Tries;
 use trouble::{Asked, Kind, Trouble};
 
-mod heard;
+pub(crate) mod heard;
 mod local;
 pub mod mirror;
-mod remote;
+pub(crate) mod remote;
 pub mod ssh;
 mod tries;
-mod trouble;
+pub(crate) mod trouble;
 
 /// How long something that git left behind may hold its output open.
 const LEAK_WITHIN: Duration = Duration::from_secs(2);

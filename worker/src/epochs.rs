@@ -1,13 +1,27 @@
 //! Which words of coordinators count: a shard's owner speaks under its epoch, and an epoch lower than the highest that was
 //! heard of the shard is that of an owner which isn't one any more.
+//!
+//! What was heard is in memory, but for what the spool says: each of its entries holds the highest epoch of its shard,
+//! from the grant's on, and a start begins with those. An owner which isn't one any more and doesn't know it can still say
+//! three things to a worker that was started again, and this is why the spool's are enough:
+//!
+//! - An answer to an outcome that is in the spool. Whoever owned the shard under the grant's epoch or a later one knows
+//!   that the attempt was granted, and refuses its outcome only for what is committed; and to take it, it has to commit.
+//!   Only one from before the grant refuses what it should take, and its epoch is lower than the entry's.
+//! - An order, also in the answer to a heartbeat. It names the start that it is for; so it is about an attempt that was
+//!   granted to this one, under an epoch that was heard with the grant.
+//! - An answer to a new claim. A grant is said after its commit alone, and a refusal costs an offer, which is made again.
+//!   Of a shard without an attempt in the spool a worker needs to know no more than one that is new.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use shared::id::{Epoch, Shard};
 use shared::wire::Word;
 
-/// The highest epoch that was heard of each shard, since this start.
+use crate::spool::Entry;
+
+/// The highest epoch that was heard of each shard.
 #[derive(Debug, Default)]
 pub struct Epochs {
     highest: Mutex<HashMap<Shard, Epoch>>,
@@ -23,14 +37,28 @@ pub enum Unheeded {
 }
 
 impl Epochs {
+    /// What an earlier start had heard of the shards of these attempts.
+    pub fn left_in(entries: &[Entry]) -> Self {
+        let mut highest: HashMap<Shard, Epoch> = HashMap::new();
+        for Entry { job, epoch, .. } in entries {
+            let known = highest.entry(job.shard()).or_default();
+            *known = (*known).max(*epoch);
+        }
+        Self { highest: Mutex::new(highest) }
+    }
+
+    /// The highest that was heard of the shard; zero, which nobody has, where nothing was.
+    pub fn highest(&self, shard: Shard) -> Epoch {
+        self.lock().get(&shard).copied().unwrap_or_default()
+    }
+
     /// What is said in a word about something in the shard `about`, if it counts.
     pub fn heed<T>(&self, about: Shard, word: Word<T>) -> Result<T, Unheeded> {
         let Word { shard, epoch, said } = word;
         if shard != about {
             return Err(Unheeded::Elsewhere { about, said: shard });
         }
-        // A number in a table is whole after any panic.
-        let mut highest = self.highest.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut highest = self.lock();
         let highest = highest.entry(shard).or_default();
         if epoch < *highest {
             return Err(Unheeded::Old { shard, said: epoch, highest: *highest });
@@ -38,10 +66,18 @@ impl Epochs {
         *highest = epoch;
         Ok(said)
     }
+
+    /// A number in a table is whole after any panic.
+    fn lock(&self) -> MutexGuard<'_, HashMap<Shard, Epoch>> {
+        self.highest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use shared::id::{Attempt, JobId};
+    use shared::time::Time;
+
     use super::*;
 
     #[test]
@@ -57,5 +93,21 @@ mod tests {
         assert_eq!(epochs.heed(two, word(two, 1)), Ok(()), "each shard has its own");
         assert_eq!(epochs.heed(one, word(two, 9)), Err(Unheeded::Elsewhere { about: one, said: two }));
         assert_eq!(epochs.heed(two, word(two, 2)), Ok(()), "a word that didn't count has moved nothing");
+        assert_eq!([one, two].map(|shard| epochs.highest(shard)), [Epoch(5), Epoch(2)]);
+    }
+
+    #[test]
+    fn a_start_begins_with_the_highest_epoch_that_the_spool_has_of_each_shard() {
+        let [one, two, none] = [1, 2, 3].map(|shard| Shard::new(shard).unwrap());
+        let entry = |shard, n, epoch| {
+            let job = JobId::mint(shard, Time::from_micros(1_000_000), [n; 10]);
+            Entry { job, attempt: Attempt(1), epoch: Epoch(epoch), cgroup: None, outcome: None }
+        };
+        let epochs = Epochs::left_in(&[entry(one, 1, 4), entry(one, 2, 5), entry(one, 3, 0), entry(two, 4, 2)]);
+        assert_eq!([one, two, none].map(|shard| epochs.highest(shard)), [Epoch(5), Epoch(2), Epoch(0)]);
+        let word = |epoch| Word { shard: one, epoch: Epoch(epoch), said: () };
+        let old = Unheeded::Old { shard: one, said: Epoch(4), highest: Epoch(5) };
+        assert_eq!(epochs.heed(one, word(4)), Err(old));
+        assert_eq!(epochs.heed(one, word(5)), Ok(()));
     }
 }

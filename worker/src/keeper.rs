@@ -30,7 +30,7 @@ pub mod cgroup;
 pub mod lifeline;
 pub mod orphans;
 mod process;
-mod protocol;
+pub(crate) mod protocol;
 pub mod rank;
 pub mod tree;
 

@@ -29,6 +29,7 @@ use courier::Courier;
 use deploy_key::fetcher::LOOK_EVERY;
 use deploy_key::policy::UNANSWERED_WITHIN;
 use duty::Duty;
+use epochs::Epochs;
 pub use output::Tap;
 use report::Reporter;
 use site::{LOGS_MAX, Site};
@@ -42,6 +43,8 @@ mod deploy_key;
 mod durable;
 mod duty;
 mod epochs;
+#[cfg(feature = "faults")]
+pub mod fuzzed;
 mod identity;
 pub mod keeper;
 mod output;
@@ -245,16 +248,18 @@ pub async fn start(config: Config, bus: Arc<dyn Bus>) -> Result<Worker, Error> {
         tracing::warn!(%error, "what loses its keeper can't be adopted");
     }
     let Prepared { own, spool, work, agents, mirrors, left } = startup::prepare(&config).await?;
-    let Enrolled { identity, start } = startup::identify(&config, &*bus, own).await?;
+    let Enrolled { identity, start, anew } = startup::identify(&config, &*bus, own).await?;
     let worker = identity.worker;
     let requests = bus.serve(Service::Worker(worker)).await?;
+    // What was heard under another identity may be another installation's.
+    let epochs = if anew { Epochs::default() } else { Epochs::left_in(&left) };
     let courier = Courier {
         bus,
         worker,
         instance: Instance(clock::random_uuid()),
         start,
         key: ProofKey::of(&identity.secret),
-        epochs: Arc::default(),
+        epochs: Arc::new(epochs),
     };
     let (counted, running) = watch::channel(0);
     let site = Arc::new(Site {

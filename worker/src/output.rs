@@ -16,11 +16,11 @@ use budget::Budget;
 use chunks::{Chunker, Sized, own_line};
 use segment::Piece;
 
-mod budget;
-mod chunks;
+pub(crate) mod budget;
+pub(crate) mod chunks;
 pub mod mask;
 pub mod pump;
-mod segment;
+pub(crate) mod segment;
 pub mod sender;
 
 /// Where the steps' output goes besides the log, masked and uncut, in the order of each stream. A full one makes the

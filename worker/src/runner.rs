@@ -165,7 +165,8 @@ async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders, fetching: Op
     let summary = log.finish();
     tracing::info!(%job, %attempt, %end, "attempt ends");
     let outcome = Outcome { end, log: summary };
-    let entry = Entry { outcome: Some(outcome.clone()), ..entry };
+    let epoch = site.reporter.courier.epochs.highest(job.shard());
+    let entry = Entry { epoch, outcome: Some(outcome.clone()), ..entry };
     let kept = site.keep(entry.clone()).await;
     let removing = tokio::task::spawn_blocking(move || directories.remove());
     if !sent_in_time(&site, &mut sending).await {

@@ -9,7 +9,7 @@ use std::io;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
-use shared::id::{Attempt, JobId};
+use shared::id::{Attempt, Epoch, JobId};
 use shared::job::AttemptEnd;
 use shared::log::LogSummary;
 use shared::time::Period;
@@ -33,6 +33,10 @@ pub struct Spool {
 pub struct Entry {
     pub job: JobId,
     pub attempt: Attempt,
+    /// The highest epoch that was heard of the job's shard when this was written: the grant's, or a later one. A file of a
+    /// version that didn't keep it has none, which is lower than any.
+    #[serde(default)]
+    pub epoch: Epoch,
     /// The cgroup that its processes are put into, where there is one.
     pub cgroup: Option<PathBuf>,
     /// What became of it; none while it may run.
@@ -90,9 +94,11 @@ impl Outcome {
 }
 
 impl Spool {
-    /// The spool in that directory, which is made where it is missing.
+    /// The spool in that directory, which is made where it is missing and which nobody else may be using: what a crash has
+    /// left half written there is removed.
     pub fn open(dir: PathBuf) -> io::Result<Self> {
         private(&dir)?;
+        durable::remove_unfinished(&dir)?;
         Ok(Self { dir })
     }
 
@@ -147,7 +153,7 @@ mod tests {
 
     fn entry(n: u8) -> Entry {
         let job = JobId::mint(Shard::new(3).unwrap(), Time::from_micros(1_000_000), [n; 10]);
-        Entry { job, attempt: Attempt(2), cgroup: Some("/sys/fs/cgroup/x".into()), outcome: None }
+        Entry { job, attempt: Attempt(2), epoch: Epoch(5), cgroup: Some("/sys/fs/cgroup/x".into()), outcome: None }
     }
 
     #[test]
@@ -187,7 +193,7 @@ mod tests {
             entry(1).job
         );
         fs::write(spool.path(entry(1).job, Attempt(2)), older).unwrap();
-        assert_eq!(spool.entries().unwrap(), [failed]);
+        assert_eq!(spool.entries().unwrap(), [Entry { epoch: Epoch(0), ..failed }]);
     }
 
     #[test]
@@ -196,6 +202,8 @@ mod tests {
         let spool = Spool::open(dir.path().to_owned()).unwrap();
         spool.put(&entry(1)).unwrap();
         fs::write(dir.path().join("half.new"), "{").unwrap();
+        let spool = Spool::open(spool.dir).unwrap();
+        assert!(!dir.path().join("half.new").exists());
         fs::write(dir.path().join("broken.json"), "{").unwrap();
         assert_eq!(spool.entries().unwrap(), [entry(1)]);
         assert_eq!(spool.entries().unwrap(), [entry(1)]);

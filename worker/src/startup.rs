@@ -31,10 +31,11 @@ pub struct Prepared {
     pub left: Vec<Entry>,
 }
 
-/// Who the worker is, and the number of this start.
+/// Who the worker is, the number of this start, and whether it has enrolled in it.
 pub struct Enrolled {
     pub identity: Identity,
     pub start: u64,
+    pub anew: bool,
 }
 
 /// The worker's own directory in a data directory.
@@ -68,6 +69,7 @@ pub async fn identify(config: &Config, bus: &dyn Bus, own: PathBuf) -> Result<En
         let path = path.clone();
         blocking(move || Identity::load(&dir).map_err(at("reading", &path))).await?
     };
+    let anew = known.is_none();
     let identity = match (known, &config.join) {
         (Some(identity), _) => identity,
         (None, None) => return Err(Error::NotEnrolled { path }),
@@ -82,7 +84,7 @@ pub async fn identify(config: &Config, bus: &dyn Bus, own: PathBuf) -> Result<En
     };
     let starts = identity::starts_file(&own);
     let start = blocking(move || identity::count_start(&own).map_err(at("counting a start in", &starts))).await?;
-    Ok(Enrolled { identity, start })
+    Ok(Enrolled { identity, start, anew })
 }
 
 /// Starts the agent in a thread of its own, which runs until its system is stopped.

@@ -63,7 +63,7 @@ impl Tokens {
 }
 
 /// The token that a request has brought along.
-fn given(headers: &HeaderMap) -> Result<&str, Problem> {
+pub fn given(headers: &HeaderMap) -> Result<&str, Problem> {
     let mut given = headers.get_all(AUTHORIZATION);
     let (Some(value), None) = (given.next(), given.next()) else {
         let detail = "must be given once, as `Bearer` and the token";

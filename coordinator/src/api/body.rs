@@ -28,6 +28,12 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub struct Body(Bytes);
 
 impl Body {
+    /// A body that came as these bytes.
+    #[cfg(feature = "faults")]
+    pub fn of(bytes: Bytes) -> Self {
+        Self(bytes)
+    }
+
     /// The bytes, to be passed on.
     pub fn bytes(&self) -> &Bytes {
         &self.0
@@ -50,7 +56,7 @@ impl Body {
             Problem::malformed("body", format_args!("is not UTF-8 from byte {} on", error.valid_up_to()))
         })?;
         document::read(text).map(Some).map_err(|fault| match fault {
-            Fault::Syntax(_) => Problem::malformed("body", fault),
+            Fault::Containers | Fault::Syntax(_) => Problem::malformed("body", fault),
             Fault::Doubled(errors) => Problem::malformed_fields(errors),
         })
     }

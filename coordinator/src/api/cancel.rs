@@ -4,6 +4,7 @@ use std::cell::Cell;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
+use serde_json::Value;
 use shared::id::{Actor, JobId};
 use shared::job::{Cancel, StateName};
 use shared::spec::reader::Object;
@@ -44,12 +45,7 @@ pub async fn one(
     Query::read(request.query_string(), &[]).finish()?;
     let id = jobs::job_id(&request)?;
     let body = body::read(&request, payload, &api).await?;
-    let cancel = body::fields(body.value()?, |fields| {
-        let why = reason(fields);
-        let force = fields.get("force").and_then(|node| node.boolean()).unwrap_or(false);
-        let grace = fields.get("grace").and_then(|node| node.parsed());
-        Some(Cancel { by: by.into_inner(), why, force, grace })
-    })?;
+    let cancel = wanted(body.value()?, by.into_inner())?;
     let here = async || {
         let canceled = api.ask(api.service.cancel(id, cancel.clone())).await?;
         let mut response = if canceled.was_terminal { HttpResponse::Ok() } else { HttpResponse::Accepted() };
@@ -57,6 +53,16 @@ pub async fn one(
     };
     let owner = Goal::Owner(id.shard());
     here_or_there(&api, &request, body.bytes(), owner, &Cell::new(Repeat::Harmless), here).await
+}
+
+/// What a body asks for in the name of `by`.
+pub fn wanted(body: Option<Value>, by: Actor) -> Result<Cancel, Problem> {
+    body::fields(body, |fields| {
+        let why = reason(fields);
+        let force = fields.get("force").and_then(|node| node.boolean()).unwrap_or(false);
+        let grace = fields.get("grace").and_then(|node| node.parsed());
+        Some(Cancel { by, why, force, grace })
+    })
 }
 
 /// Why jobs are to be stopped.

@@ -173,7 +173,7 @@ fn name(request: &HttpRequest) -> &str {
 }
 
 /// What the request's headers say must hold.
-fn condition(headers: &HeaderMap) -> Result<Must, Problem> {
+pub fn condition(headers: &HeaderMap) -> Result<Must, Problem> {
     let given = |header: HeaderName| {
         let mut values = headers.get_all(&header);
         match (values.next(), values.next()) {
@@ -195,7 +195,7 @@ fn header_name(header: &HeaderName) -> &'static str {
 }
 
 /// What the body asks for. The private half is moved out of it first, and is in none of the mistakes.
-fn new_key(mut body: Value) -> Result<NewKey, Problem> {
+pub fn new_key(mut body: Value) -> Result<NewKey, Problem> {
     let private_key = match body.get_mut(PRIVATE_KEY) {
         Some(Value::String(text)) => Some(Secret::new(std::mem::take(text))),
         _ => None,

@@ -65,11 +65,7 @@ pub async fn submit(
     let repeat = Cell::new(Repeat::Doubles);
     let here = async || {
         let value = body.require()?;
-        let submissions = if value.get("jobs").is_some() {
-            batch(&value, key.is_some())?
-        } else {
-            vec![parse_single(&value, key.clone()).map_err(Problem::refused_fields)?]
-        };
+        let submissions = submissions(&value, key.clone())?;
         let is_batch = value.get("jobs").is_some();
         drop(value);
         if submissions.iter().all(|submission| submission.idempotency_key.is_some()) {
@@ -79,6 +75,14 @@ pub async fn submit(
         if is_batch { Ok(many_accepted(&accepted?)) } else { one_accepted(accepted) }
     };
     here_or_there(&api, &request, body.bytes(), Goal::Anyone, &repeat, here).await
+}
+
+/// The job of a body, or its batch of jobs.
+pub fn submissions(body: &Value, key: Option<String>) -> Result<Vec<Submission>, Problem> {
+    if body.get("jobs").is_some() {
+        return batch(body, key.is_some());
+    }
+    parse_single(body, key).map(|submission| vec![submission]).map_err(Problem::refused_fields)
 }
 
 fn batch(body: &Value, has_key: bool) -> Result<Vec<Submission>, Problem> {
@@ -190,7 +194,8 @@ fn created(job: &shared::job::Job, status: StatusCode) -> HttpResponse {
     HttpResponse::build(status).insert_header((LOCATION, location)).json(JobView::from(job))
 }
 
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+/// The key under which a submission may be repeated.
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let refuse = |detail: &str| Problem::malformed(IDEMPOTENCY_KEY, detail);
     let mut given = headers.get_all(IDEMPOTENCY_KEY);
     let Some(value) = given.next() else { return Ok(None) };

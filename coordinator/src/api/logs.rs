@@ -28,7 +28,7 @@ pub struct LogPage {
 }
 
 /// What is asked for.
-struct Wanted {
+pub struct Wanted {
     attempt: Option<Attempt>,
     after: Option<u64>,
     limit: Option<u32>,
@@ -86,7 +86,8 @@ async fn page(service: &Service, id: JobId, wanted: &Wanted) -> Result<HttpRespo
 }
 
 impl Wanted {
-    fn read(raw: &str) -> Result<Self, Problem> {
+    /// What a query asks for.
+    pub fn read(raw: &str) -> Result<Self, Problem> {
         let query = Query::read(raw, &["attempt", "after", "limit", "follow"]);
         let wanted = Self {
             attempt: query.small_number("attempt", 1..=u32::MAX).map(Attempt),

@@ -27,6 +27,7 @@ use super::query::Query;
 use super::{Api, body, filter};
 use crate::holdings::Route;
 use crate::service::CANCELS_MAX;
+use crate::store::Filter;
 
 /// Where coordinators hand each other cancels. It asks for the token of whoever wanted them, like every other route.
 pub const BETWEEN_COORDINATORS: &str = "/internal/cancel";
@@ -67,17 +68,7 @@ pub async fn by_filter(
 ) -> Result<HttpResponse, Problem> {
     Query::read(request.query_string(), &[]).finish()?;
     let body = body::read(&request, payload, &api).await?;
-    let (filter, why) = body::fields(Some(body.require()?), |fields| {
-        let why = reason(fields);
-        let node = fields.require("filter")?;
-        let conditions = node.nested()?;
-        let filter = filter::read(&conditions);
-        conditions.finish();
-        if node.value.as_object().is_some_and(|given| given.values().all(Value::is_null)) {
-            node.refuse("must have a condition: nothing cancels every job at once");
-        }
-        Some((filter, why))
-    })?;
+    let (filter, why) = filtered(body.require()?)?;
     let cancel = Cancel { by: by.into_inner(), why, force: false, grace: None };
     let (mut matched, mut after) = (0, None);
     loop {
@@ -103,11 +94,7 @@ pub async fn by_ids(
     by: web::ReqData<Actor>,
 ) -> Result<HttpResponse, Problem> {
     let body = body::read(&request, payload, &api).await?;
-    let (ids, why) = body::fields(Some(body.require()?), |fields| {
-        let why = reason(fields);
-        let ids = fields.require("ids")?.array(1, CANCELS_MAX)?;
-        Some((ids.iter().map(Node::parsed).collect::<Option<Vec<JobId>>>()?, why))
-    })?;
+    let (ids, why) = listed(body.require()?)?;
     let cancel = Cancel { by: by.into_inner(), why, force: false, grace: None };
     let left = api.ask(api.service.cancel_all(ids, &cancel)).await?;
     Ok(HttpResponse::Ok().json(Left { left }))
@@ -147,11 +134,38 @@ async fn page(api: &Api, request: &HttpRequest, ids: Vec<JobId>, cancel: &Cancel
 /// What another coordinator has left over; none where it hasn't said.
 fn left_there(tried: Tried) -> Option<Vec<JobId>> {
     match tried {
-        Tried::Answered { response, body } if response.status() == StatusCode::OK => {
-            serde_json::from_slice::<Left>(&body).ok().map(|answer| answer.left)
-        }
+        Tried::Answered { response, body } if response.status() == StatusCode::OK => left(&body),
         Tried::Answered { .. } | Tried::NotTaken | Tried::Unknown => None,
     }
+}
+
+/// The jobs that another coordinator says are left, if that is what it says.
+pub fn left(answer: &[u8]) -> Option<Vec<JobId>> {
+    serde_json::from_slice::<Left>(answer).ok().map(|answer| answer.left)
+}
+
+/// Which jobs a body asks to cancel, and why.
+pub fn filtered(body: Value) -> Result<(Filter, Option<String>), Problem> {
+    body::fields(Some(body), |fields| {
+        let why = reason(fields);
+        let node = fields.require("filter")?;
+        let conditions = node.nested()?;
+        let filter = filter::read(&conditions);
+        conditions.finish();
+        if node.value.as_object().is_some_and(|given| given.values().all(Value::is_null)) {
+            node.refuse("must have a condition: nothing cancels every job at once");
+        }
+        Some((filter, why))
+    })
+}
+
+/// The ids in the body of another coordinator, and why they are to be canceled.
+pub fn listed(body: Value) -> Result<(Vec<JobId>, Option<String>), Problem> {
+    body::fields(Some(body), |fields| {
+        let why = reason(fields);
+        let ids = fields.require("ids")?.array(1, CANCELS_MAX)?;
+        Some((ids.iter().map(Node::parsed).collect::<Option<Vec<JobId>>>()?, why))
+    })
 }
 
 impl filter::Source for Object<'_> {

@@ -2,6 +2,7 @@
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
+use serde_json::Value;
 use shared::spec::NAME_BYTES_MAX;
 use shared::time::{Period, Time};
 use utoipa::ToSchema;
@@ -36,7 +37,16 @@ pub struct JoinToken {
 pub async fn join(request: HttpRequest, payload: web::Payload, api: web::Data<Api>) -> Result<HttpResponse, Problem> {
     Query::read(request.query_string(), &[]).finish()?;
     let body = body::read(&request, payload, &api).await?;
-    let (name, expires) = body::fields(body.value()?, |fields| {
+    let (name, expires) = wanted(body.value()?)?;
+    let made = api.ask(api.service.join_token(&name, Some(expires)));
+    let made = made.await.map_err(|error| Problem::about("token", error))?;
+    let answer = JoinToken { token: made.text.reveal().to_owned(), expires_at: made.expires_at };
+    Ok(HttpResponse::Created().json(answer))
+}
+
+/// The name and the age of the token that a body asks for.
+pub fn wanted(body: Option<Value>) -> Result<(String, Period), Problem> {
+    body::fields(body, |fields| {
         let name = fields.get("name").and_then(|node| node.text(NAME_BYTES_MAX)).unwrap_or(JOIN_NAME);
         let expires = fields.get("expires").map_or(Some(JOIN_EXPIRES), |node| {
             let expires: Period = node.parsed()?;
@@ -46,9 +56,5 @@ pub async fn join(request: HttpRequest, payload: web::Payload, api: web::Data<Ap
             Some(expires)
         });
         Some((name.to_owned(), expires.unwrap_or(JOIN_EXPIRES)))
-    })?;
-    let made = api.ask(api.service.join_token(&name, Some(expires)));
-    let made = made.await.map_err(|error| Problem::about("token", error))?;
-    let answer = JoinToken { token: made.text.reveal().to_owned(), expires_at: made.expires_at };
-    Ok(HttpResponse::Created().json(answer))
+    })
 }

@@ -33,13 +33,13 @@ mod connection;
 mod consumers;
 mod desk;
 mod feed;
-mod jetstream;
+pub mod jetstream;
 mod line;
-mod lookout;
+pub mod lookout;
 mod pulls;
 mod serving;
 mod streams;
-mod subjects;
+pub mod subjects;
 
 /// The media type of an event.
 const EVENT_TYPE: &str = "application/cloudevents+json";

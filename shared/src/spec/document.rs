@@ -1,16 +1,24 @@
 //! Reads the text of a JSON document so that nothing in it is passed over: a key that stands twice in an object is a
 //! mistake, where the usual readers keep the last one and say nothing.
 
+use std::cell::Cell;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::reader::{Errors, FieldError};
+use super::{JOBS_MAX, STEPS_MAX};
+
+/// The most arrays and objects of a document: more than the largest batch has, whose jobs have one of each for a step and few
+/// beside. In memory each takes a hundred times what the shortest of them take in a text.
+const CONTAINERS_MAX: usize = JOBS_MAX * 2 * (STEPS_MAX + 16);
 
 /// Why a text is no document.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
+    /// It has more arrays and objects than [`CONTAINERS_MAX`].
+    Containers,
     /// It isn't JSON: where, and why.
     Syntax(String),
     /// These keys stand twice.
@@ -24,15 +32,20 @@ pub enum Fault {
 pub fn read(text: &str) -> Result<Value, Fault> {
     let doubled = Errors::default();
     let mut parser = serde_json::Deserializer::from_str(text);
-    let place = Place { path: &Path::Root, doubled: &doubled };
+    let left = Cell::new(Some(CONTAINERS_MAX));
+    let place = Place { path: &Path::Root, doubled: &doubled, left: &left };
     let value = place.deserialize(&mut parser).and_then(|value| parser.end().map(|()| value));
-    let value = value.map_err(|error| Fault::Syntax(error.to_string()))?;
+    let value = value.map_err(|error| match left.get() {
+        Some(_) => Fault::Syntax(error.to_string()),
+        None => Fault::Containers,
+    })?;
     doubled.finish(Some(value)).map_err(Fault::Doubled)
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Containers => write!(f, "has more than {CONTAINERS_MAX} arrays and objects"),
             Self::Syntax(why) => write!(f, "is not JSON: {why}"),
             Self::Doubled(errors) => {
                 let fields: Vec<&str> = errors.iter().map(|error| error.field.as_str()).collect();
@@ -61,9 +74,20 @@ impl fmt::Display for Path<'_> {
 }
 
 /// Reads the value that stands there.
+#[derive(Clone, Copy)]
 struct Place<'a> {
     path: &'a Path<'a>,
     doubled: &'a Errors,
+    /// How many more arrays and objects there may be; none where there was one too many.
+    left: &'a Cell<Option<usize>>,
+}
+
+impl Place<'_> {
+    /// Counts an array or an object.
+    fn count<E: serde::de::Error>(&self) -> Result<(), E> {
+        self.left.set(self.left.get().and_then(|left| left.checked_sub(1)));
+        if self.left.get().is_some() { Ok(()) } else { Err(E::custom("too many arrays and objects")) }
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for Place<'_> {
@@ -110,10 +134,11 @@ impl<'de> Visitor<'de> for Place<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Value, A::Error> {
+        self.count()?;
         let mut array = Vec::new();
         loop {
             let path = Path::Index(self.path, array.len());
-            match elements.next_element_seed(Place { path: &path, doubled: self.doubled })? {
+            match elements.next_element_seed(Place { path: &path, ..self })? {
                 Some(element) => array.push(element),
                 None => return Ok(array.into()),
             }
@@ -121,12 +146,13 @@ impl<'de> Visitor<'de> for Place<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        self.count()?;
         let mut object = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
             let path = Path::Key(self.path, &key);
-            let value = entries.next_value_seed(Place { path: &path, doubled: self.doubled })?;
+            let value = entries.next_value_seed(Place { path: &path, ..self })?;
             if object.contains_key(&key) {
-                self.doubled.add(&path.to_string(), "stands twice");
+                self.doubled.add(&path, "stands twice");
             }
             object.insert(key, value);
         }
@@ -138,7 +164,7 @@ impl<'de> Visitor<'de> for Place<'_> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{Fault, read};
+    use super::{CONTAINERS_MAX, Fault, JOBS_MAX, STEPS_MAX, read};
 
     fn doubled(text: &str) -> Vec<String> {
         match read(text) {
@@ -163,6 +189,18 @@ mod tests {
             ["steps[1].run", "env.A"]
         );
         assert_eq!(doubled(r#"[{"a": 1, "\u0061": 2}]"#), ["[0].a"]);
+    }
+
+    #[test]
+    fn a_document_of_too_many_arrays_and_objects_is_refused_and_the_largest_batch_is_not() {
+        let batch = |steps: usize| {
+            let job = json!({"steps": vec![json!({"exec": ["a"]}); steps], "env": {}, "tags": [], "labels": {}, "secrets": {}});
+            json!({"jobs": vec![job; JOBS_MAX]}).to_string()
+        };
+        assert!(read(&batch(STEPS_MAX)).is_ok());
+        assert_eq!(read(&batch(STEPS_MAX + 16)), Err(Fault::Containers));
+        assert!(read(&format!("[{}[]]", "[],".repeat(CONTAINERS_MAX - 2))).is_ok());
+        assert_eq!(read(&format!("[{}[]]", "{},".repeat(CONTAINERS_MAX - 1))), Err(Fault::Containers));
     }
 
     #[test]

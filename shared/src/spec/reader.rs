@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
-use std::fmt::Display;
+use std::fmt::{self, Display, Write};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -37,7 +37,7 @@ pub struct Errors(RefCell<Vec<FieldError>>);
 
 impl Errors {
     /// Notes one. At the first beyond [`ERRORS_MAX`] the answer says that there are more, and drops the rest.
-    pub fn add(&self, path: &str, detail: impl Display) {
+    pub fn add(&self, path: &(impl Display + ?Sized), detail: impl Display) {
         let mut errors = self.0.borrow_mut();
         match errors.len().cmp(&ERRORS_MAX) {
             Ordering::Less => errors.push(FieldError::new(cut(path), detail.to_string())),
@@ -232,8 +232,22 @@ pub fn text_fault(text: &str, max: usize) -> Option<String> {
     }
 }
 
-fn cut(path: &str) -> String {
-    let end = path.floor_char_boundary(PATH_BYTES_MAX);
-    let (head, tail) = path.split_at(end);
-    if tail.is_empty() { head.to_owned() } else { format!("{head}…") }
+/// As much of a path as an answer repeats. The rest isn't even written: whoever sends a long key with many mistakes below it
+/// would have it written for each of them.
+fn cut(path: &(impl Display + ?Sized)) -> String {
+    let mut head = Head(String::new());
+    let whole = write!(head, "{path}").is_ok();
+    if whole { head.0 } else { head.0 + "…" }
+}
+
+/// The beginning of a text; writing ends with an error where there is more.
+struct Head(String);
+
+impl Write for Head {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let end = text.floor_char_boundary(PATH_BYTES_MAX.saturating_sub(self.0.len()));
+        let (head, rest) = text.split_at(end);
+        self.0.push_str(head);
+        if rest.is_empty() { Ok(()) } else { Err(fmt::Error) }
+    }
 }

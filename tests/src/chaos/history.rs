@@ -50,7 +50,8 @@ pub struct Id(pub String);
 /// What a job was asked to do, as far as that decides how it may end.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Asked {
-    /// The exit code of each step, in their order; those after the first that isn't 0 never run.
+    /// The exit code of each step, in their order; those after the first that isn't 0 never run. One that dies of a signal
+    /// stands here as a shell says it, as 128 and the signal's number.
     pub exits: Vec<i32>,
     /// What else may come of it than its steps' exits.
     pub may: BTreeSet<May>,
@@ -60,6 +61,9 @@ pub struct Asked {
     pub max_attempts: u32,
     /// Whether `retry.on` names `step_failed`.
     pub retries_failures: bool,
+    /// Its label `team`.
+    #[serde(default)]
+    pub team: Option<String>,
 }
 
 /// What may come of a job otherwise than by the exits of its steps.
@@ -111,6 +115,10 @@ pub enum Ask {
     },
     Look {
         job: Id,
+    },
+    /// Registering a deploy key.
+    PutKey {
+        name: String,
     },
 }
 
@@ -216,7 +224,8 @@ pub enum Noted {
     /// The last thing before its exit code.
     End,
     /// Before `Begin`: another attempt of the job is still there, as a lock shows that the kernel gives back when the last
-    /// process that holds it is gone. `holder` is that attempt's number, as it wrote it beside the lock.
+    /// process that holds it is gone. `holder` is that attempt's number: a lower one, or a higher one where this step is one
+    /// of an attempt that was given up and runs on.
     Overlap { holder: u32 },
 }
 
@@ -290,8 +299,8 @@ pub struct End {
     pub unpublished: Vec<(u32, u64, u64)>,
     /// The number of events of each shard, and the highest number, where they differ.
     pub gaps: Vec<(u32, u64, u64)>,
-    /// Offers that are still in their stream.
-    pub offers: u64,
+    /// Offers that are still in their stream, and the consumers that should deliver them.
+    pub offers: Vec<String>,
     /// Rows of coordinators that aren't there, shards whose owner isn't there, and other rows that should be gone.
     pub rows: Vec<String>,
     /// What grows if something leaks, before the load and after it.

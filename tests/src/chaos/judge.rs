@@ -1,8 +1,34 @@
 //! The judge: which promise a history shows to be broken.
+//!
+//! Each rule is a small function over the history's [`Index`]: it has a name in words that don't change, and says who broke it and what
+//! shows that. Rules stand together by what they look at. None of them looks at more than it must: an hour's history is judged in seconds.
 
 use std::fmt;
 
 use super::history::History;
+use finding::Finding;
+use index::Index;
+
+mod accepted;
+mod answers;
+mod attempts;
+mod cancels;
+mod contact;
+mod ends;
+mod fences;
+mod finding;
+mod index;
+mod leaks;
+mod looks;
+mod order;
+mod outcomes;
+mod overlaps;
+mod reasons;
+mod sightings;
+mod steps;
+mod timeline;
+mod told;
+mod tries;
 
 /// A broken promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +45,41 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Every broken promise that the history shows.
-pub fn judge(_history: &History) -> Vec<Violation> {
-    Vec::new()
+/// A promise, and how it is looked whether it was kept.
+#[derive(Debug)]
+pub struct Rule {
+    pub name: &'static str,
+    look: fn(&Index<'_>, &mut Finding),
+}
+
+const GROUPS: [&[Rule]; 13] = [
+    &accepted::RULES,
+    &ends::RULES,
+    &timeline::RULES,
+    &told::RULES,
+    &answers::RULES,
+    &looks::RULES,
+    &steps::RULES,
+    &fences::RULES,
+    &reasons::RULES,
+    &tries::RULES,
+    &overlaps::RULES,
+    &cancels::RULES,
+    &leaks::RULES,
+];
+
+/// Every promise that is looked at.
+pub fn rules() -> impl Iterator<Item = &'static Rule> {
+    GROUPS.into_iter().flatten()
+}
+
+/// Every broken promise that the history shows; of each only the first few who broke it, and how many others there are.
+pub fn judge(history: &History) -> Vec<Violation> {
+    let index = Index::of(history);
+    let judged = rules().flat_map(|rule| {
+        let mut finding = Finding::default();
+        (rule.look)(&index, &mut finding);
+        finding.evidence().into_iter().map(|evidence| Violation { rule: rule.name, evidence })
+    });
+    judged.collect()
 }

@@ -14,6 +14,8 @@ use super::world::Budget;
 pub enum Break {
     /// A worker heeds every word, whatever its epoch.
     EpochIgnored,
+    /// A worker that is started again has heard of no epoch.
+    EpochsForgotten,
     /// The publisher takes events up when they are handed to the committer.
     PublishedBeforeCommit,
     /// A word about any attempt counts as one about the current attempt.
@@ -80,6 +82,12 @@ const CRASHED: Budget = Budget { crashes: 1, ..NOTHING };
 fn an_epoch_that_is_ignored_is_found() {
     caught(Break::EpochIgnored, must::OUTCOME_KEPT, zombie(NOTHING));
     caught(Break::EpochIgnored, must::STOPPED_FOR_CAUSE, zombie(Budget { cuts: 1, ..NOTHING }));
+}
+
+#[test]
+fn epochs_that_a_start_forgets_are_found() {
+    let scene = Scene { workers: 1, ..zombie(Budget { worker_crashes: 1, ..NOTHING }) };
+    caught(Break::EpochsForgotten, must::OUTCOME_KEPT, scene);
 }
 
 #[test]

@@ -169,6 +169,7 @@ impl Windlass {
         }
         match at.slot {
             // While nothing has happened to either worker they are the same, so the first speaks for both.
+            Slot::Free if worker >= self.scene.workers => {}
             Slot::Free if worker > 0 && world.workers.iter().all(|each| *each == Worker::default()) => {}
             Slot::Free if at.declining | at.declining_claim == 0 && world.store.announced[worker] == at.instance => {
                 let offered = (0..8).filter(|attempt| world.bus.offers & bit(*attempt) != 0);

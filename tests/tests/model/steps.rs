@@ -60,7 +60,7 @@ impl Windlass {
             Action::Start { worker } => self.start(world, worker),
             Action::SayAgain { said } => put(&mut world.bus.requests, said),
             Action::End { worker, word } => Self::end(world, worker, word),
-            Action::CrashWorker { worker } => Self::crash_worker(world, worker),
+            Action::CrashWorker { worker } => self.crash_worker(world, worker),
             Action::RegisterKey => world.key = true,
         }
     }

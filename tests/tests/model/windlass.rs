@@ -18,6 +18,8 @@ pub struct Scene {
     pub keyed: bool,
     /// Whether a coordinator that was taken for dead goes on answering, because its clock stood still with it.
     pub zombies_speak: bool,
+    /// How many of the workers take offers.
+    pub workers: usize,
     pub budget: Budget,
 }
 

@@ -59,6 +59,7 @@ impl Windlass {
             Answer::Granted | Answer::Taken => Slot::Granted { attempt },
             Answer::Refused | Answer::Late => Slot::Free,
         };
+        world.workers[w].spool();
         if world.is_under_way(reply.to) {
             // What else is on its way of this claim is nothing to the next.
             world.workers[w].given_up += 1;
@@ -83,6 +84,7 @@ impl Windlass {
             world.seen.note(Fault::OutcomeDropped);
         }
         world.workers[w].slot = Slot::Free;
+        world.workers[w].spool();
     }
 
     /// A worker is told to stop an attempt.
@@ -146,6 +148,7 @@ impl Windlass {
         let Slot::Granted { attempt } = world.workers[w].slot else { return };
         if world.workers[w].marks & bit(attempt) != 0 {
             world.workers[w].slot = Slot::Free;
+            world.workers[w].spool();
             world.workers[w].declining |= bit(attempt);
             return;
         }
@@ -182,21 +185,22 @@ impl Windlass {
     pub fn end(world: &mut World, w: usize, how: Word) {
         if let Slot::Running { attempt, .. } = world.workers[w].slot {
             world.workers[w].slot = Slot::Ended { attempt, word: how, before: false };
+            world.workers[w].spool();
         }
     }
 
     /// A worker dies and starts again. Its processes have died with it; what it has in the spool it knows.
-    pub fn crash_worker(world: &mut World, w: usize) {
+    pub fn crash_worker(&self, world: &mut World, w: usize) {
         let worker = &mut world.workers[w];
+        worker.epoch = if self.is_broken(Break::EpochsForgotten) { 0 } else { worker.spooled };
         worker.slot = match worker.slot {
-            Slot::Ended { attempt, word: how @ (Word::Succeeded | Word::Failed | Word::Stopped), .. } => {
-                Slot::Ended { attempt, word: how, before: true }
-            }
+            Slot::Ended { attempt, word: how, .. } => Slot::Ended { attempt, word: how, before: true },
             _ => Slot::Free,
         };
         worker.instance += 1;
         worker.given_up += 1;
-        (worker.epoch, worker.marks) = (0, 0);
+        worker.spool();
+        worker.marks = 0;
         (worker.declining, worker.declining_claim) = (0, 0);
         world.bus.replies.retain(|reply| reply.to.worker() != Some(number(w)));
     }

@@ -137,8 +137,10 @@ impl Coordinator {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Worker {
     pub instance: u8,
-    /// The highest that it has heard since its start.
+    /// The highest that it has heard since its start, or that the spool had.
     pub epoch: u8,
+    /// The one that is in the spool with its attempt.
+    pub spooled: u8,
     pub slot: Slot,
     /// Attempts that it declines, until that is answered; a bit each.
     pub declining: u8,
@@ -148,6 +150,13 @@ pub struct Worker {
     pub marks: u8,
     /// How many claims it gave up: the number of the next.
     pub given_up: u8,
+}
+
+impl Worker {
+    /// Its spool is written: what it holds, it holds with the highest epoch.
+    pub fn spool(&mut self) {
+        self.spooled = self.slot.attempt().map_or(0, |_| self.epoch);
+    }
 }
 
 /// What a worker's slot is taken by.

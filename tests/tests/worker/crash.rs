@@ -5,9 +5,12 @@ use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use shared::job::AttemptEnd;
+use shared::id::{Epoch, Instance};
+use shared::job::{AttemptEnd, StopOrder};
+use shared::time::Period;
 use tests::process;
 use tests::scripted::{Script, Staged, pids, runs, until};
+use uuid::Uuid;
 
 use crate::HOST;
 
@@ -104,6 +107,69 @@ async fn an_outcome_that_was_never_acknowledged_is_told_by_the_next_start_before
     assert_eq!(script.seen().ends[0].instance, hello.instance);
     assert_eq!(deaf.seen().hellos[0].worker, hello.worker);
     assert_ne!(deaf.seen().hellos[0].instance, hello.instance);
+    until("an empty spool", || spooled(dir.path()) == 0).await;
+    second.stop().await;
+}
+
+/// The epochs that are in the spool.
+fn spooled_epochs(dir: &Path) -> Vec<Value> {
+    let files = std::fs::read_dir(dir.join("data/worker/spool")).unwrap();
+    let entry = |path| serde_json::from_slice::<Value>(&std::fs::read(path).unwrap()).unwrap();
+    files.map(|file| entry(file.unwrap().path())["epoch"].clone()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_owner_that_is_not_one_any_more_is_not_heeded_by_the_next_start_either() {
+    let dir = tempfile::tempdir().unwrap();
+    let go = dir.path().join("go");
+    let deaf = Script::start().await;
+    deaf.seen().epoch = Epoch(5);
+    deaf.seen().lose_ends = u32::MAX;
+    let first = deaf.worker(HOST, dir.path(), |_| {}).await;
+    let run = format!("while [ ! -e {} ]; do sleep 0.01; done", go.display());
+    let job = deaf.offer(json!({"steps": [{"run": run}]})).await;
+    deaf.started(job, 0).await;
+    assert_eq!(spooled_epochs(dir.path()), [5]);
+    deaf.seen().epoch = Epoch(6);
+    // Not an order for this start, but it is heard.
+    deaf.order(StopOrder { instance: Instance(Uuid::nil()), ..deaf.stop_order(job, Period::ZERO) }).await;
+    std::fs::write(go, "").unwrap();
+    deaf.until("an end", |seen| seen.order.contains(&"end").then_some(())).await;
+    drop(first);
+
+    // It answers the outcome, again and again: nothing that it says makes the worker forget it, or go on.
+    assert_eq!(spooled_epochs(dir.path()), [6]);
+    let script = Script::start().await;
+    script.seen().epoch = Epoch(5);
+    let second = script.worker(HOST, dir.path(), |_| {}).await;
+    script.until("the end, told again and again", |seen| (seen.ends.len() >= 3).then_some(())).await;
+    assert!(script.seen().ends.iter().all(|end| end.job == job && end.end == AttemptEnd::Succeeded));
+    assert!(script.seen().hellos.is_empty(), "it has said hello with an outcome untold");
+    assert_eq!(spooled_epochs(dir.path()), [6]);
+
+    script.seen().epoch = Epoch(6);
+    script.until("a hello", |seen| seen.hellos.first().map(|_| ())).await;
+    until("an empty spool", || spooled(dir.path()) == 0).await;
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_enrols_anew_heeds_whoever_it_enrolled_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let deaf = Script::start().await;
+    deaf.seen().epoch = Epoch(5);
+    deaf.seen().lose_ends = u32::MAX;
+    let first = deaf.worker(HOST, dir.path(), |_| {}).await;
+    deaf.offer(json!({"steps": [{"run": "true"}]})).await;
+    deaf.until("an end", |seen| seen.order.contains(&"end").then_some(())).await;
+    drop(first);
+
+    // Another installation, whose epochs have only begun.
+    worker::forget(&dir.path().join("data")).unwrap();
+    let script = Script::start().await;
+    let second = script.worker(HOST, dir.path(), |_| {}).await;
+    script.until("a hello", |seen| seen.hellos.first().map(|_| ())).await;
+    assert_eq!(script.seen().enrols.len(), 1);
     until("an empty spool", || spooled(dir.path()) == 0).await;
     second.stop().await;
 }

@@ -155,7 +155,8 @@ async fn start(
         return;
     }
     let cgroup = site.cgroups.as_ref().map(|parent| parent.join(format!("windlass-{job}-{attempt}")));
-    let entry = Entry { job, attempt, cgroup, outcome: None };
+    let epoch = site.reporter.courier.epochs.highest(job.shard());
+    let entry = Entry { job, attempt, epoch, cgroup, outcome: None };
     if !site.keep(entry.clone()).await {
         // Nothing more is taken until it can be written.
         return site.reporter.decline(job, attempt, None, "the worker's spool can't be written").await;

@@ -247,7 +247,7 @@ fn kept(commit: &CommitId) -> String {
 }
 
 /// The refs on a server that `reference` may stand for, the likeliest first. A tag is named with the commit under it.
-fn names(reference: &str) -> Vec<String> {
+pub fn names(reference: &str) -> Vec<String> {
     let all: &[&str] = match reference {
         "HEAD" => return vec![reference.to_owned()],
         full if full.starts_with("refs/") => &[""],
@@ -259,7 +259,7 @@ fn names(reference: &str) -> Vec<String> {
 }
 
 /// The first of `names` that a server has listed: its commit and its own name.
-fn choose(listed: &str, names: &[String]) -> Option<(CommitId, String)> {
+pub fn choose(listed: &str, names: &[String]) -> Option<(CommitId, String)> {
     let lines: Vec<(&str, &str)> = listed.lines().filter_map(|line| line.split_once('\t')).collect();
     names.iter().find_map(|name| {
         let (commit, _) = lines.iter().find(|(_, listed)| listed == name)?;

@@ -77,7 +77,7 @@ fn remove(dir: &Path) {
 }
 
 /// Our own cgroup's directory, from the texts of `mountinfo` and `cgroup` in `/proc/self`.
-fn parent_of(mounts: &str, own: &str) -> Option<PathBuf> {
+pub fn parent_of(mounts: &str, own: &str) -> Option<PathBuf> {
     let own = own.lines().find_map(|line| line.strip_prefix("0::"))?;
     mounts.lines().find_map(|line| {
         // ID PARENT DEVICE ROOT MOUNTPOINT OPTIONS… - TYPE SOURCE OPTIONS

@@ -139,7 +139,8 @@ fn climb(pid: Pid, root: Pid) -> io::Result<Option<bool>> {
     Ok(Some(false))
 }
 
-fn parsed(stat: &[u8]) -> Option<Stat> {
+/// What a process's `stat` file says, if it is one.
+pub fn parsed(stat: &[u8]) -> Option<Stat> {
     // The name in the second field may hold anything, also spaces and brackets: what follows is counted from its end.
     let name_end = memchr::memrchr(b')', stat)?;
     let rest = std::str::from_utf8(stat.get(name_end + 1..)?).ok()?;

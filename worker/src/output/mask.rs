@@ -9,7 +9,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::mem;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, BuildError};
+use aho_corasick::automaton::Automaton;
+use aho_corasick::nfa::contiguous::NFA;
+use aho_corasick::{Anchored, BuildError};
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
 use shared::secret::Secrets;
@@ -25,7 +27,7 @@ const HEX_LINE: usize = 60;
 
 /// What is to be masked, ready to be searched for.
 pub struct Forms {
-    search: AhoCorasick,
+    search: NFA,
     /// Sorted, so that one can look up whether something begins any of them.
     sorted: Vec<Vec<u8>>,
     longest: usize,
@@ -60,9 +62,32 @@ impl Forms {
             }
         }
         let sorted: Vec<Vec<u8>> = forms.into_iter().collect();
-        let kind = Some(AhoCorasickKind::ContiguousNFA);
-        let search = AhoCorasick::builder().kind(kind).build(&sorted)?;
+        let search = NFA::new(&sorted)?;
         Ok(Some(Self { search, sorted, longest, begins }))
+    }
+
+    /// Where secrets stand in `bytes` that begin before `until`: of those that overlap, what they cover together. What lives
+    /// meanwhile is no more than that, however many forms fit at each place.
+    fn covered(&self, bytes: &[u8], until: usize) -> Vec<(usize, usize)> {
+        let mut covered: Vec<(usize, usize)> = Vec::new();
+        // It knows searches that begin anywhere, as it was built to.
+        let Ok(mut state) = self.search.start_state(Anchored::No) else { return covered };
+        for (byte, end) in bytes.iter().zip(1..) {
+            state = self.search.next_state(Anchored::No, state, *byte);
+            if !self.search.is_match(state) {
+                continue;
+            }
+            // The forms that end here are ends of each other, and the first is the longest: it covers the others.
+            let mut start = end - self.search.pattern_len(self.search.match_pattern(state, 0));
+            if start >= until {
+                continue;
+            }
+            while let Some((first, _)) = covered.pop_if(|(_, last)| start < *last) {
+                start = start.min(first);
+            }
+            covered.push((start, end));
+        }
+        covered
     }
 
     /// Where the longest tail of `bytes` begins that is the beginning of a form, and not a whole one only.
@@ -109,13 +134,7 @@ impl<'a> Masker<'a> {
     /// overlap are masked as one, so that nothing of either shows.
     fn pass(&mut self, forms: &Forms, settled: usize, out: &mut Vec<u8>) {
         let held = mem::take(&mut self.held);
-        let mut secrets: Vec<(usize, usize)> = forms
-            .search
-            .find_overlapping_iter(&held)
-            .map(|found| (found.start(), found.end()))
-            .filter(|(start, _)| *start < settled)
-            .collect();
-        secrets.sort_unstable();
+        let secrets = forms.covered(&held, settled);
         // What was masked in the last piece reaches `covered` bytes into this one.
         let mut done = self.covered.min(held.len());
         for (start, end) in secrets {
@@ -312,6 +331,17 @@ mod tests {
         }
         let bytes: Vec<&[u8]> = text.chunks(1).collect();
         assert_eq!(masked(Some(&forms), &bytes), whole);
+    }
+
+    #[test]
+    fn of_forms_that_end_together_the_longest_is_masked() {
+        for values in [["cdef", "bcdef", "abcdef"], ["abcdef", "cdef", "bcdef"], ["xabcdef", "cdef", "def!"]] {
+            let forms = forms(&values);
+            let shown = values.iter().map(|value| format!("-{value}-"));
+            for text in shown {
+                assert_eq!(masked(forms.as_ref(), &[text.as_bytes()]), "-***-", "{values:?}");
+            }
+        }
     }
 
     #[test]

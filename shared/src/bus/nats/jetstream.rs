@@ -126,7 +126,11 @@ pub async fn delete(line: &Line, stream: &str, subject: &str) -> Result<(), Erro
     }
 }
 
-fn answer(payload: &[u8]) -> Result<Value, Error> {
+/// What an answer of `JetStream` says.
+///
+/// # Errors
+/// What it refuses, and where it is no answer.
+pub fn answer(payload: &[u8]) -> Result<Value, Error> {
     let garbled = |error: serde_json::Error| Error::Garbled(error.to_string());
     let value: Value = serde_json::from_slice(payload).map_err(garbled)?;
     match MaybeFault::deserialize(&value).map_err(garbled)?.error {

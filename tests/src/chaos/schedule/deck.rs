@@ -53,7 +53,7 @@ pub fn classes(kind: Kind) -> &'static [(Target, u64)] {
             (Target::WayToPostgres(0), 1),
             (Target::WayToNats(0), 1),
             (Target::WayToCoordinator(0), 1),
-            (Target::WorkersWay(0), 1),
+            (Target::WorkersWay(0), 3),
         ],
         Kind::FullDisk => &[(Target::Worker(0), 1)],
         // The server of NATS is a static program, whose clock is its own.
