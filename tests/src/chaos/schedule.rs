@@ -143,7 +143,7 @@ impl Plan {
             let begins = WINDOW * window;
             spared.is_some() && *spared == coordinator(target) && at < begins + WINDOW && begins < end + REST
         });
-        if taken || is_spared || end > self.lasts || lasts < LASTS_MIN {
+        if taken || is_spared || lasts < LASTS_MIN {
             return false;
         }
         let by = match kind {

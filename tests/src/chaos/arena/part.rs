@@ -106,11 +106,15 @@ impl Part {
     /// Tells it to end, for as long as it isn't wanted again.
     pub fn terminate(&mut self) {
         self.wanted = false;
-        if let Life::Runs(process) = self.take_life() {
-            self.write(&self.recipe.log, "SIGTERM");
-            process::send(process.pid(), Signal::SIGTERM);
-            let now = clock::instant();
-            self.life = Life::Ends(Ending { process, told: 1, since: now, busy: now });
+        match self.take_life() {
+            Life::Runs(process) => {
+                self.write(&self.recipe.log, "SIGTERM");
+                process::send(process.pid(), Signal::SIGTERM);
+                let now = clock::instant();
+                self.life = Life::Ends(Ending { process, told: 1, since: now, busy: now });
+            }
+            // Who is told already isn't told again, nor is somebody else.
+            other @ (Life::Ends(_) | Life::Gone(_)) => self.life = other,
         }
     }
 

@@ -280,6 +280,30 @@ fn what_a_process_does_by_itself_is_told_and_it_is_started_again() {
 }
 
 #[test]
+fn whoever_does_not_end_when_told_to_is_killed_and_told_of() {
+    const PATIENCE: [Duration; 2] = [Duration::from_secs(7), Duration::from_millis(100)];
+    with_arena(|arena| {
+        let [coordinator, worker] = [Target::Coordinator(0), Target::Worker(0)];
+        // One that stands still does nothing that it is told.
+        for (target, pids) in [(coordinator, arena.coordinator_pids()), (worker, arena.worker_pids())] {
+            process::send(pids[0].expect("it runs"), Signal::SIGSTOP);
+            begin(arena, &planned(0, 0, Kind::Terminate, target));
+            end(arena, &planned(0, 0, Kind::Terminate, target));
+            // Told once more, it isn't told anew.
+            begin(arena, &planned(0, 0, Kind::Terminate, target));
+            end(arena, &planned(0, 0, Kind::Terminate, target));
+        }
+        arena.coordinators[0].part.recipe.patience = &PATIENCE;
+        arena.workers[0].part.recipe.patience = &PATIENCE;
+        until(arena, "others serve in their place", Arena::is_up);
+        let deaths = arena.deaths();
+        let told = |words: &str| deaths.iter().filter(|death| death.contains(words)).count();
+        assert_eq!((told("was told 2 times to end and hadn't"), told("had nothing left to do")), (2, 1), "{deaths:?}");
+        assert_eq!(deaths.len(), 3, "{deaths:?}");
+    });
+}
+
+#[test]
 fn a_line_that_tells_of_a_panic_is_told_with_its_reason() {
     let log = "all is well\nthread 'main' panicked at a.rs:1:1:\nit had to be\nand so on\n";
     assert_eq!(panics("x", log), ["x panicked: thread 'main' panicked at a.rs:1:1: it had to be"]);
