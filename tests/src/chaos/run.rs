@@ -73,7 +73,7 @@ pub fn one(round: &Round) -> Vec<Violation> {
     for reason in arena.not_allowed() {
         println!("LEFT OUT: {reason}");
     }
-    let before = measures::of(&site(&arena, Mark::fresh()));
+    let before = measures::at_rest(&site(&arena, Mark::fresh()));
     let (clients, notes) = (arena.clients(), arena.notes());
     let subscriber = Subscriber::of(arena.nats_url().to_owned());
     let pace = Pace { jobs_per_second: round.jobs_per_second.into(), ..Pace::default() };

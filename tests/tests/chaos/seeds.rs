@@ -3,13 +3,8 @@
 //! Each run has the program to itself that everybody runs, so that its mounts and its processes are gone with it.
 
 use std::process::Command;
-use std::sync::{Mutex, PoisonError};
-
-/// One after the other: two such clusters on two cores wait for each other more than for anything that is to be seen.
-static TURN: Mutex<()> = Mutex::new(());
 
 fn chaos(seed: u64) {
-    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let mut command = Command::new(env!("CARGO_BIN_EXE_chaos"));
     // The program under test is built already, and as the other rings want it.
     command.env_remove("CARGO").args(["--seconds", "40", "--seed"]).arg(seed.to_string());

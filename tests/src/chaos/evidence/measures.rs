@@ -13,6 +13,10 @@ use crate::process::children;
 /// How long it may take until what a load needed is given back: connections and threads that idle are kept for a while.
 const SETTLED_WITHIN: Duration = Duration::from_mins(2);
 
+/// How many looks in a row find the same where nothing comes any more, and how long that is waited for.
+const LOOKS_ALIKE: u32 = 10;
+const RESTING_WITHIN: Duration = Duration::from_secs(30);
+
 /// The most sessions that a coordinator's pools have at Postgres together. They are opened when they are needed first, which
 /// is under a load, and then kept.
 const SESSIONS_MAX: u64 = 16;
@@ -70,6 +74,20 @@ impl Counted {
             Self::CoordinatorChildren(_) | Self::WorkerChildren(_) => 0,
         }
     }
+}
+
+/// Counts everything as soon as the subscriptions stay as many as they are for a while: those of a process that has just
+/// started come one by one.
+pub fn at_rest(site: &Site) -> Counts {
+    let (mut counts, mut same) = (of(site), 0);
+    left(RESTING_WITHIN, || {
+        let now = of(site);
+        let subscriptions = |counts: &Counts| counts.0.get(&Counted::NatsSubscriptions).copied();
+        same = if subscriptions(&now) == subscriptions(&counts) { same + 1 } else { 0 };
+        counts = now;
+        (same..LOOKS_ALIKE).collect()
+    });
+    counts
 }
 
 /// Counts everything.
