@@ -3,7 +3,8 @@
 //!
 //! A batch runs in a task that nobody cancels. When its answer is lost, whether it was done is unknown: the callers
 //! are told so, and nothing more is committed until [`crate::shards`] has taken the shards over from this coordinator
-//! itself, under a new id, which fences the lost batch. What isn't in its own map of shards it doesn't write.
+//! itself, under a new id, which fences the lost batch. What isn't in its own map of shards it doesn't write, nor a change
+//! that was handed over before its shard was taken over: who holds the job from then on knows nothing of that.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -73,7 +74,8 @@ impl Commits {
         self.trouble.clone()
     }
 
-    /// These shards are ours from now on: their writes are taken.
+    /// These shards are ours from now on: their writes are taken. What waits for them was decided on rows that may have
+    /// been read before: of that nothing is done, but for new jobs.
     pub async fn gain(&self, owned: &[OwnedShard]) {
         // A committer that died is told by `/readyz`.
         let _ = self.committer.send(Gain(owned.to_vec())).await;
@@ -137,6 +139,7 @@ impl Commits {
         let permit = Arc::clone(&self.permits).try_acquire_many_owned(jobs).map_err(|_| Error::Busy)?;
         let (reply, answer) = oneshot::channel();
         self.committer.do_send(Commit { write, reply, permit });
+        fault::point("committer.handed");
         answer.await.unwrap_or(Err(Error::Unknown))
     }
 }
@@ -212,6 +215,7 @@ impl Committer {
         let (store, owner) = (Arc::clone(&self.parts.store), self.parts.holdings.id());
         let committed = self.parts.runtime.spawn(async move {
             let batch = Arc::new(batch);
+            fault::hold("committer.commit").await;
             let written = store.commit(owner, Arc::clone(&batch)).await;
             fault::point("committer.committed");
             (written, Arc::unwrap_or_clone(batch))
@@ -230,11 +234,18 @@ impl Committer {
 
     /// Tells the writers of shards that aren't ours that nothing was done.
     fn refuse_foreign(&mut self) {
+        self.refuse(&Error::Elsewhere, |committer, commit| !committer.is_ours(commit));
+    }
+
+    /// Tells the writers of what waits and is to be refused that nothing was done.
+    fn refuse(&mut self, why: &Error, is_refused: impl Fn(&Self, &Commit) -> bool) {
         let waiting = std::mem::take(&mut self.waiting);
-        let (ours, foreign): (VecDeque<_>, VecDeque<_>) = waiting.into_iter().partition(|commit| self.is_ours(commit));
-        self.waiting = ours;
-        for commit in foreign {
-            let _ = commit.reply.send(Err(Error::Elsewhere));
+        let (refused, left): (VecDeque<_>, VecDeque<_>) =
+            waiting.into_iter().partition(|commit| is_refused(self, commit));
+        self.waiting = left;
+        for commit in refused {
+            // Whoever asked may have gone away.
+            let _ = commit.reply.send(Err(why.clone()));
         }
     }
 
@@ -381,6 +392,12 @@ impl Handler<Gain> for Committer {
     type Result = ();
 
     fn handle(&mut self, Gain(owned): Gain, _: &mut Context<Self>) {
+        // Those who handed them over were let go: others hold the jobs as they were read now.
+        let gained: BTreeSet<Shard> = owned.iter().map(|owned| owned.shard).collect();
+        self.refuse(&Error::Unavailable, |_, commit| match &commit.write {
+            Write::Change { transition, .. } => gained.contains(&transition.job.id.shard()),
+            Write::Submit(_) => false,
+        });
         self.last.extend(owned.iter().map(|owned| (owned.shard, owned.last)));
     }
 }
@@ -436,9 +453,7 @@ impl Handler<RefuseWaiting> for Committer {
 
     fn handle(&mut self, _: RefuseWaiting, _: &mut Context<Self>) {
         if self.trouble.borrow().is_some() {
-            for commit in self.waiting.drain(..) {
-                let _ = commit.reply.send(Err(Error::Unavailable));
-            }
+            self.refuse(&Error::Unavailable, |_, _| true);
         }
     }
 }

@@ -9,6 +9,8 @@
 use std::collections::HashMap;
 #[cfg(feature = "faults")]
 use std::sync::{Mutex, PoisonError};
+#[cfg(feature = "faults")]
+use std::time::Duration;
 
 /// What an armed point does.
 #[cfg(feature = "faults")]
@@ -19,7 +21,15 @@ pub enum Fault {
     Exit,
     /// What the point is about gets lost.
     Lose,
+    /// What the point is about waits for as long as that is armed.
+    Hold,
+    /// Nothing, but how often it is passed is counted.
+    Count,
 }
+
+/// How often is looked whether a point is still held.
+#[cfg(feature = "faults")]
+const HOLD_LOOK_EVERY: Duration = Duration::from_millis(1);
 
 #[cfg(feature = "faults")]
 static ARMED: Mutex<Option<HashMap<String, (Fault, u32)>>> = Mutex::new(None);
@@ -40,13 +50,13 @@ pub fn arm_with(point: &'static str, fault: Fault, times: u32) {
 #[cfg(feature = "faults")]
 #[expect(clippy::panic, reason = "panicking is what an armed point is for")]
 pub(crate) fn point(name: &'static str) {
-    match strike(name, |fault| fault != Fault::Lose) {
+    match strike(name, |fault| !matches!(fault, Fault::Lose | Fault::Hold)) {
         Some(Fault::Panic) => panic!("the fault point {name} was armed"),
         Some(Fault::Exit) => {
             // As after SIGKILL nothing is written, closed or told any more.
             std::process::abort();
         }
-        Some(Fault::Lose) | None => {}
+        Some(Fault::Lose | Fault::Hold | Fault::Count) | None => {}
     }
 }
 
@@ -64,6 +74,26 @@ pub(crate) fn is_lost(name: &'static str) -> bool {
 #[cfg(not(feature = "faults"))]
 pub(crate) fn is_lost(_name: &'static str) -> bool {
     false
+}
+
+/// Waits for as long as a test holds this point.
+#[cfg(feature = "faults")]
+pub(crate) async fn hold(name: &'static str) {
+    while strike(name, |fault| fault == Fault::Hold).is_some() {
+        tokio::time::sleep(HOLD_LOOK_EVERY).await;
+    }
+}
+
+/// How often a point was passed since it was armed with `u32::MAX` times; one that is held counts each look.
+#[cfg(feature = "faults")]
+pub fn passes(point: &str) -> u32 {
+    with_armed(|armed| armed.get(point).map_or(0, |(_, left)| u32::MAX - left))
+}
+
+/// Nothing is held here.
+#[cfg(not(feature = "faults"))]
+pub(crate) fn hold(_name: &'static str) -> std::future::Ready<()> {
+    std::future::ready(())
 }
 
 #[cfg(feature = "faults")]

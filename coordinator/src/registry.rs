@@ -2,8 +2,9 @@
 //! number falls to it, so that nothing is shared between their jobs.
 //!
 //! It starts supervisors on demand, ends those that rest, and starts one afresh when its actor died: actix does not
-//! restart an actor whose handler panicked, so the registry looks at the address before each message. It also holds the
-//! leases of its jobs' live attempts.
+//! restart an actor whose handler panicked, so the registry looks at the address before each message, and at all of them
+//! every second. What the dead one has handed over may not be committed yet, so its successor has to catch up with that
+//! first. The registry also holds the leases of its jobs' live attempts.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::fault;
 use crate::holdings::Holdings;
 use crate::leases::{self, LOOK_EVERY, Leases};
 use crate::roster::Roster;
-use crate::supervisor::{Error, Held, JobSupervisor, Parts, Pending, Pulse, Rest, Take, Taken};
+use crate::supervisor::{CatchUp, Error, Held, JobSupervisor, Parts, Pending, Pulse, Rest, Take, Taken};
 
 /// The most commands that are under way in one process.
 const COMMANDS_MAX: usize = 16 * 1024;
@@ -81,11 +82,12 @@ impl Jobs {
     }
 
     /// Lets the supervisors of shards go that aren't ours any more, with their leases. Returns when none of them has a
-    /// command under way, or after `within`: what is committed later is refused by the committer.
+    /// command under way, or after `within`: from then on none hands anything over. What they have handed over by then the
+    /// committer refuses.
     pub async fn release(&self, shards: &[Shard], within: Duration) {
         let mut pulses = Vec::new();
         for registry in &self.registries {
-            pulses.extend(registry.send(Release(shards.to_vec())).await.unwrap_or_default());
+            pulses.extend(registry.send(Release(shards.to_vec(), within)).await.unwrap_or_default());
         }
         let resting = async {
             while pulses.iter().any(|pulse| pulse.is_busy()) {
@@ -94,6 +96,9 @@ impl Jobs {
         };
         if tokio::time::timeout(within, resting).await.is_err() {
             tracing::warn!("some commands were under way when their shards were given away");
+        }
+        for pulse in pulses {
+            pulse.release();
         }
     }
 
@@ -178,6 +183,12 @@ struct Entry {
     used: Instant,
 }
 
+impl Entry {
+    fn catch_up(&self) {
+        self.supervisor.do_send(CatchUp(Pending::new(&self.pulse)));
+    }
+}
+
 impl Registry {
     fn new(parts: Parts, surroundings: Surroundings) -> Self {
         let (leases, ways) = (Leases::new(clock::instant()), Ways::of(&parts, &surroundings));
@@ -192,12 +203,16 @@ impl Registry {
             tracing::error!(%job, "a supervisor died; the job goes on from what is committed");
             self.entries.remove(&job);
         }
+        let held = if died { Held::Behind } else { held };
         let (parts, registry) = (&self.parts, ctx.address());
         let entry = self.entries.entry(job).or_insert_with(|| {
             let pulse = Arc::new(Pulse::default());
             let actor = JobSupervisor::new(job, parts.clone(), registry, Arc::clone(&pulse), held);
             Entry { supervisor: actor.start(), pulse, used: now }
         });
+        if died {
+            entry.catch_up();
+        }
         entry.used = now;
         entry
     }
@@ -237,9 +252,13 @@ impl Registry {
         let roster = &self.surroundings.roster;
         let left = self.leases.left_behind(|worker| roster.instance(worker));
         self.lose(left, "the worker was started anew", ctx);
+        let died = self.entries.iter().filter(|(_, entry)| !entry.supervisor.connected());
+        for job in died.map(|(job, _)| *job).collect::<Vec<_>>() {
+            self.entry(job, Held::Behind, ctx);
+        }
         self.entries.retain(|_, entry| {
-            if !entry.supervisor.connected() {
-                return false;
+            if entry.pulse.lags() {
+                entry.catch_up();
             }
             let idle = entry.pulse.may_rest() && now.duration_since(entry.used) > LOOK_EVERY;
             if idle {
@@ -314,18 +333,22 @@ impl Handler<Adopt> for Registry {
     }
 }
 
-/// These shards are not ours any more. Returns how their supervisors are.
+/// These shards are not ours any more; what is under way may take so long. Returns how their supervisors are.
 #[derive(Message)]
 #[rtype(result = "Vec<Arc<Pulse>>")]
-struct Release(Vec<Shard>);
+struct Release(Vec<Shard>, Duration);
 
 impl Handler<Release> for Registry {
     type Result = Vec<Arc<Pulse>>;
 
-    fn handle(&mut self, Release(shards): Release, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, Release(shards, within): Release, _: &mut Context<Self>) -> Self::Result {
         self.leases.forget(&shards);
         let gone = self.entries.extract_if(|job, _| shards.contains(&job.shard()));
         let rest = |(_, entry): (JobId, Entry)| {
+            if within.is_zero() {
+                // Here none of them is between its last look and its hand-over: they live on this thread.
+                entry.pulse.release();
+            }
             // It comes after whatever the supervisor still has to do.
             entry.supervisor.do_send(Rest);
             entry.pulse

@@ -65,12 +65,14 @@ pub struct Take {
     pub pending: Pending,
 }
 
-/// What a supervisor and the registry both see: how many commands are on their way, and whether the supervisor may
-/// rest when there are none.
+/// What a supervisor and the registry both see: how many commands are on their way, whether the supervisor may rest when
+/// there are none, whether it has yet to catch up with its predecessor, and whether it was let go.
 #[derive(Debug, Default)]
 pub struct Pulse {
     pending: AtomicU32,
     restful: AtomicBool,
+    behind: AtomicBool,
+    released: AtomicBool,
 }
 
 impl Pulse {
@@ -82,6 +84,20 @@ impl Pulse {
     /// Whether the supervisor has nothing to do and agrees to be ended.
     pub fn may_rest(&self) -> bool {
         self.pending.load(Ordering::Acquire) == 0 && self.restful.load(Ordering::Acquire)
+    }
+
+    /// Whether the supervisor has nothing to do and is still [`Held::Behind`].
+    pub fn lags(&self) -> bool {
+        self.pending.load(Ordering::Acquire) == 0 && self.behind.load(Ordering::Acquire)
+    }
+
+    /// The supervisor is let go: it hands nothing over any more, for another may hold its job soon.
+    pub fn release(&self) {
+        self.released.store(true, Ordering::Release);
+    }
+
+    fn is_released(&self) -> bool {
+        self.released.load(Ordering::Acquire)
     }
 }
 
@@ -130,6 +146,10 @@ pub enum Held {
     Job(Box<Job>),
     /// Nothing yet: it must be read from the store.
     NotRead,
+    /// Nothing, and the store may yet move on: what was handed over for the job before, by a supervisor that has died or in
+    /// a batch whose answer was lost, may be on its way. It must be settled before the job is read, for whoever is refused by
+    /// the row from before it is told what isn't so.
+    Behind,
 }
 
 impl JobSupervisor {
@@ -138,13 +158,20 @@ impl JobSupervisor {
         Self { id, parts, registry, pulse, held, told: None }
     }
 
+    fn desk(&self) -> Desk {
+        Desk { id: self.id, parts: self.parts.clone(), pulse: Arc::clone(&self.pulse) }
+    }
+
     /// Keeps what is known after a command, and tells the registry who holds the attempt. Where nothing is known, the
     /// lease stands as it was: it is what brings the job back if nothing else does.
     fn keep(&mut self, held: Held) {
         self.held = held;
+        let behind = matches!(self.held, Held::Behind);
+        self.pulse.behind.store(behind, Ordering::Release);
         let Held::Job(job) = &self.held else {
             self.told = None;
-            self.pulse.restful.store(true, Ordering::Release);
+            // The next one wouldn't know that there is something to be waited for.
+            self.pulse.restful.store(!behind, Ordering::Release);
             return;
         };
         let holds = Holds { job: self.id, held: leases::Held::of(job) };
@@ -170,13 +197,32 @@ impl Handler<Take> for JobSupervisor {
 
     fn handle(&mut self, take: Take, _: &mut Context<Self>) -> Self::Result {
         let Take { command, reply, permit, pending } = take;
-        let (id, parts, held) = (self.id, self.parts.clone(), self.held.clone());
-        let work = async move { decide(&parts, id, held, command).await };
+        let (desk, held) = (self.desk(), self.held.clone());
+        let work = async move { decide(&desk, held, command).await };
         AtomicResponse::new(Box::pin(work.into_actor(self).map(move |(held, result), actor, _| {
             actor.keep(held);
             // Whoever asked may have gone away; what is committed stays so.
             let _ = reply.send(result);
             drop((permit, pending));
+        })))
+    }
+}
+
+/// Read the job as soon as what a dead predecessor has handed over is settled, also without a command: an attempt that was
+/// granted so has its lease from then on. Counts as a command until that is done.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct CatchUp(pub Pending);
+
+impl Handler<CatchUp> for JobSupervisor {
+    type Result = AtomicResponse<Self, ()>;
+
+    fn handle(&mut self, CatchUp(pending): CatchUp, _: &mut Context<Self>) -> Self::Result {
+        let (desk, held) = (self.desk(), self.held.clone());
+        let work = async move { read(&desk, held).await };
+        AtomicResponse::new(Box::pin(work.into_actor(self).map(move |read, actor, _| {
+            actor.keep(read.map_or_else(|(held, _)| held, Held::Job));
+            drop(pending);
         })))
     }
 }
@@ -194,13 +240,21 @@ impl Handler<Rest> for JobSupervisor {
     }
 }
 
+/// What one command is worked on with, apart from the actor.
+struct Desk {
+    id: JobId,
+    parts: Parts,
+    pulse: Arc<Pulse>,
+}
+
 /// Applies a command to the job and commits what follows. Returns what is known of the job afterwards: nothing, where
 /// the commit's answer was lost.
 ///
 /// No wake-up for a deploy key is lost: a key that was registered while its job was being parked is found by a look right
 /// after that commit, and one that nobody noticed by another look before the wait limit fails the job.
-pub async fn decide(parts: &Parts, id: JobId, held: Held, command: Command) -> (Held, Result<Taken, Error>) {
-    let (held, result) = take(parts, id, held, command).await;
+async fn decide(desk: &Desk, held: Held, command: Command) -> (Held, Result<Taken, Error>) {
+    let (parts, id) = (&desk.parts, desk.id);
+    let (held, result) = take(desk, held, command).await;
     let key = match &result {
         Ok(Taken { job, changed: true }) => match &job.state {
             State::Blocked { key, .. } => key.clone(),
@@ -211,7 +265,7 @@ pub async fn decide(parts: &Parts, id: JobId, held: Held, command: Command) -> (
     match is_registered(parts, &key).await {
         Ok(false) => (held, result),
         Ok(true) => {
-            let (held, gone_on) = take(parts, id, held, Command::KeyRegistered { key }).await;
+            let (held, gone_on) = take(desk, held, Command::KeyRegistered { key }).await;
             if let Err(error) = gone_on {
                 tracing::warn!(job = %id, %error, "a job whose deploy key is there stays parked for a moment");
             }
@@ -251,19 +305,38 @@ async fn instead(parts: &Parts, job: &Job, command: Command, now: Time) -> Optio
     }
 }
 
-async fn take(parts: &Parts, id: JobId, held: Held, command: Command) -> (Held, Result<Taken, Error>) {
+/// The job as it is committed; else what is held without it.
+async fn read(desk: &Desk, held: Held) -> Result<Box<Job>, (Held, Error)> {
+    let (parts, id) = (&desk.parts, desk.id);
+    match held {
+        Held::Job(job) => return Ok(job),
+        Held::NotRead => {}
+        // Writes are committed in the order in which they were handed over: when an empty one is, all before it are settled.
+        Held::Behind => match parts.commits.probe().await {
+            Ok(()) => {}
+            Err(committer::Error::Busy) => return Err((Held::Behind, Error::Busy)),
+            Err(_) => return Err((Held::Behind, Error::Unavailable)),
+        },
+    }
+    let found = parts.store.job(id).await;
+    fault::hold("supervisor.read").await;
+    match found {
+        Ok(Some(job)) => Ok(Box::new(job)),
+        Ok(None) => Err((Held::NotRead, Error::Unknown)),
+        Err(error) => {
+            tracing::warn!(job = %id, %error, "reading a job");
+            Err((Held::NotRead, Error::Unavailable))
+        }
+    }
+}
+
+async fn take(desk: &Desk, held: Held, command: Command) -> (Held, Result<Taken, Error>) {
+    let (parts, id) = (&desk.parts, desk.id);
     let mut held = held;
     for _ in 0..APPLY_MAX {
-        let job = match held {
-            Held::Job(job) => job,
-            Held::NotRead => match parts.store.job(id).await {
-                Ok(Some(job)) => Box::new(job),
-                Ok(None) => return (Held::NotRead, Err(Error::Unknown)),
-                Err(error) => {
-                    tracing::warn!(job = %id, %error, "reading a job");
-                    return (Held::NotRead, Err(Error::Unavailable));
-                }
-            },
+        let job = match read(desk, held).await {
+            Ok(job) => job,
+            Err((held, error)) => return (held, Err(error)),
         };
         fault::point("supervisor.take");
         let now = parts.holdings.now();
@@ -277,13 +350,16 @@ async fn take(parts: &Parts, id: JobId, held: Held, command: Command) -> (Held, 
             }
             Ok(transition) => transition,
         };
+        if desk.pulse.is_released() {
+            return (Held::NotRead, Err(Error::Elsewhere));
+        }
         match parts.commits.change(job.version, transition).await {
             Ok(Some(job)) => return (Held::Job(Box::new(job.clone())), Ok(Taken { job, changed: true })),
-            // Somebody else moved the job: a supervisor that died between hand-over and commit, most likely.
+            // Somebody else moved the job.
             Ok(None) => held = Held::NotRead,
             Err(committer::Error::Busy) => return (Held::Job(job), Err(Error::Busy)),
             Err(committer::Error::Unavailable) => return (Held::Job(job), Err(Error::Unavailable)),
-            Err(committer::Error::Unknown) => return (Held::NotRead, Err(Error::Unavailable)),
+            Err(committer::Error::Unknown) => return (Held::Behind, Err(Error::Unavailable)),
             Err(committer::Error::Elsewhere) => return (Held::NotRead, Err(Error::Elsewhere)),
             Err(committer::Error::Refused(why)) => {
                 tracing::error!(job = %id, why, "the database refuses a transition");
