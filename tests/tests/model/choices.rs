@@ -29,7 +29,7 @@ impl Windlass {
     /// What a coordinator does about the job.
     fn coordinator(&self, world: &World, by: usize, actions: &mut Vec<Action>) {
         let (at, left) = (&world.coordinators[by], &world.left);
-        if at.is_listening() && self.speaks(world, by) {
+        if self.is_listening(world, by) && self.speaks(world, by) {
             for said in world.bus.requests.iter().copied() {
                 for then in fates(world) {
                     actions.push(Action::Take { by, said, kept: false, then: *then });
@@ -56,10 +56,6 @@ impl Windlass {
             if left.crashes > 0 && write.awaited {
                 actions.push(Action::KillSupervisor { by });
             }
-        }
-        let holds_old = at.held.is_some_and(|held| held != world.store.row && self.book.view(held).hold.is_none());
-        if at.is_listening() && holds_old && world.owner() == Some(by) {
-            actions.push(Action::Rest { by });
         }
         if self.publishes(world, by) && at.published < self.announced(world, by) {
             actions.push(Action::Publish { by });

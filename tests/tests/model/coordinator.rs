@@ -15,12 +15,23 @@ impl Windlass {
         epoch.is_some() && (self.scene.zombies_speak || epoch == Some(world.store.epoch))
     }
 
+    /// Whether that coordinator's supervisor takes the next message. One that follows one that died reads the job when
+    /// nothing is on its way any more.
+    pub fn is_listening(&self, world: &World, c: usize) -> bool {
+        let at = &world.coordinators[c];
+        let unsettled = self.is_broken(Break::ReadBeforeSettled) || self.is_broken(Break::VersionUnchecked);
+        at.is_listening(at.writes.is_empty() || unsettled)
+    }
+
     /// The supervisor takes the next message.
     pub fn take(&self, world: &mut World, c: usize, said: Said, again: bool) {
         let at = &mut world.coordinators[c];
         let from = *at.held.get_or_insert(world.store.row);
         let epoch = at.epoch.expect("an owner takes messages");
-        match self.book.turn(from, said) {
+        let turn = self.book.turn(from, said);
+        self.judge(world, c, said, &turn);
+        let at = &mut world.coordinators[c];
+        match turn {
             Turn::Refused(Rejection::Early) => {}
             Turn::Refused(Rejection::Late) => self.reply(world, c, said, Answer::Late),
             Turn::Refused(_) => self.reply(world, c, said, Answer::Refused),
@@ -45,11 +56,35 @@ impl Windlass {
         let at = &mut world.coordinators[c];
         let from = *at.held.get_or_insert(world.store.row);
         let late = Said::Claim { worker, instance, claim, attempt, late: true };
-        match self.book.turn(from, late) {
+        let turn = self.book.turn(from, late);
+        self.judge(world, c, late, &turn);
+        match turn {
             Turn::Refused(Rejection::Late) => self.reply(world, c, said, Answer::Late),
             Turn::Refused(_) => self.reply(world, c, said, Answer::Refused),
             // A repeat of the claim that was granted is never too late.
             Turn::Same | Turn::Moved { .. } => self.reply(world, c, said, Answer::Granted),
+        }
+    }
+
+    /// Whether what an owner answers at once, because nothing is to be committed, is so by what is committed, and stays so
+    /// when what is on its way is. (That a claim which was granted is refused is for another property.)
+    fn judge(&self, world: &mut World, c: usize, said: Said, turn: &Turn) {
+        let at = &world.coordinators[c];
+        let on_its_way = at.writes.first().filter(|write| write.from == world.store.row);
+        let next = on_its_way.and_then(|write| match self.book.turn(write.from, write.said) {
+            Turn::Moved { row, .. } => Some(row),
+            Turn::Refused(_) | Turn::Same => None,
+        });
+        let is_so = |row| match (turn, self.book.turn(row, said)) {
+            (Turn::Moved { .. } | Turn::Refused(Rejection::Early), _) => true,
+            (Turn::Refused(_), Turn::Refused(why)) => why != Rejection::Early,
+            (Turn::Refused(_), Turn::Same) => matches!(said, Said::Claim { .. }),
+            (Turn::Same, truth) => matches!(truth, Turn::Same),
+            (Turn::Refused(_), Turn::Moved { .. }) => false,
+        };
+        let is_true = is_so(world.store.row) && next.is_none_or(is_so);
+        if !is_true && at.epoch == Some(world.store.epoch) {
+            world.seen.note(Fault::UntrueAnswer);
         }
     }
 
@@ -147,11 +182,17 @@ impl Windlass {
         Some(())
     }
 
-    /// The answer to the first statement is lost. What waits behind it is told that it wasn't done.
+    /// The answer to the first statement is lost. What waits behind it is told that it wasn't done; so it is as if ours
+    /// had waited behind another job's, whose answer was lost, where it never lands.
     pub fn lose_answer(&self, world: &mut World, c: usize) {
-        self.forsake(world, c);
         let at = &mut world.coordinators[c];
-        at.writes.clear();
+        if self.is_broken(Break::WaitingOutlivesRecovery) {
+            at.writes.iter_mut().for_each(|write| (write.fate, write.awaited) = (Fate::Waiting, false));
+        } else {
+            self.forsake(world, c);
+            world.coordinators[c].writes.clear();
+        }
+        let at = &mut world.coordinators[c];
         at.held = None;
         at.hangs = false;
         at.trouble = true;
@@ -220,6 +261,11 @@ impl Windlass {
         at.held = Some(row);
         at.last = world.store.last();
         at.published = world.store.cursor;
+        if let (Some(epoch), false) = (at.epoch, at.writes.is_empty()) {
+            at.writes.iter_mut().for_each(|write| write.epoch = epoch);
+            at.hangs = true;
+            send_next(at);
+        }
     }
 
     /// The number of the last event that the publisher has been told of.

@@ -82,7 +82,7 @@ impl Windlass {
     fn limits(&self, world: &World, company: Company, actions: &mut Vec<Action>) {
         actions.extend((0..COORDINATORS).filter(|by| Self::has_sent(world, *by)).map(|by| Action::Land { by }));
         let owner = world.owner();
-        let Some(by) = owner.filter(|by| world.coordinators[*by].is_listening()) else { return };
+        let Some(by) = owner.filter(|by| self.is_listening(world, *by)) else { return };
         let view = self.book.view(world.coordinators[by].held.unwrap_or(world.store.row));
         if view.name == StateName::Blocked && !world.key || company == Company::Nobody && !view.name.is_terminal() {
             actions.push(Action::Tell { by, said: Said::Wake, then: Then::Commit });
@@ -101,8 +101,8 @@ impl Windlass {
             Action::Take { kept: false, .. } if !alone => Some(7),
             Action::Start { .. } | Action::Beat { .. } if !alone => Some(8),
             Action::End { .. } if !alone => Some(10),
-            Action::Tell { said: Said::Lost { .. } | Said::Key, .. } | Action::Rest { .. } => Some(11),
-            // A lease ends, and a supervisor rests, sooner than an offer comes round for the second time.
+            Action::Tell { said: Said::Lost { .. } | Said::Key, .. } => Some(11),
+            // A lease ends sooner than an offer comes round for the second time.
             Action::TakeOffer { .. } if !alone => Some(12),
             Action::OfferAgain { .. } if !alone => Some(13),
             Action::RegisterKey if self.waits_for_key(world) => Some(15),

@@ -17,6 +17,7 @@ pub const COMMITTED_FIRST: &str = "nothing is published that is not committed";
 pub const NO_GAP: &str = "every event follows on the one before it";
 pub const OUTCOME_KEPT: &str = "an outcome leaves the spool only when it is committed or refused for good";
 pub const GRANT_REPEATED: &str = "a claim that is repeated gets the same grant";
+pub const ANSWERED_TRULY: &str = "nobody is answered by what isn't so any more";
 pub const STOPPED_FOR_CAUSE: &str = "an attempt is stopped only for what is committed";
 pub const KEY_SEEN: &str = "no job fails for want of a key that is there";
 pub const ENDS: &str = "every job ends once failures stop";
@@ -40,6 +41,7 @@ pub fn all() -> Vec<Property<Windlass>> {
         Property::always(NO_GAP, |_, world| is_free_of(world, Fault::NumbersCollide)),
         Property::always(OUTCOME_KEPT, |_, world| is_free_of(world, Fault::OutcomeDropped)),
         Property::always(GRANT_REPEATED, |_, world| is_free_of(world, Fault::GrantDenied)),
+        Property::always(ANSWERED_TRULY, |_, world| is_free_of(world, Fault::UntrueAnswer)),
         Property::always(STOPPED_FOR_CAUSE, |_, world| is_free_of(world, Fault::StoppedForNothing)),
         Property::always(KEY_SEEN, |_, world| is_free_of(world, Fault::KeyIgnored)),
         Property::always(ENDS, Windlass::ends_with_workers),

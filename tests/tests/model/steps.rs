@@ -27,7 +27,6 @@ impl Windlass {
             Action::LandStray { write } => self.land_stray(world, write),
             Action::LoseAnswer { by } => self.lose_answer(world, by),
             Action::KillSupervisor { by } => Self::kill_supervisor(world, by),
-            Action::Rest { by } => world.coordinators[by].held = None,
             Action::CrashCoordinator { by, flushed } => {
                 self.flush(world, flushed);
                 self.crash(world, by);

@@ -66,10 +66,6 @@ pub enum Action {
     KillSupervisor {
         by: usize,
     },
-    /// Its supervisor, which holds what isn't so any more, rests; the next one reads afresh.
-    Rest {
-        by: usize,
-    },
     /// `flushed`, here and below: how far the owner had published is written before.
     CrashCoordinator {
         by: usize,

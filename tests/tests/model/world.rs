@@ -127,9 +127,11 @@ pub struct Coordinator {
 }
 
 impl Coordinator {
-    /// Whether its supervisor takes the next message.
-    pub fn is_listening(&self) -> bool {
-        self.epoch.is_some() && !self.entering && !self.trouble && !self.writes.iter().any(|write| write.awaited)
+    /// Whether its supervisor takes the next message; one that has yet to read the job once it `may_read`.
+    pub fn is_listening(&self, may_read: bool) -> bool {
+        let awaits = self.writes.iter().any(|write| write.awaited);
+        let knows = self.held.is_some() || may_read;
+        self.epoch.is_some() && !self.entering && !self.trouble && !awaits && knows
     }
 }
 
@@ -364,6 +366,7 @@ pub enum Fault {
     NumbersCollide,
     OutcomeDropped,
     GrantDenied,
+    UntrueAnswer,
     StoppedForNothing,
     KeyIgnored,
 }
