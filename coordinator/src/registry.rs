@@ -97,7 +97,9 @@ impl Jobs {
         if tokio::time::timeout(within, resting).await.is_err() {
             tracing::warn!("some commands were under way when their shards were given away");
         }
-        pulses.iter().for_each(|pulse| pulse.release());
+        for pulse in pulses {
+            pulse.release();
+        }
     }
 
     /// A worker's heartbeat. Returns what should stop.
