@@ -23,12 +23,14 @@ mod looks;
 mod order;
 mod outcomes;
 mod overlaps;
+mod places;
 mod reasons;
 mod sightings;
 mod steps;
 mod timeline;
 mod told;
 mod tries;
+mod waits;
 
 /// A broken promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +54,7 @@ pub struct Rule {
     look: fn(&Index<'_>, &mut Finding),
 }
 
-const GROUPS: [&[Rule]; 13] = [
+const GROUPS: [&[Rule]; 14] = [
     &accepted::RULES,
     &ends::RULES,
     &timeline::RULES,
@@ -63,6 +65,7 @@ const GROUPS: [&[Rule]; 13] = [
     &fences::RULES,
     &reasons::RULES,
     &tries::RULES,
+    &waits::RULES,
     &overlaps::RULES,
     &cancels::RULES,
     &leaks::RULES,

@@ -12,6 +12,7 @@ use truth::Truth;
 mod cast;
 mod excuses;
 mod falsified;
+mod lives;
 mod truth;
 
 /// A way in which a true history is made false, and the rule that it breaks.

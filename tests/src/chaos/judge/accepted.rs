@@ -2,9 +2,11 @@
 
 use std::collections::{HashMap, HashSet};
 
+use serde_json::Value;
+
 use super::Rule;
 use super::finding::Finding;
-use super::index::{Index, Job};
+use super::index::{CLOCKS_APART, Index, Job, after};
 use crate::chaos::history::{Answer, Ask, At, Call, Id, Key, Row, Seen};
 
 pub const RULES: [Rule; 8] = [
@@ -126,15 +128,37 @@ fn new_once(index: &Index<'_>, finding: &mut Finding) {
 }
 
 fn repeats(index: &Index<'_>, finding: &mut Finding) {
-    for row in &index.history.rows {
+    for job in &index.jobs {
+        let Some(row) = job.row() else { continue };
+        let told = job.events.first().and_then(|event| event.data.get("retry_of")).and_then(Value::as_str);
+        let stored = row.retry_of.as_ref().map(|id| id.0.as_str());
+        finding.unless(told == stored || job.events.is_empty(), || {
+            format!("{} repeats {stored:?} by its row, and {told:?} by its first event", job.name())
+        });
         let Some(first) = &row.retry_of else { continue };
         let found = index.job(first).and_then(Job::row);
         let right = found.is_some_and(|found| found.key == row.key && is_terminal(found));
         finding.unless(right, || {
             let what = found.map_or_else(|| "isn't there".to_owned(), |f| format!("is {} under {}", f.state, f.key.0));
-            format!("job {} ({}) repeats job {}, which {what}", row.id.0, row.key.0, first.0)
+            format!("{} repeats job {}, which {what}", job.name(), first.0)
         });
+        let (began, ended) = (began(index, job), index.job(first).and_then(|first| ended(index, first)));
+        let early = began.zip(ended).filter(|(began, ended)| after(*began, CLOCKS_APART) < *ended);
+        if let Some((began, ended)) = early {
+            let (began, ended) = (index.time(began), index.time(ended));
+            finding.add(|| format!("{} was made at {began}, job {} ended at {ended}", job.name(), first.0));
+        }
     }
+}
+
+/// When a job was made.
+fn began(index: &Index<'_>, job: &Job<'_>) -> Option<At> {
+    job.events.first().and_then(|event| index.committed_at(job, event))
+}
+
+/// When a job ended.
+fn ended(index: &Index<'_>, job: &Job<'_>) -> Option<At> {
+    job.end().and_then(|event| index.committed_at(job, event))
 }
 
 fn is_terminal(row: &Row) -> bool {

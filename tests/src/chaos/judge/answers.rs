@@ -7,15 +7,16 @@ use shared::job::StateName;
 use super::Rule;
 use super::contact;
 use super::finding::Finding;
-use super::index::{Index, Job};
+use super::index::{CLOCKS_APART, Index, Job, after};
 use super::order::is_terminal;
 use crate::chaos::history::{Answer, Ask, At, Call, Id, Row};
 
-pub const RULES: [Rule; 5] = [
+pub const RULES: [Rule; 6] = [
     Rule { name: "an answer has a status that is true of what was asked", look: statuses },
     Rule { name: "a job that was accepted is found", look: found },
     Rule { name: "a cancel that was taken ends its job as canceled", look: taken },
     Rule { name: "a cancel that came too late names how the job has ended", look: late },
+    Rule { name: "a cancel by filter counts the jobs that it stops", look: counted },
     Rule { name: "no job is canceled that nobody wanted canceled", look: wanted },
 ];
 
@@ -98,6 +99,33 @@ fn late(index: &Index<'_>, finding: &mut Finding) {
         finding.unless(right, || {
             let ended = row.map_or("not there", |row| &row.state);
             format!("{} with {state}; the job is {ended} in the end", words(index, call, answer))
+        });
+    }
+}
+
+/// It counts those that hadn't ended when it came to them, at some moment between being asked for and answered.
+fn counted(index: &Index<'_>, finding: &mut Finding) {
+    let mut teams: HashMap<&str, Vec<&Job<'_>>> = HashMap::new();
+    for job in index.jobs.iter().filter(|job| !job.rows.is_empty()) {
+        if let Some(team) = job.asked.and_then(|asked| asked.team.as_deref()) {
+            teams.entry(team).or_default().push(job);
+        }
+    }
+    for (call, answer) in answered(index) {
+        let (Ask::CancelTeam { team }, Some(matched)) = (&call.ask, answer.matched) else { continue };
+        let (asked, at) = (call.asked_at, answer.at);
+        let (mut least, mut most) = (0, 0);
+        for job in teams.get(team.as_str()).into_iter().flatten() {
+            let began = job.events.first().and_then(|event| index.committed_at(job, event));
+            let ended = job.end().and_then(|event| index.committed_at(job, event));
+            let told = job.end().and_then(|event| job.told_at(event));
+            let was_there = was_accepted(index, job.id, asked);
+            least += u64::from(was_there && ended.is_some_and(|ended| ended > after(at, CLOCKS_APART)));
+            let unmade = began.is_some_and(|began| began > after(at, CLOCKS_APART));
+            most += u64::from(!unmade && told.is_none_or(|told| told >= asked));
+        }
+        finding.unless((least..=most).contains(&matched), || {
+            format!("{}, with {matched}, and there were {least} to {most}", words(index, call, answer))
         });
     }
 }

@@ -9,7 +9,7 @@ use crate::chaos::history::{At, Id, Kind, Target, Trouble};
 use super::index::Index;
 
 /// Whether one of these troubles was there at some time from `from` to `to`.
-pub fn was_there(index: &Index<'_>, from: At, to: At, excuses: impl Fn(&Trouble) -> bool) -> bool {
+fn was_there(index: &Index<'_>, from: At, to: At, excuses: impl Fn(&Trouble) -> bool) -> bool {
     let mut there = index.history.troubles.iter().filter(|trouble| trouble.from <= to && from <= trouble.to);
     there.any(excuses)
 }
@@ -24,9 +24,16 @@ pub fn was_cut_off(index: &Index<'_>, worker: &Id, from: At, to: At) -> bool {
 /// Whether that worker could have been lost: cut off, or its process ended.
 pub fn was_lost(index: &Index<'_>, worker: &Id, from: At, to: At) -> bool {
     let number = index.workers.get(worker).copied();
+    was_ended(index, worker, from, to)
+        || was_there(index, from, to, |trouble| number.is_some_and(|number| cuts_off(trouble, number)))
+}
+
+/// Whether that worker's process was ended.
+pub fn was_ended(index: &Index<'_>, worker: &Id, from: At, to: At) -> bool {
+    let number = index.workers.get(worker).copied();
     was_there(index, from, to, |trouble| {
-        let ended = matches!(trouble.kind, Kind::Kill | Kind::Terminate);
-        number.is_some_and(|number| cuts_off(trouble, number) || (ended && trouble.target == Target::Worker(number)))
+        let ends = matches!(trouble.kind, Kind::Kill | Kind::Terminate);
+        ends && number.is_some_and(|number| trouble.target == Target::Worker(number))
     })
 }
 
@@ -51,12 +58,6 @@ pub fn was_slow(index: &Index<'_>, replica: usize, from: At, to: At) -> bool {
         Target::Coordinator(number) | Target::WayToCoordinator(number) => number == replica,
         _ => false,
     })
-}
-
-/// Whether the database's clock was another, or what coordinators knew of it.
-pub fn was_mistimed(index: &Index<'_>, from: At, to: At) -> bool {
-    let jumps = |trouble: &Trouble| matches!(trouble.kind, Kind::ClockAhead | Kind::ClockBehind);
-    was_there(index, from, to, |trouble| trouble.target == Target::Postgres && jumps(trouble))
 }
 
 fn cuts_off(trouble: &Trouble, worker: usize) -> bool {

@@ -9,12 +9,14 @@ use shared::job::StateName;
 use shared::time::Time;
 
 use super::attempts::{Attempt, Steps};
-use super::contact::was_mistimed;
 use super::order::{Stand, is_terminal};
 use super::outcomes::Outcome;
+use super::places::{self, Place};
 use super::sightings::{self, Sighting};
-use crate::chaos::history::{Asked, At, Event, History, Id, Key, Note, Row, Told, View};
+use crate::chaos::history::{Asked, At, Event, History, Id, Key, Kind, Note, Row, Target, Told, View};
 
+/// How far a coordinator's idea of the database's clock may be off.
+pub const CLOCKS_APART: Duration = Duration::from_secs(3);
 /// The furthest that a trouble lets the database's clock jump, and some more.
 const JUMP_MAX: Duration = Duration::from_secs(45);
 /// How long a coordinator goes by what it last heard of that clock.
@@ -32,6 +34,8 @@ pub struct Index<'a> {
     pub by_key: HashMap<&'a Key, Vec<&'a Row>>,
     /// The number by which troubles name each worker.
     pub workers: HashMap<&'a Id, usize>,
+    /// When the database's clock was another, or what coordinators knew of it.
+    mistimed: Vec<(At, At)>,
 }
 
 /// All that is said of a job.
@@ -57,6 +61,8 @@ pub struct Job<'a> {
     pub attempts: Vec<Attempt<'a>>,
     /// What anybody has seen of it, in the order in which they asked.
     pub sightings: Vec<Sighting<'a>>,
+    /// Where each of them saw it.
+    pub places: Vec<Place>,
 }
 
 impl<'a> Index<'a> {
@@ -67,8 +73,12 @@ impl<'a> Index<'a> {
         }
         let numbered = history.end.workers.iter().enumerate();
         let workers = numbered.flat_map(|(index, ids)| ids.iter().map(move |id| (id, index))).collect();
+        let clock = history.troubles.iter().filter(|trouble| {
+            trouble.target == Target::Postgres && matches!(trouble.kind, Kind::ClockAhead | Kind::ClockBehind)
+        });
+        let mistimed = clock.map(|trouble| (trouble.from, after(trouble.to, RENEWAL))).collect();
         let (jobs, by_id) = (Vec::new(), HashMap::new());
-        let mut index = Self { history, began: began(history), jobs, by_id, by_key, workers };
+        let mut index = Self { history, began: began(history), jobs, by_id, by_key, workers, mistimed };
         for row in &history.rows {
             index.entry(&row.id).rows.push(row);
         }
@@ -97,6 +107,8 @@ impl<'a> Index<'a> {
             sightings::told(job);
             job.sightings.sort_by_key(|sighting| sighting.asked);
         }
+        let places: Vec<Vec<Place>> = index.jobs.iter().map(|job| places::of(&index, job)).collect();
+        index.jobs.iter_mut().zip(places).for_each(|(job, places)| job.places = places);
         index
     }
 
@@ -119,7 +131,8 @@ impl<'a> Index<'a> {
         let told = job.first(event);
         let said = said_at(&event.data).or_else(|| said_at(&told?.data))?;
         let known = told.map_or(said, |told| told.at);
-        let mistimed = was_mistimed(self, before(said.min(known), JUMP_MAX), after(said.max(known), RENEWAL));
+        let (from, to) = (before(said.min(known), JUMP_MAX), said.max(known));
+        let mistimed = self.mistimed.iter().any(|(since, until)| *since <= to && from <= *until);
         (!mistimed).then_some(said)
     }
 
@@ -164,6 +177,7 @@ impl<'a> Job<'a> {
             steps: Steps::default(),
             attempts: Vec::new(),
             sightings: Vec::new(),
+            places: Vec::new(),
         }
     }
 

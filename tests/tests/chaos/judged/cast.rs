@@ -258,7 +258,9 @@ fn swept(truth: &mut Truth) -> Job {
     truth.canceled(waiting, true);
     truth.event(running, "cancel_requested", "client:ann", "running", json!({"force": false}));
     truth.event(running, "canceling", "client:ann", "canceling", json!({"stop": {"grace": "10s"}}));
-    truth.call(Ask::CancelTeam { team: "blue".to_owned() }, 202, vec![]).asked_at = asked_at;
+    let call = truth.call(Ask::CancelTeam { team: "blue".to_owned() }, 202, vec![]);
+    call.asked_at = asked_at;
+    call.answer.as_mut().expect("it was answered").matched = Some(2);
     truth.look(running);
     truth.event(running, "late_report", "worker:w", "canceling", json!({"end": "succeeded", "log": {"chunks": 0}}));
     truth.canceled(running, true);

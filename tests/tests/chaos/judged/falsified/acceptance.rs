@@ -6,7 +6,7 @@ use crate::chaos::judged::Falsehood;
 use crate::chaos::judged::cast::Cast;
 use crate::chaos::judged::truth::plain;
 
-pub const ALL: [Falsehood; 15] = [
+pub const ALL: [Falsehood; 17] = [
     Falsehood {
         rule: "an answer names as many jobs as were asked for",
         what: "of two jobs that were submitted together one is answered",
@@ -82,6 +82,28 @@ pub const ALL: [Falsehood; 15] = [
             let retry = truth.accept(truth.key(*succeeded), None, Some(job.clone()));
             truth.call(Ask::Retry { job }, 503, vec![]);
             truth.succeed(retry, 0);
+        },
+    },
+    Falsehood {
+        rule: "a retry by hand repeats a job that has ended, under its key",
+        what: "a retry's first event names no job",
+        done: |Cast { truth, again, .. }| {
+            truth.rewrite(*again, "submitted", |data| {
+                data.remove("retry_of");
+            });
+        },
+    },
+    Falsehood {
+        rule: "a retry by hand repeats a job that has ended, under its key",
+        what: "a retry was made long before the end of what it repeats",
+        done: |Cast { truth, .. }| {
+            let first = truth.submit(plain());
+            let job = truth.id(first);
+            let retry = truth.accept(truth.key(first), None, Some(job.clone()));
+            truth.call(Ask::Retry { job }, 503, vec![]);
+            truth.succeed(retry, 0);
+            truth.pass(10);
+            truth.succeed(first, 0);
         },
     },
     Falsehood {

@@ -1,15 +1,16 @@
 //! Answers that aren't true.
 
 use serde_json::json;
-use tests::chaos::history::{Ask, Seen};
+use tests::chaos::history::{Ask, Asked, Seen};
 
 use crate::chaos::judged::Falsehood;
 use crate::chaos::judged::cast::Cast;
 use crate::chaos::judged::truth::plain;
 
+const COUNTS: &str = "a cancel by filter counts the jobs that it stops";
 const STATUS: &str = "an answer has a status that is true of what was asked";
 
-pub const ALL: [Falsehood; 14] = [
+pub const ALL: [Falsehood; 16] = [
     Falsehood {
         rule: STATUS,
         what: "a look is answered 500",
@@ -98,6 +99,30 @@ pub const ALL: [Falsehood; 14] = [
             let seen = truth.seen(job);
             truth.call(Ask::Cancel { job: truth.id(job), force: false }, 200, vec![seen]);
             truth.cancel(job);
+            truth.canceled(job, true);
+        },
+    },
+    Falsehood {
+        rule: COUNTS,
+        what: "a cancel by filter counts a job more than there are",
+        done: |Cast { truth, .. }| {
+            let mut answers = truth.history.calls.iter_mut().filter_map(|call| call.answer.as_mut());
+            let counted = answers.find(|answer| answer.matched.is_some()).expect("a team was canceled");
+            counted.matched = Some(3);
+        },
+    },
+    Falsehood {
+        rule: COUNTS,
+        what: "a cancel by filter counts no job, and one was there",
+        done: |Cast { truth, .. }| {
+            let job = truth.submit(Asked { team: Some("green".to_owned()), ..plain() });
+            truth.grant(job, 0);
+            truth.event(job, "cancel_requested", "client:ann", "running", json!({"force": false}));
+            truth.event(job, "canceling", "client:ann", "canceling", json!({"stop": {"grace": "10s"}}));
+            let call = truth.call(Ask::CancelTeam { team: "green".to_owned() }, 202, vec![]);
+            call.asked_at.0 -= 250_000;
+            call.answer.as_mut().expect("it was answered").matched = Some(0);
+            truth.pass(5);
             truth.canceled(job, true);
         },
     },

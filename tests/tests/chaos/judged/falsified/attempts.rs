@@ -15,7 +15,7 @@ const KNOWN: &str = "a job fails for no reason but those that were asked for";
 const COUNTED: &str = "a job's tries are those that its timeline tells";
 const CUT_OFF: &str = "attempts overlap only while the older one's worker is cut off";
 
-pub const ALL: [Falsehood; 24] = [
+pub const ALL: [Falsehood; 26] = [
     Falsehood {
         rule: SUCCEEDED,
         what: "a job succeeds whose last step never came to its end",
@@ -190,6 +190,28 @@ pub const ALL: [Falsehood; 24] = [
             truth.trouble(Kind::Kill, Target::Worker(0), 20);
             truth.lose(job);
             truth.fail(job, json!({"reason": "worker_lost", "message": "not heard"}));
+        },
+    },
+    Falsehood {
+        rule: "no worker is given up before its lease ends",
+        what: "a worker is lost ten seconds after it was cut off",
+        done: |Cast { truth, .. }| {
+            let job = granted(truth);
+            truth.trouble(Kind::Cut, Target::WorkersWay(0), 20);
+            truth.pass(10);
+            truth.lose(job);
+            truth.retry(job, json!({"reason": "worker_lost", "message": "not heard"}));
+            truth.succeed(job, 1);
+        },
+    },
+    Falsehood {
+        rule: "no cancel is given up before its grace ends",
+        what: "a cancel is given up after ten seconds of grace",
+        done: |Cast { truth, .. }| {
+            let job = granted(truth);
+            truth.cancel(job);
+            truth.pass(10);
+            truth.canceled(job, false);
         },
     },
     Falsehood {

@@ -50,9 +50,9 @@ pub const ALL: [Falsehood; 13] = [
     },
     Falsehood {
         rule: "a job's row ends as its timeline does",
-        what: "a row says that it is confirmed, the event that it isn't",
+        what: "a row and its event name different people who canceled it",
         done: |Cast { truth, swept, .. }| {
-            truth.rewrite(*swept, "canceled", |data| data["canceled"]["confirmed"] = false.into());
+            truth.rewrite(*swept, "canceled", |data| data["canceled"]["by"] = "client:bob".into());
         },
     },
     Falsehood {

@@ -150,6 +150,7 @@ pub const ALL: [Falsehood; 19] = [
             truth.grant(job, 0);
             truth.step(job, 0, 0);
             truth.cancel(job);
+            truth.pass(15);
             truth.canceled(job, false);
             truth.note(job, Noted::Begin, 1);
         },
