@@ -23,6 +23,8 @@ const AT_ONCE: usize = 64;
 const ROUND_EVERY: Duration = Duration::from_mins(1);
 /// How long a job is queued before the slow round makes its offer again.
 const QUEUED_LONG: Period = Period::from_secs(60);
+/// How far ahead of ours the clock was at most by which a job was queued: that of a database that has jumped since.
+const CLOCKS_APART_MAX: Period = Period::from_secs(365 * 24 * 60 * 60);
 /// How soon a round that failed is gone again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How often a round is tried.
@@ -51,7 +53,7 @@ pub async fn keep_offering(parts: Parts) {
                 Ok(()) = lost.changed() => holdings.shards().to_vec(),
                 else => return,
             };
-            go_round(&*store, &*bus, &Round { shards, before: holdings.now() }).await;
+            go_round(&*store, &*bus, &Round::of_all(shards, holdings.now())).await;
         }
     };
     let slow = async {
@@ -68,6 +70,13 @@ pub async fn keep_offering(parts: Parts) {
 struct Round {
     shards: Vec<Shard>,
     before: Time,
+}
+
+impl Round {
+    /// A round for every job of these shards that is queued, also where the clock by which it was queued was ahead of `now`.
+    fn of_all(shards: Vec<Shard>, now: Time) -> Self {
+        Self { shards, before: now.plus(CLOCKS_APART_MAX) }
+    }
 }
 
 /// Makes a round's offers, with a few tries; what can't be made is left to the next slow round.

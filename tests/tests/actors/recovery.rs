@@ -10,6 +10,7 @@ use shared::bus::{Address, Bus};
 use shared::job::{Cancel, StateName};
 use shared::spec::parse_single;
 use shared::wire::{self, Answer, Heartbeat};
+use sqlx::{Connection, SqliteConnection};
 use tests::played::{DEADLINE, Hand, Played, Turn, client, one_step};
 
 fn cancel() -> Cancel {
@@ -250,6 +251,25 @@ async fn a_coordinator_that_starts_again_offers_what_was_queued_and_ends_what_it
     let job = played.until(running, "the lost attempt is queued again", |job| job.tries == 1).await;
     assert_eq!(job.state.name(), StateName::Queued, "the first retry after a lost worker comes at once");
     assert_eq!(reborn.must_get(running).await.attempt.0, 2);
+    played.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_was_queued_by_a_clock_that_was_ahead_is_offered_again_at_once() {
+    let _turn = Turn::alone().await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let played = Played::start(&path).await;
+    let queued = played.submit(one_step()).await;
+    played.coordinator.stop().await;
+    let mut session = SqliteConnection::connect(&format!("sqlite://{}", path.display())).await.unwrap();
+    let moved =
+        sqlx::query("UPDATE jobs SET queued_at = queued_at + 3600 * 1000000").execute(&mut session).await.unwrap();
+    assert_eq!(moved.rows_affected(), 1);
+    session.close().await.unwrap();
+
+    let played = Played::start(&path).await;
+    Hand::arrive(&played).await.must_get(queued).await;
     played.coordinator.stop().await;
 }
 
