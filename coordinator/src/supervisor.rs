@@ -176,7 +176,8 @@ impl JobSupervisor {
         };
         let holds = Holds { job: self.id, held: leases::Held::of(job) };
         self.pulse.restful.store(holds.held.is_none(), Ordering::Release);
-        if self.told != Some(holds) {
+        // Where it was let go, another may hold the job already, and has said so.
+        if self.told != Some(holds) && !self.pulse.is_released() {
             self.told = Some(holds);
             self.registry.do_send(holds);
         }
@@ -308,6 +309,11 @@ async fn instead(parts: &Parts, job: &Job, command: Command, now: Time) -> Optio
 /// The job as it is committed; else what is held without it.
 async fn read(desk: &Desk, held: Held) -> Result<Box<Job>, (Held, Error)> {
     let (parts, id) = (&desk.parts, desk.id);
+    // A row that couldn't be read is still to be read no sooner than all before it is settled.
+    let unread = if matches!(held, Held::Behind) { Held::Behind } else { Held::NotRead };
+    if desk.pulse.is_released() {
+        return Err((held, Error::Elsewhere));
+    }
     match held {
         Held::Job(job) => return Ok(job),
         Held::NotRead => {}
@@ -325,7 +331,7 @@ async fn read(desk: &Desk, held: Held) -> Result<Box<Job>, (Held, Error)> {
         Ok(None) => Err((Held::NotRead, Error::Unknown)),
         Err(error) => {
             tracing::warn!(job = %id, %error, "reading a job");
-            Err((Held::NotRead, Error::Unavailable))
+            Err((unread, Error::Unavailable))
         }
     }
 }
