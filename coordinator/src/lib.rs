@@ -108,8 +108,10 @@ impl Coordinator {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let Config { store, bus, keys, address } = config;
         let member = Member { id: CoordinatorId(clock::random_uuid()), address: address.clone(), format: FORMAT };
-        store.join(&member).await?;
         let vault = Arc::new(Vault::new(keys));
+        // Before the others see it and deal it shards that it may never serve.
+        keys::master::compare_with(&*store, &vault).await?;
+        store.join(&member).await?;
         if let Err(error) = keys::master::admit(&*store, member.id, &vault).await {
             // Where that fails too, the lease ends by itself.
             let _ = store.leave(member.id).await;

@@ -41,10 +41,15 @@ pub enum Error {
 /// How often a coordinator makes sure that its first key is known.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Compares the vault's keys with those that the store knows, and makes the first one known.
+/// Compares the vault's keys with those that the store knows.
+pub async fn compare_with(store: &dyn Store, vault: &Vault) -> Result<(), Error> {
+    compare(&vault.checks(), &store.master_keys().await?)
+}
+
+/// The same, and makes the first one known.
 pub async fn admit(store: &dyn Store, owner: CoordinatorId, vault: &Vault) -> Result<(), Error> {
     let given = vault.checks();
-    compare(&given, &store.master_keys().await?)?;
+    compare_with(store, vault).await?;
     note_first(store, owner, vault).await?;
     // Another coordinator may have begun at the same time, with other keys, or may have forgotten ours just now.
     admitted(&given, &store.master_keys().await?)
