@@ -247,19 +247,18 @@ pub async fn start(config: Config, bus: Arc<dyn Bus>) -> Result<Worker, Error> {
     {
         tracing::warn!(%error, "what loses its keeper can't be adopted");
     }
-    let Prepared { own, spool, work, agents, mirrors, left } = startup::prepare(&config).await?;
-    let Enrolled { identity, start, anew } = startup::identify(&config, &*bus, own).await?;
+    let mut prepared = startup::prepare(&config).await?;
+    let Enrolled { identity, start } = startup::identify(&config, &*bus, &mut prepared).await?;
+    let Prepared { spool, work, agents, mirrors, left, .. } = prepared;
     let worker = identity.worker;
     let requests = bus.serve(Service::Worker(worker)).await?;
-    // What was heard under another identity may be another installation's.
-    let epochs = if anew { Epochs::default() } else { Epochs::left_in(&left) };
     let courier = Courier {
         bus,
         worker,
         instance: Instance(clock::random_uuid()),
         start,
         key: ProofKey::of(&identity.secret),
-        epochs: Arc::new(epochs),
+        epochs: Arc::new(Epochs::left_in(&left)),
     };
     let (counted, running) = watch::channel(0);
     let site = Arc::new(Site {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use actix::{Actor, Addr, System};
 use futures_util::future::join_all;
 use shared::bus::Bus;
+use shared::id::Epoch;
 use tokio::sync::{oneshot, watch};
 
 use crate::agent::{Agent, contact};
@@ -31,11 +32,10 @@ pub struct Prepared {
     pub left: Vec<Entry>,
 }
 
-/// Who the worker is, the number of this start, and whether it has enrolled in it.
+/// Who the worker is, and the number of this start.
 pub struct Enrolled {
     pub identity: Identity,
     pub start: u64,
-    pub anew: bool,
 }
 
 /// The worker's own directory in a data directory.
@@ -61,15 +61,16 @@ pub async fn prepare(config: &Config) -> Result<Prepared, Error> {
     .await
 }
 
-/// Finds the worker's identity, or enrols for one, and counts this start.
-pub async fn identify(config: &Config, bus: &dyn Bus, own: PathBuf) -> Result<Enrolled, Error> {
+/// Finds the worker's identity, or enrols for one, and counts this start. What an earlier start has left is without its epochs then: they
+/// may be another installation's.
+pub async fn identify(config: &Config, bus: &dyn Bus, prepared: &mut Prepared) -> Result<Enrolled, Error> {
+    let own = prepared.own.clone();
     let path = identity::file(&own);
     let dir = own.clone();
     let known = {
         let path = path.clone();
         blocking(move || Identity::load(&dir).map_err(at("reading", &path))).await?
     };
-    let anew = known.is_none();
     let identity = match (known, &config.join) {
         (Some(identity), _) => identity,
         (None, None) => return Err(Error::NotEnrolled { path }),
@@ -77,14 +78,20 @@ pub async fn identify(config: &Config, bus: &dyn Bus, own: PathBuf) -> Result<En
             let refused = |identity::Refused { why }| Error::Refused { why };
             let identity = identity::enrol(bus, token, &config.name).await.map_err(refused)?;
             tracing::info!(worker = %identity.worker, "enrolled");
+            prepared.left.iter_mut().for_each(|entry| entry.epoch = Epoch::default());
             let (kept, dir) = (identity.clone(), own.clone());
-            blocking(move || kept.save(&dir).map_err(at("writing", &path))).await?;
+            let (spool, left) = (prepared.spool.clone(), prepared.left.clone());
+            blocking(move || {
+                let forgotten = left.iter().try_for_each(|entry| spool.put(entry));
+                forgotten.and_then(|()| kept.save(&dir)).map_err(at("writing", &path))
+            })
+            .await?;
             identity
         }
     };
     let starts = identity::starts_file(&own);
     let start = blocking(move || identity::count_start(&own).map_err(at("counting a start in", &starts))).await?;
-    Ok(Enrolled { identity, start, anew })
+    Ok(Enrolled { identity, start })
 }
 
 /// Starts the agent in a thread of its own, which runs until its system is stopped.

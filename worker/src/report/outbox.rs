@@ -33,6 +33,8 @@ const CLAIM_WITHIN: Duration = Duration::from_secs(2);
 /// The waits before something is said again: from the first, doubling, to the last.
 const AGAIN_FIRST: Duration = Duration::from_millis(50);
 const AGAIN_MAX: Duration = Duration::from_secs(2);
+/// How long a shard's owner isn't heeded before that is said, and how often: longer than one that was replaced can go on.
+const UNHEEDED_MAX: Duration = Duration::from_secs(10);
 /// The most messages of one shard that are on their way at once.
 const MESSAGES_MAX: usize = 4;
 /// What a message has beside its reports, and a claim that gets a longer wait than it was weighed with.
@@ -116,6 +118,8 @@ struct Sender {
     /// When the next message may go, after one that wasn't answered, and the waits that follow.
     not_before: Option<Instant>,
     delays: ExponentialBackoff,
+    /// Since when nobody was heeded who answered, or since that was last said.
+    unheeded_since: Option<Instant>,
     /// The jobs that were told to try again: when they may, and the waits that follow.
     held: HashMap<JobId, (Instant, ExponentialBackoff)>,
 }
@@ -130,6 +134,7 @@ impl Sender {
             most: REPORTS_MAX,
             not_before: None,
             delays: delays(),
+            unheeded_since: None,
             held: HashMap::new(),
         }
     }
@@ -228,6 +233,7 @@ impl Sender {
             Ok(answers) => {
                 self.most = REPORTS_MAX;
                 self.not_before = None;
+                self.unheeded_since = None;
                 self.delays = delays();
                 self.answered(items, answers);
             }
@@ -241,6 +247,7 @@ impl Sender {
             }
             Err(error) => {
                 let delay = self.delays.next().unwrap_or(AGAIN_MAX);
+                self.complain(&error);
                 tracing::debug!(%error, %shard, count = items.len(), ?delay, "reports are to be said again");
                 // The grants of several claims may have been too large for one answer.
                 let claims = items.iter().filter(|item| matches!(item.report.what, ReportKind::Claim { .. }));
@@ -250,6 +257,20 @@ impl Sender {
                 self.not_before = Some(clock::instant() + delay);
                 self.put_back(items);
             }
+        }
+    }
+
+    /// Says that the shard's owner isn't heeded, if that lasts: one that isn't owner any more soon falls silent.
+    fn complain(&mut self, error: &NoAnswer) {
+        let NoAnswer::Unheeded(unheeded) = error else { return };
+        let now = clock::instant();
+        if now.duration_since(*self.unheeded_since.get_or_insert(now)) >= UNHEEDED_MAX {
+            self.unheeded_since = Some(now);
+            tracing::warn!(
+                %unheeded,
+                "who answers for a shard isn't heeded: if the database was restored from a backup, start this worker with an \
+                 empty data directory"
+            );
         }
     }
 
