@@ -167,9 +167,16 @@ async fn a_worker_that_enrols_anew_heeds_whoever_it_enrolled_with() {
     // Another installation, whose epochs have only begun.
     worker::forget(&dir.path().join("data")).unwrap();
     let script = Script::start().await;
+    script.seen().lose_ends = u32::MAX;
     let second = script.worker(HOST, dir.path(), |_| {}).await;
+    script.until("an end", |seen| seen.order.contains(&"end").then_some(())).await;
+    assert_eq!(script.seen().enrols.len(), 1);
+    // Nor does the next start bring back what it had heard of the old one.
+    drop(second);
+    script.seen().lose_ends = 0;
+    let third = script.worker(HOST, dir.path(), |_| {}).await;
     script.until("a hello", |seen| seen.hellos.first().map(|_| ())).await;
     assert_eq!(script.seen().enrols.len(), 1);
     until("an empty spool", || spooled(dir.path()) == 0).await;
-    second.stop().await;
+    third.stop().await;
 }
