@@ -27,6 +27,7 @@ mod places;
 mod reasons;
 mod sightings;
 mod steps;
+mod survivors;
 mod timeline;
 mod told;
 mod tries;
@@ -54,7 +55,7 @@ pub struct Rule {
     look: fn(&Index<'_>, &mut Finding),
 }
 
-const GROUPS: [&[Rule]; 14] = [
+const GROUPS: [&[Rule]; 15] = [
     &accepted::RULES,
     &ends::RULES,
     &timeline::RULES,
@@ -68,6 +69,7 @@ const GROUPS: [&[Rule]; 14] = [
     &waits::RULES,
     &overlaps::RULES,
     &cancels::RULES,
+    &survivors::RULES,
     &leaks::RULES,
 ];
 

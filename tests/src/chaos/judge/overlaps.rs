@@ -66,7 +66,7 @@ fn cut_off(index: &Index<'_>, finding: &mut Finding) {
             // What its worker has told to be over isn't there, whatever else happened.
             let over = older.end.is_some_and(|end| end.by_worker);
             let from = before(at, LEASE + MARGIN);
-            !over && older.worker().is_some_and(|worker| contact::was_cut_off(index, worker, from, at))
+            !over && older.worker().is_some_and(|worker| contact::was_cut_off_long(index, worker, from, at))
         });
         finding.unless(excused, || overlap.words(index));
     }

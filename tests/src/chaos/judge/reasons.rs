@@ -27,6 +27,9 @@ pub const RULES: [Rule; 8] = [
 const CLAIM: Duration = Duration::from_secs(15);
 /// The longest time from a trouble to the loss of a worker: its lease begins anew at each trouble of the coordinators.
 const LOSS: Duration = Duration::from_mins(2);
+/// How long before the loss of a worker the trouble that it was lost by may have been: a lease, and the time for which the
+/// store may have been away then.
+const SILENCE: Duration = Duration::from_secs(15 + 25);
 /// How long after a trouble something may still come of it.
 const MARGIN: Duration = Duration::from_secs(2);
 
@@ -136,9 +139,11 @@ fn worker_lost(index: &Index<'_>, finding: &mut Finding) {
             let (granted, lost) = lasted(index, job, event, at);
             let (from, to) = (before(granted, CLAIM).max(before(lost, LOSS)), after(lost, MARGIN));
             let stopped = by_worker && job.asked.is_some_and(|asked| asked.stops_without_contact);
-            let excused = contact::was_lost(index, worker, from, to)
+            // A new process tells at once, and whenever it can, that what ran in the one before it is over.
+            let excused = contact::was_ended(index, worker, from, to)
+                || contact::was_unheard(index, worker, from.max(before(lost, SILENCE)), to)
                 // It looks at whether its heartbeats are answered, which takes the whole way there and back.
-                || (stopped && contact::was_late(index, worker, from, to));
+                || (stopped && contact::was_unanswered(index, worker, from, to));
             finding.unless(excused, || {
                 let (number, at, around) = (attempt.number, index.time(at), index.around(from, to));
                 format!("{}: attempt {number} of worker {}, at {at}, {}{around}", job.name(), worker.0, event.data)

@@ -15,6 +15,8 @@ const STEP_FAILED: &str = "a step fails only as it was asked to";
 const LOST: &str = "no worker is lost without a trouble";
 const INTERNAL: &str = "nothing but a full disk fails a checkout or the worker itself";
 const AFTER_CANCEL: &str = "no step begins after a cancel";
+const SURVIVED: &str = "nothing of an attempt runs on when its worker was killed";
+const GIVEN_UP: &str = "no step begins in an attempt that was given up when its worker can be told";
 const DEATH: &str = "no process under test ends by itself";
 const OFFER: &str = "no offer is left";
 
@@ -45,7 +47,6 @@ fn an_overlap_is_excused_by_what_cuts_the_older_ones_worker_off_and_by_nothing_e
         (Kind::Cut, Target::WorkersWay(0)),
         (Kind::Stall, Target::WorkersWay(0)),
         (Kind::Deafen, Target::WorkersWay(0)),
-        (Kind::Delay, Target::WorkersWay(0)),
     ];
     for (kind, target) in cut {
         assert_broken(&overlap(kind, target), &[], &format!("{kind:?} of {target:?}"));
@@ -58,6 +59,7 @@ fn an_overlap_is_excused_by_what_cuts_the_older_ones_worker_off_and_by_nothing_e
         (Kind::Freeze, Target::Worker(1)),
         (Kind::Cut, Target::WorkersWay(1)),
         (Kind::Snap, Target::WorkersWay(0)),
+        (Kind::Delay, Target::WorkersWay(0)),
         (Kind::WipeOffers, Target::Nats),
         // Where these were troubled, the lease began anew.
         (Kind::Freeze, Target::Nats),
@@ -107,6 +109,98 @@ fn an_older_attempt_that_meets_the_newer_one_is_judged_alike() {
         notes[overlap].attempt = 1;
         notes[overlap].fence = 1;
         assert_broken(&truth, &expected, "the first attempt meets the second");
+    }
+}
+
+#[test]
+fn an_overlap_is_excused_only_by_what_lasted_for_most_of_a_lease() {
+    for (kind, target) in [(Kind::Freeze, Target::Worker(0)), (Kind::Cut, Target::WorkersWay(0))] {
+        for (lasted, expected) in [(7_500_000, vec![CUT_OFF]), (8_500_000, vec![])] {
+            let mut truth = overlap(kind, target);
+            let trouble = truth.history.troubles.first_mut().expect("it is the first");
+            trouble.to.0 = trouble.from.0 + lasted;
+            assert_broken(&truth, &expected, &format!("{kind:?} of {target:?} for {lasted} us"));
+        }
+    }
+}
+
+#[test]
+fn what_happened_to_nats_adds_to_what_cut_the_older_ones_worker_off_and_time_is_counted_once() {
+    for (second, expected) in [(Target::Nats, vec![]), (Target::WorkersWay(0), vec![CUT_OFF])] {
+        let mut truth = overlap(Kind::Cut, Target::WorkersWay(0));
+        let first = truth.history.troubles.first_mut().expect("it is the first");
+        first.to.0 = first.from.0 + 5_000_000;
+        let mut more = first.clone();
+        more.target = second;
+        if second == Target::Nats {
+            (more.from.0, more.to.0) = (more.from.0 + 5_000_000, more.to.0 + 5_000_000);
+        }
+        truth.history.troubles.push(more);
+        assert_broken(&truth, &expected, &format!("five seconds more of {second:?}"));
+    }
+}
+
+#[test]
+fn a_worker_is_lost_at_once_when_it_was_killed_and_else_only_when_cut_off_for_most_of_a_lease() {
+    for (kind, target, expected) in [
+        (Kind::Kill, Target::Worker(0), vec![]),
+        (Kind::Freeze, Target::Worker(0), vec![LOST]),
+        (Kind::Cut, Target::WorkersWay(0), vec![LOST]),
+        (Kind::Delay, Target::WorkersWay(0), vec![LOST]),
+    ] {
+        let mut truth = loss(kind, target, 5);
+        let trouble = truth.history.troubles.first_mut().expect("it is the first");
+        trouble.from.0 = trouble.to.0 - 100_000;
+        assert_broken(&truth, &expected, &format!("{kind:?} of {target:?} for a moment"));
+    }
+}
+
+#[test]
+fn a_step_may_begin_in_an_attempt_that_was_given_up_only_while_its_worker_cannot_be_told() {
+    let trouble = [
+        (Kind::Freeze, Target::Worker(0), vec![]),
+        (Kind::Cut, Target::WorkersWay(0), vec![]),
+        (Kind::Stall, Target::Nats, vec![]),
+        (Kind::Freeze, Target::Coordinator(1), vec![]),
+        (Kind::FullDisk, Target::Worker(0), vec![GIVEN_UP]),
+        (Kind::Cut, Target::WorkersWay(1), vec![GIVEN_UP]),
+        (Kind::Cut, Target::WayToCoordinator(0), vec![GIVEN_UP]),
+    ];
+    for (kind, target, expected) in trouble {
+        let mut truth = Truth::new();
+        let job = truth.submit(plain());
+        truth.grant(job, 0);
+        truth.step(job, 0, 0);
+        truth.trouble(Kind::Cut, Target::WorkersWay(0), 16);
+        truth.pass(15);
+        truth.lose(job);
+        truth.pass(3);
+        truth.trouble(kind, target, 10);
+        truth.pass(5);
+        let fence = truth.fence_of(job);
+        truth.note_of(job, Noted::Begin, (1, 1, fence));
+        truth.retry(job, json!({"reason": "worker_lost", "message": "not heard"}));
+        truth.succeed(job, 1);
+        assert_broken(&truth, &expected, &format!("{kind:?} of {target:?}"));
+    }
+}
+
+#[test]
+fn what_a_killed_worker_ran_may_go_on_for_two_seconds_and_what_another_runs_for_ever() {
+    for (number, millis, expected) in [(1, 1_500, vec![]), (1, 2_500, vec![SURVIVED]), (2, 2_500, vec![])] {
+        let mut truth = Truth::new();
+        let job = truth.submit(plain());
+        truth.grant(job, 1);
+        truth.begin(job, 0);
+        truth.trouble(Kind::Kill, Target::Worker(number), 5);
+        let killed = truth.now();
+        truth.end(job, 0, 0);
+        truth.notes_mut(job).last_mut().expect("it was noted").at.0 = killed.0 + millis * 1_000;
+        truth.pass(5);
+        truth.retry(job, json!({"reason": "worker_lost", "message": "it was started anew"}));
+        truth.succeed(job, 1);
+        let expected: &[&str] = if number == 2 { &[LOST] } else { &expected };
+        assert_broken(&truth, expected, &format!("worker {number} was killed {millis} ms before"));
     }
 }
 
@@ -164,7 +258,7 @@ fn begun_after_cancel(kind: Kind, target: Target, lost: bool) -> Truth {
     truth.grant(job, 0);
     truth.step(job, 0, 0);
     truth.trouble(kind, target, 30);
-    truth.trouble(Kind::Kill, Target::Worker(0), 1);
+    truth.trouble(Kind::Terminate, Target::Worker(0), 1);
     if lost {
         truth.pass(15);
         truth.lose(job);
@@ -184,9 +278,19 @@ fn a_step_may_begin_after_a_cancel_only_where_its_attempt_was_given_up_while_it_
     for lost in [true, false] {
         assert_broken(&begun_after_cancel(Kind::Cut, Target::WorkersWay(0), lost), &[], "it is cut off");
         let truth = begun_after_cancel(Kind::Cut, Target::WorkersWay(1), lost);
-        // Where a cancel is waited for but a few seconds, what killed its worker keeps its word back as well.
-        let expected: &[&str] = if lost { &[AFTER_CANCEL] } else { &[] };
-        assert_broken(&truth, expected, "another is cut off");
+        assert_broken(&truth, &[AFTER_CANCEL], "another is cut off");
+    }
+}
+
+#[test]
+fn a_cancel_that_nobody_confirmed_excuses_a_step_only_by_a_trouble_that_lasts_until_then() {
+    for (lasted, expected) in [(30, vec![]), (12, vec![]), (8, vec![AFTER_CANCEL])] {
+        for target in [Target::WorkersWay(0), Target::Nats, Target::WayToNats(1)] {
+            let mut truth = begun_after_cancel(Kind::Cut, target, false);
+            let trouble = truth.history.troubles.first_mut().expect("it is the first");
+            trouble.to.0 = trouble.from.0 + lasted * 1_000_000;
+            assert_broken(&truth, &expected, &format!("{target:?} was cut for {lasted} s of 16"));
+        }
     }
 }
 

@@ -10,7 +10,9 @@ const IN_ORDER: &str = "a step begins only after the one before it has ended wel
 const END_ONCE: &str = "a step ends at most once in an attempt, and after it has begun";
 const OWN: &str = "an attempt has one fence, which no other has";
 
-pub const ALL: [Falsehood; 19] = [
+const CONFIRMED: &str = "nothing of an attempt runs after its worker has confirmed its cancel";
+
+pub const ALL: [Falsehood; 22] = [
     Falsehood {
         rule: "a step begins at most once in an attempt",
         what: "a step's first line is there twice",
@@ -87,8 +89,9 @@ pub const ALL: [Falsehood; 19] = [
         rule: "nothing of an attempt runs after its worker has told its end",
         what: "a step goes on after its attempt was tried again",
         done: |Cast { truth, tried_twice, .. }| {
-            let now = truth.now();
-            truth.notes_mut(*tried_twice)[3].at = now;
+            let mut later = truth.told_mut(*tried_twice, "retried").at;
+            later.0 += 1_000_000;
+            truth.notes_mut(*tried_twice)[3].at = later;
         },
     },
     Falsehood {
@@ -114,7 +117,7 @@ pub const ALL: [Falsehood; 19] = [
         },
     },
     Falsehood {
-        rule: "no step begins after a cancel",
+        rule: CONFIRMED,
         what: "a step begins after its worker has confirmed the cancel",
         done: |Cast { truth, .. }| {
             let job = truth.submit(plain());
@@ -126,7 +129,7 @@ pub const ALL: [Falsehood; 19] = [
         },
     },
     Falsehood {
-        rule: "no step begins after a cancel",
+        rule: CONFIRMED,
         what: "a step begins after a cancel that was answered, though nobody had told of it",
         done: |Cast { truth, .. }| {
             let job = truth.submit(plain());
@@ -140,6 +143,35 @@ pub const ALL: [Falsehood; 19] = [
             truth.pass(10);
             let later = truth.now();
             truth.told_mut(job, "canceled").at = later;
+        },
+    },
+    Falsehood {
+        rule: CONFIRMED,
+        what: "a step ends after its worker has confirmed the cancel",
+        done: |Cast { truth, canceled, .. }| {
+            let fence = truth.fence_of(*canceled);
+            truth.note_of(*canceled, Noted::End, (1, 0, fence));
+        },
+    },
+    Falsehood {
+        rule: "nothing of an attempt runs on when its worker was killed",
+        what: "a step ends three seconds after its worker was killed",
+        done: |Cast { truth, lost, .. }| {
+            let mut note = truth.notes_mut(*lost)[0].clone();
+            (note.what, note.at.0) = (Noted::End, note.at.0 + 3_100_000);
+            truth.notes_mut(*lost).insert(1, note);
+        },
+    },
+    Falsehood {
+        rule: "no step begins in an attempt that was given up when its worker can be told",
+        what: "a step begins twenty seconds after its worker was given up and there again",
+        done: |Cast { truth, overlapped, .. }| {
+            let notes = truth.notes_mut(*overlapped);
+            let mut note = notes[0].clone();
+            (note.what, note.at.0) = (Noted::End, note.at.0 + 1_000_000);
+            notes.insert(1, note.clone());
+            (note.what, note.step, note.at.0) = (Noted::Begin, 1, note.at.0 + 34_000_000);
+            notes.insert(2, note);
         },
     },
     Falsehood {
