@@ -56,15 +56,21 @@ fn counted(index: &Index<'_>, finding: &mut Finding) {
     }
 }
 
-/// A server of NATS that is killed may bring back what was acknowledged just before: it keeps apart which messages a consumer is
-/// past and which the stream has, and writes them at different times (seen with 2.9.10). Nobody is given such an offer again, its age
-/// removes it, and it harms nothing as long as its attempt was granted or its job is over.
+/// A server of NATS that is killed may bring back what was acknowledged just before, or still wait for the acknowledgement of what it
+/// has no more: it keeps apart which messages a consumer is past and which the stream has, and writes them at different times (seen with
+/// 2.9.10). Nobody is given such an offer again, its age removes it, and it harms nothing as long as its attempt was granted or its job
+/// is over.
 fn offers(index: &Index<'_>, finding: &mut Finding) {
     for offer in &index.history.end.offers {
-        if !was_brought_back(index, offer) {
+        let waits_for_nothing = offer.contains(" has 0 to deliver, ") && killed(index).next().is_some();
+        if !waits_for_nothing && !was_brought_back(index, offer) {
             finding.add(|| offer.clone());
         }
     }
+}
+
+fn killed<'a>(index: &Index<'a>) -> impl Iterator<Item = &'a Trouble> {
+    index.history.troubles.iter().filter(|trouble| trouble.kind == Kind::Kill && trouble.target == Target::Nats)
 }
 
 fn was_brought_back(index: &Index<'_>, offer: &str) -> bool {
@@ -75,8 +81,7 @@ fn was_brought_back(index: &Index<'_>, offer: &str) -> bool {
     let Some(done_with) = done_with else { return false };
     // What a clock that jumped says of it helps nobody.
     let done_with = index.committed_at(job, done_with).unwrap_or_default();
-    let killed = |trouble: &&Trouble| trouble.kind == Kind::Kill && trouble.target == Target::Nats;
-    index.history.troubles.iter().filter(killed).any(|kill| kill.to >= done_with)
+    killed(index).any(|kill| kill.to >= done_with)
 }
 
 fn rows(index: &Index<'_>, finding: &mut Finding) {

@@ -381,6 +381,20 @@ fn an_offer_is_left_only_where_its_attempt_was_granted_and_its_server_killed() {
 }
 
 #[test]
+fn a_consumer_waits_for_nothing_only_where_its_server_was_killed() {
+    let waits = "lane-high has 0 to deliver, 1 unacknowledged, 4 pulls";
+    let delivers = "lane-high has 1 to deliver, 0 unacknowledged, 4 pulls";
+    for (kind, said, expected) in
+        [(Kind::Kill, waits, vec![]), (Kind::Terminate, waits, vec![OFFER]), (Kind::Kill, delivers, vec![OFFER])]
+    {
+        let mut truth = Truth::new();
+        truth.trouble(kind, Target::Nats, 1);
+        truth.history.end.offers.push(said.to_owned());
+        assert_broken(&truth, &expected, &format!("{kind:?}: {said}"));
+    }
+}
+
+#[test]
 fn a_worker_ends_by_itself_only_where_it_starts_on_a_full_disk() {
     const START: &str = "worker-1 ended by itself (exit status: 1):\nwindlass: starting the worker: counting a start";
     let full = format!("{START}: No space left on device (os error 28)");
