@@ -8,6 +8,7 @@ pub mod notes;
 pub mod slots;
 pub mod stored;
 pub mod subscriber;
+pub mod sweep;
 pub mod views;
 
 use std::path::{Path, PathBuf};

@@ -45,7 +45,7 @@ impl Default for Pace {
         Self {
             jobs_per_second: 8.0,
             clients: 6,
-            open_max: 100,
+            open_max: 25,
             patience: Duration::from_secs(5),
             answers_within: Duration::from_mins(3),
         }
@@ -132,6 +132,7 @@ mod tests {
 
     use super::{Load, Pace};
     use crate::chaos::evidence::subscriber::Subscriber;
+    use crate::chaos::evidence::sweep::Sweep;
     use crate::chaos::evidence::{Patience, Site, WorkerSite, gather, leftovers, measures, stored};
     use crate::chaos::history::{Ask, End, History, Noted, Slots};
     use crate::cluster::Cluster;
@@ -162,6 +163,7 @@ mod tests {
 
     /// What a load of a cluster comes to that nothing happens to.
     fn quiet() -> History {
+        let mut sweep = Sweep::default();
         let mut cluster = Cluster::start(2, 0);
         for _ in 0..2 {
             cluster.add_worker_with(&["--slots", "8"], &[]);
@@ -171,6 +173,7 @@ mod tests {
         let subscriber = Subscriber::of(cluster.nats.url());
         let load = Load::at(Pace::default(), 1, &site.replicas, &notes);
         site.mark = load.mark().clone();
+        sweep.after(&site.mark);
         pass(LASTS, "a load");
         all_is_seen(&site);
         let history = gather(&site, load.enough(), &notes, subscriber, &before, Patience::default());

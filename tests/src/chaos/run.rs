@@ -1,9 +1,9 @@
 //! A run from its seeds to its judgement: one round after the other, each with a cluster of its own, and what is said of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,9 +11,11 @@ use std::time::Duration;
 use shared::clock;
 
 use super::arena::{self, Arena};
+use super::evidence::measures::{self, Counts};
 use super::evidence::subscriber::Subscriber;
-use super::evidence::{self, Patience, Site, WorkerSite, measures};
-use super::history::{Ask, History, Noted, Trouble};
+use super::evidence::sweep::Sweep;
+use super::evidence::{self, Patience, Site, WorkerSite};
+use super::history::{Ask, History, Id, Noted, Row, Trouble};
 use super::judge::{Violation, judge};
 use super::load::{Load, Pace};
 use super::schedule::{Size, schedule};
@@ -69,6 +71,7 @@ pub fn all(rounds: &[Round]) -> ExitCode {
 pub fn one(round: &Round) -> Vec<Violation> {
     let schedule = schedule(round.seed, round.lasts, round.size);
     println!("seed {}: {} troubles in {} s", round.seed, schedule.len(), round.lasts.as_secs());
+    let mut sweep = Sweep::default();
     let mut arena = Arena::start(round.size);
     for reason in arena.not_allowed() {
         println!("LEFT OUT: {reason}");
@@ -78,18 +81,16 @@ pub fn one(round: &Round) -> Vec<Violation> {
     let subscriber = Subscriber::of(arena.nats_url().to_owned());
     let pace = Pace { jobs_per_second: round.jobs_per_second.into(), ..Pace::default() };
     let load = Load::at(pace, round.seed, &clients, &notes);
+    sweep.after(load.mark());
     let troubles = arena.trouble(&schedule);
-    let calming = clock::instant();
-    let calm = arena.until_calm();
-    let said = load.enough();
-    let site = site(&arena, said.mark.clone());
-    let mut history = evidence::gather(&site, said, &notes, subscriber, &before, Patience::default());
-    println!("calm and gathered after {} s", calming.elapsed().as_secs());
-    (history.seed, history.troubles) = (round.seed, troubles);
-    history.end.workers = arena.worker_ids();
-    history.end.deaths = calm.err().into_iter().chain(arena.deaths()).collect();
-    let violations = judge(&history);
-    tell(&history, &violations);
+    let under_way = UnderWay { load, troubles, subscriber, before, notes };
+    let gathered = catch_unwind(AssertUnwindSafe(|| gathered_and_judged(round, &mut arena, under_way)));
+    let (history, violations) = gathered.unwrap_or_else(|panic| {
+        // What couldn't be asked or judged, the logs may tell.
+        arena.logs_to(&round.keep);
+        println!("it couldn't be gathered or judged: the logs of all processes are in {}", round.keep.display());
+        resume_unwind(panic)
+    });
     if round.keep_all || !violations.is_empty() {
         if let Err(error) = keep(&round.keep, &history) {
             println!("its history couldn't be kept: {error}");
@@ -102,6 +103,32 @@ pub fn one(round: &Round) -> Vec<Violation> {
         println!("the same schedule again: --seconds {seconds} --round {seconds} --seed {seed}");
     }
     violations
+}
+
+/// What a round has begun before its troubles are over.
+struct UnderWay {
+    load: Load,
+    troubles: Vec<Trouble>,
+    subscriber: Subscriber,
+    before: Counts,
+    notes: PathBuf,
+}
+
+/// Waits until the cluster is whole again, and judges what is found then.
+fn gathered_and_judged(round: &Round, arena: &mut Arena, under_way: UnderWay) -> (History, Vec<Violation>) {
+    let UnderWay { load, troubles, subscriber, before, notes } = under_way;
+    let calming = clock::instant();
+    let calm = arena.until_calm();
+    let said = load.enough();
+    let site = site(arena, said.mark.clone());
+    let mut history = evidence::gather(&site, said, &notes, subscriber, &before, Patience::default());
+    println!("calm and gathered after {} s", calming.elapsed().as_secs());
+    (history.seed, history.troubles) = (round.seed, troubles);
+    history.end.workers = arena.worker_ids();
+    history.end.deaths = calm.err().into_iter().chain(arena.deaths()).collect();
+    let violations = judge(&history);
+    tell(&history, &violations);
+    (history, violations)
 }
 
 /// Where to look for what is there, once the cluster is whole again.
@@ -186,12 +213,28 @@ fn tell(history: &History, violations: &[Violation]) {
         history.events.len(),
         history.told.len()
     );
+    println!("{} attempts of jobs that stop without contact granted again", granted_again(history));
     for violation in violations {
         println!("BROKEN: {violation}");
     }
     if violations.is_empty() {
         println!("seed {}: no promise was broken", history.seed);
     }
+}
+
+/// How many attempts were granted of jobs that stop without contact, after the worker of the one before was lost.
+fn granted_again(history: &History) -> usize {
+    let stops = |row: &&Row| history.jobs.get(&row.key).is_some_and(|asked| asked.stops_without_contact);
+    let stopping: BTreeSet<&Id> = history.rows.iter().filter(stops).map(|row| &row.id).collect();
+    let (mut lost, mut count) = (BTreeSet::new(), 0);
+    for event in history.events.iter().filter(|event| stopping.contains(&event.job)) {
+        match &*event.kind {
+            "worker_lost" => drop(lost.insert(&event.job)),
+            "assigned" => count += usize::from(lost.remove(&event.job)),
+            _ => {}
+        }
+    }
+    count
 }
 
 /// How often each name comes.

@@ -3,6 +3,10 @@
 //! Kinds come from a deck of cards that is shuffled and dealt to its last card, so that each comes up in a run of a minute.
 //! The run's time is cut into windows: in every second one a coordinator, another each time, is spared with all its ways,
 //! and in the others nobody is, and now and then all coordinators are hit at once.
+//!
+//! Whatever befalls a coordinator, Postgres or NATS begins every worker's lease anew. So there are longer windows too, every
+//! second one of which is the [workers'](workers) alone: then a worker is cut off for so long that it is given up while it
+//! runs on.
 
 use std::time::Duration;
 
@@ -14,8 +18,10 @@ use super::history::{Kind, Target};
 mod deck;
 #[cfg(test)]
 mod tests;
+mod workers;
 
 use deck::{Deck, Length};
+use workers::Window;
 
 /// How large the cluster is that troubles befall.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,12 +63,15 @@ const TRIES: usize = 30;
 
 /// All troubles of a run, in the order in which they begin; none lasts longer than the run, and no target has two at once.
 pub fn schedule(seed: u64, lasts: Duration, size: Size) -> Vec<Planned> {
-    let mut plan = Plan { random: random(seed), lasts, size, spared: Vec::new(), planned: Vec::new() };
+    let (spared, windows, planned) = (Vec::new(), Vec::new(), Vec::new());
+    let mut plan = Plan { random: random(seed), lasts, size, spared, windows, planned };
     plan.spare();
+    plan.leave_to_workers(seed.is_multiple_of(2));
     let mut deck = Deck::default();
     let mut at = FIRST_AFTER;
     while at + LASTS_MIN <= lasts {
-        let all = plan.spared_at(at).is_none() && plan.below(ALL_AT_ONCE_ONE_IN) == 0;
+        let may = plan.spared_at(at).is_none() && !plan.is_workers_only(at);
+        let all = may && plan.below(ALL_AT_ONCE_ONE_IN) == 0;
         if !(all && plan.all_at_once(at)) {
             plan.one(at, &mut deck);
         }
@@ -85,6 +94,8 @@ struct Plan {
     size: Size,
     /// For each window whom it spares.
     spared: Vec<Option<usize>>,
+    /// Those that are the workers' alone.
+    windows: Vec<Window>,
     planned: Vec<Planned>,
 }
 
@@ -106,9 +117,10 @@ impl Plan {
 
     /// Plans the next trouble of the deck that finds a place.
     fn one(&mut self, at: Duration, deck: &mut Deck) {
+        let workers_only = self.is_workers_only(at);
         for _ in 0..TRIES {
-            let kind = deck.draw(&mut self.random);
-            let target = self.target(kind);
+            let kind = deck.draw(&mut self.random, |kind| !workers_only || deck::befalls_workers(kind));
+            let target = self.target(kind, workers_only);
             let lasts = self.length(kind, target, at);
             if self.place(at, lasts, kind, target) {
                 return;
@@ -143,7 +155,8 @@ impl Plan {
             let begins = WINDOW * window;
             spared.is_some() && *spared == coordinator(target) && at < begins + WINDOW && begins < end + REST
         });
-        if taken || is_spared || lasts < LASTS_MIN {
+        if taken || is_spared || lasts < LASTS_MIN || !self.windows.iter().all(|window| window.admits(at, end, target))
+        {
             return false;
         }
         let by = match kind {
@@ -156,11 +169,11 @@ impl Plan {
     }
 
     /// Whom it befalls: one of those that it can, a part that all need more rarely.
-    fn target(&mut self, kind: Kind) -> Target {
-        let classes = deck::classes(kind);
-        let total = classes.iter().map(|(_, weight)| weight).sum();
+    fn target(&mut self, kind: Kind, workers_only: bool) -> Target {
+        let classes = || deck::classes(kind).iter().filter(|(target, _)| !workers_only || workers::is_theirs(*target));
+        let total = classes().map(|(_, weight)| weight).sum();
         let mut drawn = self.below(total);
-        let class = classes.iter().find(|(_, weight)| {
+        let class = classes().find(|(_, weight)| {
             let found = drawn < *weight;
             drawn = drawn.saturating_sub(*weight);
             found
@@ -184,7 +197,8 @@ impl Plan {
         let lengths = deck::lengths(kind, target);
         let Length { from_ms, to_ms } = lengths[self.index(lengths.len())];
         let drawn = Duration::from_millis(self.between((from_ms, to_ms)));
-        drawn.clamp(LASTS_MIN, LASTS_MAX).min(self.lasts.saturating_sub(at))
+        let bound = self.windows.iter().map(|window| window.longest(at, target)).min().unwrap_or(LASTS_MAX);
+        drawn.clamp(LASTS_MIN, LASTS_MAX).min(self.lasts.saturating_sub(at)).min(bound)
     }
 
     fn below(&mut self, bound: u64) -> u64 {

@@ -10,6 +10,7 @@ use async_nats::jetstream;
 use futures_util::TryStreamExt;
 use serde_json::Value;
 use shared::clock;
+use tokio::time::timeout;
 
 use super::{Patience, Site, stored};
 use crate::chaos::history::{End, Id};
@@ -18,6 +19,10 @@ use crate::wait::between_looks;
 
 /// How long offers are waited for: twice the time after which one that a worker took without a word is given to another.
 const OFFERS_WITHIN: Duration = Duration::from_secs(20);
+/// How long processes are waited for once no job runs any more.
+const PROCESSES_WITHIN: Duration = Duration::from_secs(10);
+/// How long NATS may take to say what is there.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 /// The stream of offers.
 const OFFERS: &str = "WINDLASS_OFFERS";
 
@@ -28,7 +33,7 @@ pub fn of(site: &Site, Patience { ended, settled }: Patience) -> End {
     End {
         unfinished: left(ended, || stored::unfinished(url)),
         workers: site.workers.iter().map(|worker| identity(&worker.data_dir).into_iter().collect()).collect(),
-        processes: within(&mut || processes(site)),
+        processes: left(settled.min(PROCESSES_WITHIN), || processes(site)),
         files: within(&mut || site.workers.iter().flat_map(|worker| files(&worker.data_dir)).collect()),
         unpublished: left(settled, || stored::unpublished(url)),
         gaps: stored::gaps(url),
@@ -96,15 +101,18 @@ fn files(data_dir: &Path) -> Vec<String> {
     found
 }
 
-/// The subjects of the offers that wait in their stream, and what the consumers say that should deliver them; nothing where there
-/// is no stream, or no offer in it.
+/// The subjects of the offers that wait in their stream, and what the consumers say that should deliver them; nothing where no
+/// offer is in it. A stream that isn't there, or doesn't say, is no empty one.
 fn offers(nats: &str) -> Vec<String> {
     let url = nats.to_owned();
     let asking = thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async move {
+        let asked = async move {
             let client = async_nats::connect(url).await.expect("a server");
-            let Ok(stream) = jetstream::new(client).get_stream(OFFERS).await else { return Vec::new() };
+            let stream = match jetstream::new(client).get_stream(OFFERS).await {
+                Ok(stream) => stream,
+                Err(error) => return vec![format!("{OFFERS}: {error}")],
+            };
             let subjects = stream.info_with_subjects(">").await.expect("the subjects");
             let subjects: Vec<_> = subjects.try_collect().await.expect("the subjects");
             if subjects.is_empty() {
@@ -119,7 +127,8 @@ fn offers(nats: &str) -> Vec<String> {
                 )
             });
             subjects.into_iter().map(|(subject, _)| subject).chain(busy).collect()
-        })
+        };
+        runtime.block_on(async { timeout(ANSWER_WITHIN, asked).await.expect("an answer of NATS in time") })
     });
     asking.join().expect("an answer")
 }
@@ -128,7 +137,10 @@ fn offers(nats: &str) -> Vec<String> {
 mod tests {
     use std::time::Duration;
 
-    use super::left;
+    use async_nats::jetstream::{self, stream};
+
+    use super::{OFFERS, left, offers};
+    use crate::nats::{Nats, Version};
 
     #[test]
     fn what_stays_is_returned_and_what_goes_is_not() {
@@ -139,5 +151,19 @@ mod tests {
         });
         assert_eq!(going, [0; 0]);
         assert_eq!(left(Duration::ZERO, || vec![7]), [7]);
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_not_there_is_no_empty_one() {
+        let nats = Nats::start(Version::Installed).expect("one is installed");
+        let missing = offers(&nats.url());
+        assert!(matches!(&*missing, [entry] if entry.starts_with(OFFERS)), "{missing:?}");
+        let context = jetstream::new(nats.client().await);
+        let subjects = vec!["o.>".to_owned()];
+        let config = stream::Config { name: OFFERS.to_owned(), subjects, ..stream::Config::default() };
+        context.create_stream(config).await.expect("a stream");
+        assert_eq!(offers(&nats.url()), [""; 0]);
+        context.publish("o.a", "".into()).await.expect("a message sent").await.expect("it is stored");
+        assert_eq!(offers(&nats.url()), ["o.a"]);
     }
 }

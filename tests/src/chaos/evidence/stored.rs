@@ -1,29 +1,35 @@
 //! What is stored in the end: jobs, events, and how far each shard is published.
 
 use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 use shared::job::State;
 use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Connection, Row as _};
+use tokio::time::timeout;
 
 use crate::chaos::history::{Event, Id, Key, Row};
+
+/// How long the server may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 /// What a query returns, each value as text and NULL as nothing.
 ///
 /// # Panics
-/// When the server isn't there, or refuses the query.
+/// When the server isn't there, doesn't answer in time, or refuses the query.
 pub fn query(url: &str, query: &str) -> Vec<Vec<String>> {
     let (url, query) = (url.to_owned(), query.to_owned());
     let asking = thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async move {
+        let asked = async move {
             let mut session = PgConnection::connect(&url).await.expect("a session");
             let rows = sqlx::raw_sql(AssertSqlSafe(query.clone())).fetch_all(&mut session).await;
             let rows = rows.unwrap_or_else(|error| panic!("{query}: {error}"));
             session.close().await.expect("the session's end");
             rows.iter().map(texts).collect()
-        })
+        };
+        runtime.block_on(async { timeout(ANSWER_WITHIN, asked).await.expect("an answer of Postgres in time") })
     });
     asking.join().expect("an answer")
 }

@@ -13,7 +13,7 @@ use shared::clock;
 use super::Common;
 use super::asking::{Between, Request, call};
 use super::book::Which;
-use super::mix::TEAMS;
+use super::mix::{Lasting, TEAMS};
 use crate::chaos::history::{Ask, Call, Id, Key};
 use crate::http::Client;
 use crate::wait::between_looks;
@@ -26,6 +26,11 @@ const ANSWERED_KEPT: usize = 8;
 const AGAIN: Duration = Duration::from_millis(200);
 /// Between two calls.
 const PAUSE_MS: RangeInclusive<u64> = 30..=300;
+/// How often a client asks for a job that lasts: each with its first job, and then one half of them now and the other half
+/// later, so that there are some at any time, but not in every slot.
+const LASTING_EVERY: Duration = Duration::from_mins(1);
+/// Of how many times that chance would cancel or repeat one of those it is done once.
+const LASTING_TOUCHED_ONE_IN: u32 = 40;
 /// How many jobs a batch has.
 const BATCH: RangeInclusive<usize> = 2..=20;
 
@@ -39,6 +44,8 @@ pub struct Asker {
     turn: usize,
     /// How many jobs it has asked for.
     made: u32,
+    /// How many of them are to last.
+    lasting: u32,
     waiting: VecDeque<Submission>,
     answered: VecDeque<Submission>,
     /// Deploy keys to be registered, and when.
@@ -62,7 +69,7 @@ impl Asker {
     /// A client with that number, which speaks to each replica by a way of its own.
     pub fn new(number: u32, random: TestRng, ways: Vec<Client>, common: Arc<Common>) -> Self {
         let (waiting, answered, keys) = (VecDeque::new(), VecDeque::new(), Vec::new());
-        Self { number, random, ways, common, turn: number as usize, made: 0, waiting, answered, keys }
+        Self { number, random, ways, common, turn: number as usize, made: 0, lasting: 0, waiting, answered, keys }
     }
 
     /// Asks until it is enough, and then until all that it has submitted is answered.
@@ -89,19 +96,20 @@ impl Asker {
             return;
         }
         if self.may_submit(begun) {
-            return self.submits();
+            return self.submits(begun);
         }
         match self.random.random_range(0..1000) {
             0..450 => self.looks(Which::OpenForLongest),
             450..650 => self.looks(Which::Recent),
             650..800 => self.looks(Which::Any),
-            800..835 => self.cancels(Which::Recent),
-            835..870 => self.cancels(Which::Open),
+            800..825 => self.cancels(Which::Recent),
+            825..850 => self.cancels(Which::Open),
+            850..870 | 910..930 => self.cancels(Which::Running),
             870..880 => self.cancels(Which::Ended),
             880..882 => self.cancels_team(),
             882..905 => self.retries(Which::Ended),
             905..910 => self.retries(Which::Any),
-            910..940 => self.repeats(),
+            930..960 => self.repeats(),
             _ => self.looks(Which::Open),
         }
     }
@@ -134,18 +142,37 @@ impl Asker {
         self.waiting.len() < WAITING_MAX && f64::from(self.made) < due && room()
     }
 
-    fn submits(&mut self) {
+    /// Which of those that last is due, if one is.
+    fn lasting_due(&self, begun: Instant) -> Option<Lasting> {
+        // Half of the clients are half a turn ahead.
+        let halves = (2 * self.lasting).saturating_sub(self.number % 2);
+        let due = LASTING_EVERY / 2 * halves;
+        let kinds = [Lasting::Endures, Lasting::Careful];
+        (begun.elapsed() >= due).then(|| kinds[((self.number / 2 + self.number + self.lasting) % 2) as usize])
+    }
+
+    fn submits(&mut self, begun: Instant) {
         let is_batch = self.random.random_ratio(1, 15);
         let count = if is_batch { self.random.random_range(BATCH) } else { 1 };
         let (mut keys, mut bodies, mut registers) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..count {
             let key = Key(format!("c{}-{}", self.number, self.made));
             self.made += 1;
-            let mut made = self.common.mix.make(&key, &mut self.random);
+            let lasting = self.lasting_due(begun);
+            let mut made = match lasting {
+                Some(kind) => self.common.mix.make_lasting(kind, &key, &mut self.random),
+                None => self.common.mix.make(&key, &mut self.random),
+            };
             if is_batch {
                 made.body["idempotency_key"] = json!(key.0);
             }
-            self.common.book.open().jobs.insert(key.clone(), made.asked);
+            let mut book = self.common.book.open();
+            book.jobs.insert(key.clone(), made.asked);
+            if lasting.is_some() {
+                book.lasting.insert(key.clone());
+                self.lasting += 1;
+            }
+            drop(book);
             keys.push(key);
             bodies.push(made.body);
             registers.extend(made.registers);
@@ -194,7 +221,7 @@ impl Asker {
 
     /// Without an answer it is sometimes repeated.
     fn cancels(&mut self, which: Which) {
-        let Some(job) = self.one(which) else { return };
+        let Some(job) = self.one_to_change(which) else { return };
         let (force, body) = match self.random.random_range(0..10) {
             0..6 => (false, json!({})),
             6..8 => (true, json!({"force": true})),
@@ -216,13 +243,20 @@ impl Asker {
     }
 
     fn retries(&mut self, which: Which) {
-        if let Some(job) = self.one(which) {
+        if let Some(job) = self.one_to_change(which) {
             self.ask(|path| (format!("{path}/retry"), json!({})), Ask::Retry { job });
         }
     }
 
     fn one(&mut self, which: Which) -> Option<Id> {
         self.common.book.open().any(which, &mut self.random)
+    }
+
+    /// The same, but hardly ever one that is to last: it would be over before its worker is given up.
+    fn one_to_change(&mut self, which: Which) -> Option<Id> {
+        let job = self.one(which)?;
+        let lasts = self.common.book.open().lasts(&job);
+        (!lasts || self.random.random_ratio(1, LASTING_TOUCHED_ONE_IN)).then_some(job)
     }
 
     /// Asks something of one job, on a route below its own.

@@ -1,16 +1,19 @@
 //! What all clients of a load know together: what was asked for, what was answered, and which jobs are there.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use proptest::prelude::RngExt;
 use proptest::test_runner::TestRng;
 
-use crate::chaos::history::{Asked, Call, Id, Key, Seen};
+use crate::chaos::history::{Ask, Asked, Call, Id, Key, Seen};
 
 /// Of how many jobs somebody who wants a recent one gets one.
 const RECENT: usize = 12;
+
+/// The state of a job that a worker runs.
+const RUNNING: &str = "running";
 
 /// See the module.
 #[derive(Default)]
@@ -26,6 +29,10 @@ pub struct Book {
 pub struct Written {
     pub jobs: BTreeMap<Key, Asked>,
     pub calls: Vec<Call>,
+    /// The jobs that are to last.
+    pub lasting: BTreeSet<Key>,
+    /// Those of them that are known.
+    lasting_ids: BTreeSet<Id>,
     /// Each job that an answer has spoken of, in the order in which they were first spoken of.
     known: Vec<Seen>,
     by_id: BTreeMap<Id, usize>,
@@ -40,6 +47,8 @@ pub enum Which {
     Recent,
     /// Any that hasn't ended as far as is known.
     Open,
+    /// Any that ran when it was last looked at.
+    Running,
     /// The one whose state was asked for longest ago, of those.
     OpenForLongest,
     Ended,
@@ -72,6 +81,10 @@ impl Written {
         for seen in call.answer.iter().flat_map(|answer| &answer.jobs) {
             self.see(seen);
         }
+        if let (Ask::Submit { keys }, Some(answer)) = (&call.ask, &call.answer) {
+            let lasting = keys.iter().zip(&answer.jobs).filter(|(key, _)| self.lasting.contains(key));
+            self.lasting_ids.extend(lasting.map(|(_, job)| job.id.clone()));
+        }
         self.calls.push(call);
     }
 
@@ -87,6 +100,11 @@ impl Written {
         self.by_id.insert(seen.id.clone(), at);
         self.known.push(seen.clone());
         self.open.push_back(at);
+    }
+
+    /// Whether it is one that is to last.
+    pub fn lasts(&self, job: &Id) -> bool {
+        self.lasting_ids.contains(job)
     }
 
     /// How many jobs hadn't ended when they were last looked at.
@@ -107,6 +125,11 @@ impl Written {
                 let open = self.open_count();
                 *self.open.get(random.random_range(0..open.max(1)))?
             }
+            Which::Running => {
+                let running = |at: &&usize| self.known[**at].state == RUNNING;
+                let running: Vec<usize> = self.open.iter().filter(running).copied().collect();
+                *running.get(random.random_range(0..running.len().max(1)))?
+            }
             Which::OpenForLongest => {
                 self.open_count();
                 let at = self.open.pop_front()?;
@@ -124,4 +147,44 @@ impl Written {
 
 fn ended(seen: &Seen) -> bool {
     matches!(&*seen.state, "succeeded" | "failed" | "canceled")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::test_runner::{RngAlgorithm, TestRng};
+
+    use super::{Book, Which};
+    use crate::chaos::history::{Answer, Ask, At, Call, Id, Key, Seen};
+
+    #[test]
+    fn a_running_job_is_one_that_ran_when_it_was_last_looked_at_and_those_that_last_are_known() {
+        let (book, mut random) = (Book::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]));
+        let mut book = book.open();
+        book.lasting.insert(Key("c".to_owned()));
+        let say = |ask: Ask, states: &[(&str, &str)]| {
+            let seen = |(id, state): &(&str, &str)| Seen {
+                id: Id((*id).to_owned()),
+                state: (*state).to_owned(),
+                ..Seen::default()
+            };
+            let jobs = states.iter().map(seen).collect();
+            let answer = Some(Answer { at: At(2), status: 200, jobs, matched: None, problem: None });
+            Call { client: 0, replica: 0, asked_at: At(1), ask, answer }
+        };
+        let keys = ["a", "b", "c", "d"].map(|key| Key(key.to_owned())).to_vec();
+        book.record(say(
+            Ask::Submit { keys },
+            &[("1", "queued"), ("2", "running"), ("3", "running"), ("4", "running")],
+        ));
+        let look = |id: &str, state: &str| say(Ask::Look { job: Id(id.to_owned()) }, &[(id, state)]);
+        book.record(look("2", "succeeded"));
+        let mut all = || (0..50).filter_map(|_| book.any(Which::Running, &mut random)).collect::<BTreeSet<_>>();
+        assert_eq!(all(), BTreeSet::from(["3", "4"].map(|id| Id(id.to_owned()))));
+        assert_eq!(["1", "3"].map(|id| book.lasts(&Id(id.to_owned()))), [false, true]);
+        book.record(look("3", "failed"));
+        book.record(look("4", "queued"));
+        assert_eq!(book.any(Which::Running, &mut random), None);
+    }
 }

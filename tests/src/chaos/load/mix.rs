@@ -17,6 +17,13 @@ use crate::repo::Repo;
 
 /// What the label `team` is one of: a cancel by filter is for one team.
 pub const TEAMS: [&str; 4] = ["amber", "beryl", "coral", "delft"];
+/// The team of those that last, which no cancel by filter is for: they would hardly ever come to be given up.
+const LASTING_TEAM: &str = "ember";
+/// How long those last in their first attempt, and in later ones, which needn't outlast anything.
+const LASTING_MS: (u32, u32) = (35_000, 45_000);
+const LASTING_AGAIN_MS: u32 = 8_000;
+/// What a job leaves behind that doesn't end by itself.
+const ENDLESS: &str = r#"setsid sh -c 'trap "" TERM HUP INT; while :; do sleep 1; done' > /dev/null 2>&1 &"#;
 /// What the file `README` of each repository says.
 const README: &str = "what a job builds";
 
@@ -42,11 +49,11 @@ pub struct Mix {
 enum Kind {
     Quick,
     Steps,
+    /// Has many steps, each of which is there for a while.
+    Strides,
     Fails,
     FailsOften,
     Sleeps,
-    /// Lasts longer than a lease, so that it is there still when its worker has been given up.
-    Endures,
     /// Ignores what asks it to end.
     Stubborn,
     /// Leaves a process behind that is in a session of its own.
@@ -55,8 +62,6 @@ enum Kind {
     StepTimesOut,
     Expires,
     Later,
-    /// Ends by itself when contact is lost.
-    Careful,
     Chatty,
     DiesOfSignal,
     Builds,
@@ -65,21 +70,30 @@ enum Kind {
     KeyIsMissing,
 }
 
+/// A job that lasts longer than the cut after which its worker has been given up, so that it is there still when it is granted
+/// again. There is always a place for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lasting {
+    /// Goes on without contact.
+    Endures,
+    /// Ends by itself when contact is lost.
+    Careful,
+}
+
 /// How often each is asked for, of a hundred.
-const WEIGHTS: [(Kind, u32); 19] = [
+const WEIGHTS: [(Kind, u32); 18] = [
     (Kind::Quick, 19),
     (Kind::Steps, 10),
+    (Kind::Strides, 8),
     (Kind::Fails, 6),
     (Kind::FailsOften, 5),
-    (Kind::Sleeps, 9),
-    (Kind::Endures, 6),
+    (Kind::Sleeps, 12),
     (Kind::Stubborn, 4),
     (Kind::Forks, 5),
     (Kind::TimesOut, 4),
     (Kind::StepTimesOut, 3),
     (Kind::Expires, 3),
     (Kind::Later, 5),
-    (Kind::Careful, 5),
     (Kind::Chatty, 4),
     (Kind::DiesOfSignal, 3),
     (Kind::Builds, 4),
@@ -106,6 +120,18 @@ impl Mix {
     pub fn make(&self, key: &Key, random: &mut TestRng) -> Made {
         let mut draft = Draft::new(random);
         let registers = draft.fill(pick(random), self, key, random);
+        let team = TEAMS[random.random_range(0..TEAMS.len())];
+        self.made(draft, team, key, registers)
+    }
+
+    /// A job that lasts.
+    pub fn make_lasting(&self, kind: Lasting, key: &Key, random: &mut TestRng) -> Made {
+        let mut draft = Draft::new(random);
+        draft.last(kind, random);
+        self.made(draft, LASTING_TEAM, key, None)
+    }
+
+    fn made(&self, draft: Draft, team: &str, key: &Key, registers: Option<(String, Duration)>) -> Made {
         let Draft { steps, mut asked, mut body, mut retried } = draft;
         asked.exits = steps.iter().map(|step| step.exit).collect();
         let scripts = steps.iter().map(|step| {
@@ -122,7 +148,6 @@ impl Mix {
         asked.retries_failures = retried.contains(&"step_failed");
         let backoff = json!({"first": "100ms", "max": "1s"});
         body["retry"] = json!({"max_attempts": asked.max_attempts, "on": retried, "backoff": backoff});
-        let team = TEAMS[random.random_range(0..TEAMS.len())];
         body["labels"] = json!({"key": key.0, "team": team});
         asked.team = Some(team.to_owned());
         let (name, value) = self.mark.entry();
@@ -178,12 +203,9 @@ impl Draft {
         match kind {
             Kind::Quick => self.step("true", 0),
             Kind::Steps => (0..random.random_range(2..=3)).for_each(|_| self.lasting(random, 0, 300)),
+            Kind::Strides => (0..random.random_range(3..=6)).for_each(|_| self.lasting(random, 500, 2000)),
             Kind::Fails | Kind::FailsOften => self.failing(kind == Kind::FailsOften, random),
             Kind::Sleeps => self.lasting(random, 1000, 8000),
-            Kind::Endures => {
-                self.lasting(random, 12_000, 22_000);
-                self.lasting(random, 0, 1000);
-            }
             Kind::Stubborn => {
                 let rounds = random.random_range(10..=60);
                 let ignores = "trap '' TERM INT HUP\nround=0";
@@ -194,7 +216,7 @@ impl Draft {
                 self.set("grace", json!("300ms"));
             }
             Kind::Forks => {
-                self.step("setsid sh -c 'sleep 30' > /dev/null 2>&1 &", 0);
+                self.step(ENDLESS, 0);
                 self.lasting(random, 0, 1000);
             }
             Kind::TimesOut => {
@@ -217,11 +239,6 @@ impl Draft {
                 let after = Period::from_millis(random.random_range(500..6000));
                 self.set("run_at", json!(clock::now().plus(after)));
             }
-            Kind::Careful => {
-                self.lasting(random, 2000, 20_000);
-                self.set("on_lost_contact", json!("stop"));
-                self.asked.stops_without_contact = true;
-            }
             Kind::Chatty => self.chatty(random),
             Kind::DiesOfSignal => {
                 let (name, number) = [("TERM", 15), ("KILL", 9), ("SEGV", 11)][random.random_range(0..3)];
@@ -237,6 +254,21 @@ impl Draft {
             }
         }
         None
+    }
+
+    /// Makes it one that lasts.
+    fn last(&mut self, kind: Lasting, random: &mut TestRng) {
+        let (first, again) = (random.random_range(LASTING_MS.0..=LASTING_MS.1), LASTING_AGAIN_MS);
+        let (first, again) = (seconds(first), seconds(again));
+        self.step(format!("if [ \"$WINDLASS_ATTEMPT\" = 1 ]; then sleep {first}; else sleep {again}; fi"), 0);
+        self.set("priority", json!("urgent"));
+        match kind {
+            Lasting::Endures => self.lasting(random, 0, 1000),
+            Lasting::Careful => {
+                self.set("on_lost_contact", json!("stop"));
+                self.asked.stops_without_contact = true;
+            }
+        }
     }
 
     fn failing(&mut self, often: bool, random: &mut TestRng) {
@@ -300,7 +332,7 @@ mod tests {
     use proptest::test_runner::{RngAlgorithm, TestRng};
     use shared::spec::parse_single;
 
-    use super::{Mix, WEIGHTS};
+    use super::{Lasting, Mix, WEIGHTS};
     use crate::chaos::history::{Key, May};
     use crate::chaos::load::noting::Noting;
     use crate::process::Mark;
@@ -313,7 +345,12 @@ mod tests {
         let (mut may, mut registered) = (BTreeSet::new(), 0);
         for number in 0..500 {
             let key = Key(format!("c0-{number}"));
-            let made = mix.make(&key, &mut random);
+            let made = match number % 50 {
+                0 => mix.make_lasting(Lasting::Endures, &key, &mut random),
+                1 => mix.make_lasting(Lasting::Careful, &key, &mut random),
+                _ => mix.make(&key, &mut random),
+            };
+            assert_eq!(made.asked.stops_without_contact, number % 50 == 1);
             let parsed = parse_single(&made.body, None).unwrap_or_else(|faults| panic!("{faults:?}: {}", made.body));
             assert_eq!(parsed.spec.steps.len(), made.asked.exits.len());
             assert_eq!(parsed.spec.retry.max_attempts, made.asked.max_attempts);

@@ -26,19 +26,24 @@ const CARDS: [(Kind, usize); 12] = [
 pub struct Deck(Vec<Kind>);
 
 impl Deck {
-    /// The next card, of a new deck where the old one is used up.
-    pub fn draw(&mut self, random: &mut TestRng) -> Kind {
-        if self.0.is_empty() {
-            self.0 = CARDS.iter().flat_map(|(kind, count)| std::iter::repeat_n(*kind, *count)).collect();
+    /// The next card of those that are wanted; a new deck is added where the old one has none of them any more.
+    pub fn draw(&mut self, random: &mut TestRng, is_wanted: impl Fn(Kind) -> bool) -> Kind {
+        if !self.0.iter().any(|kind| is_wanted(*kind)) {
+            self.0.extend(CARDS.iter().flat_map(|(kind, count)| std::iter::repeat_n(*kind, *count)));
         }
-        let at = random.random_range(0..self.0.len());
-        self.0.swap_remove(at)
+        let wanted: Vec<usize> = (0..self.0.len()).filter(|at| is_wanted(self.0[*at])).collect();
+        self.0.swap_remove(wanted[random.random_range(0..wanted.len())])
     }
 
     /// One that found no place.
     pub fn put_back(&mut self, kind: Kind) {
         self.0.push(kind);
     }
+}
+
+/// Whether a kind can befall a worker or its way.
+pub fn befalls_workers(kind: Kind) -> bool {
+    classes(kind).iter().any(|(target, _)| super::workers::is_theirs(*target))
 }
 
 /// Whom a kind can befall, each with its weight; the indices say nothing.
