@@ -296,6 +296,27 @@ fn a_cancel_that_nobody_confirmed_excuses_a_step_only_by_a_trouble_that_lasts_un
 }
 
 #[test]
+fn an_order_to_stop_counts_from_when_it_was_given_even_if_that_was_told_after_the_step() {
+    let mut truth = Truth::new();
+    truth.trouble(Kind::ClockBehind, Target::Postgres, 30);
+    let job = truth.submit(plain());
+    truth.grant(job, 0);
+    truth.step(job, 0, 0);
+    truth.trouble(Kind::Cut, Target::WorkersWay(0), 30);
+    truth.cancel(job);
+    truth.pass(15);
+    truth.canceled(job, false);
+    truth.look(job);
+    truth.note(job, Noted::Begin, 1);
+    truth.pass(20);
+    let later = truth.now();
+    for kind in ["cancel_requested", "canceling", "canceled"] {
+        truth.told_mut(job, kind).at = later;
+    }
+    assert_broken(&truth, &[], "nobody could tell of it before");
+}
+
+#[test]
 fn a_step_may_die_of_the_signal_that_it_was_asked_to_die_of() {
     for (may, signal, expected) in [
         (vec![May::DieOfSignal], 9, vec![]),
