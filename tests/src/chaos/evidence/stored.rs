@@ -75,8 +75,8 @@ fn outcome(detail: &str) -> Option<Value> {
 pub fn events(url: &str) -> Vec<Event> {
     let rows = query(
         url,
-        "SELECT job_id::text, seq::text, shard::text, shard_seq::text, kind, attempt::text, data FROM job_events \
-         ORDER BY job_id, seq",
+        "SELECT job_id::text, seq::text, shard::text, shard_seq::text, kind, attempt::text, data FROM job_events e \
+         ORDER BY e.job_id, e.seq",
     );
     rows.into_iter().map(event).collect()
 }

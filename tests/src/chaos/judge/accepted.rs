@@ -151,14 +151,14 @@ fn repeats(index: &Index<'_>, finding: &mut Finding) {
     }
 }
 
-/// When a job was made.
+/// When a job was made, at the latest.
 fn began(index: &Index<'_>, job: &Job<'_>) -> Option<At> {
-    job.events.first().and_then(|event| index.committed_at(job, event))
+    job.events.first().and_then(|event| index.latest(job, event))
 }
 
-/// When a job ended.
+/// When a job ended, at the earliest.
 fn ended(index: &Index<'_>, job: &Job<'_>) -> Option<At> {
-    job.end().and_then(|event| index.committed_at(job, event))
+    job.end().and_then(|event| index.earliest(job, event))
 }
 
 fn is_terminal(row: &Row) -> bool {

@@ -116,8 +116,8 @@ fn counted(index: &Index<'_>, finding: &mut Finding) {
         let (asked, at) = (call.asked_at, answer.at);
         let (mut least, mut most) = (0, 0);
         for job in teams.get(team.as_str()).into_iter().flatten() {
-            let began = job.events.first().and_then(|event| index.committed_at(job, event));
-            let ended = job.end().and_then(|event| index.committed_at(job, event));
+            let began = job.events.first().and_then(|event| index.earliest(job, event));
+            let ended = job.end().and_then(|event| index.earliest(job, event));
             let told = job.end().and_then(|event| job.told_at(event));
             let was_there = was_accepted(index, job.id, asked);
             least += u64::from(was_there && ended.is_some_and(|ended| ended > after(at, CLOCKS_APART)));

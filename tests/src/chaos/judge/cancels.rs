@@ -67,7 +67,7 @@ fn is_excused(index: &Index<'_>, job: &Job<'_>, note: &Note, known: At) -> bool 
     }
     if end.event.kind == "canceled" && !job.outcome().is_confirmed() {
         let canceling = job.events.iter().rfind(|event| event.kind == "canceling");
-        let ordered = canceling.and_then(|event| index.known_at(job, event)).unwrap_or(known);
+        let ordered = canceling.and_then(|event| index.earliest(job, event)).unwrap_or(known);
         return contact::was_untold(index, worker, ordered, note.at);
     }
     contact::was_cut_off(index, worker, before(note.at, LEASE + contact::HEARS_AFTER), note.at)

@@ -34,8 +34,8 @@ pub struct Index<'a> {
     pub by_key: HashMap<&'a Key, Vec<&'a Row>>,
     /// The number by which troubles name each worker.
     pub workers: HashMap<&'a Id, usize>,
-    /// When the database's clock was another, or what coordinators knew of it.
-    mistimed: Vec<(At, At)>,
+    /// When the database's clock was another, or what coordinators knew of it, and which way it had jumped.
+    mistimed: Vec<(At, At, Kind)>,
 }
 
 /// All that is said of a job.
@@ -76,7 +76,7 @@ impl<'a> Index<'a> {
         let clock = history.troubles.iter().filter(|trouble| {
             trouble.target == Target::Postgres && matches!(trouble.kind, Kind::ClockAhead | Kind::ClockBehind)
         });
-        let mistimed = clock.map(|trouble| (trouble.from, after(trouble.to, RENEWAL))).collect();
+        let mistimed = clock.map(|trouble| (trouble.from, after(trouble.to, RENEWAL), trouble.kind)).collect();
         let (jobs, by_id) = (Vec::new(), HashMap::new());
         let mut index = Self { history, began: began(history), jobs, by_id, by_key, workers, mistimed };
         for row in &history.rows {
@@ -125,20 +125,31 @@ impl<'a> Index<'a> {
         self.by_id.get(id).map(|at| &self.jobs[*at])
     }
 
-    /// When an event was committed, as it says itself: by the database's clock, as its coordinator knew it. None where that
-    /// clock may have been another about then.
-    pub fn committed_at(&self, job: &Job<'_>, event: &Event) -> Option<At> {
-        let told = job.first(event);
-        let said = said_at(&event.data).or_else(|| said_at(&told?.data))?;
-        let known = told.map_or(said, |told| told.at);
-        let (from, to) = (before(said.min(known), JUMP_MAX), said.max(known));
-        let mistimed = self.mistimed.iter().any(|(since, until)| *since <= to && from <= *until);
-        (!mistimed).then_some(said)
+    /// The earliest at which an event can have been committed, as it says itself: by the database's clock, as its coordinator
+    /// knew it. Where that clock may have been ahead about then, it was by no more than it can jump.
+    pub fn earliest(&self, job: &Job<'_>, event: &Event) -> Option<At> {
+        let said = said(job, event)?;
+        Some(if self.was_mistimed(job, event, said, Kind::ClockAhead) { before(said, JUMP_MAX) } else { said })
     }
 
-    /// The same, or else when it was first told, which may be later.
-    pub fn known_at(&self, job: &Job<'_>, event: &Event) -> Option<At> {
-        self.committed_at(job, event).or_else(|| job.told_at(event))
+    /// The latest at which it can have been committed: as it says itself, and where that clock may have been another, not
+    /// after it was told, nor, unless the clock was behind, after what it says.
+    pub fn latest(&self, job: &Job<'_>, event: &Event) -> Option<At> {
+        let (said, told) = (said(job, event), job.told_at(event));
+        let Some(said) = said else { return told };
+        if self.was_mistimed(job, event, said, Kind::ClockBehind) {
+            return told;
+        }
+        let ahead = self.was_mistimed(job, event, said, Kind::ClockAhead);
+        Some(if ahead { told.map_or(said, |told| told.min(said)) } else { said })
+    }
+
+    /// Whether the database's clock may have jumped that way when this event was committed.
+    fn was_mistimed(&self, job: &Job<'_>, event: &Event, said: At, kind: Kind) -> bool {
+        // One that was never told may have been committed by any later clock.
+        let known = job.told_at(event).unwrap_or_else(|| after(said, JUMP_MAX));
+        let (from, to) = (before(said.min(known), JUMP_MAX), said.max(known));
+        self.mistimed.iter().any(|(since, until, which)| *which == kind && *since <= to && from <= *until)
     }
 
     /// A moment, as the time since the run's beginning.
@@ -247,7 +258,12 @@ impl<'a> Job<'a> {
     }
 }
 
-/// When an event says that it was committed.
+/// When an event says that it was committed, as it is stored, or else as it was told.
+fn said(job: &Job<'_>, event: &Event) -> Option<At> {
+    said_at(&event.data).or_else(|| said_at(&job.first(event)?.data))
+}
+
+/// The same, of its data.
 fn said_at(data: &Value) -> Option<At> {
     let at: Time = data.get("at")?.as_str()?.parse().ok()?;
     u64::try_from(at.micros()).ok().map(At)

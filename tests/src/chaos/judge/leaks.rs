@@ -79,8 +79,7 @@ fn was_brought_back(index: &Index<'_>, offer: &str) -> bool {
     let Some(job) = index.job(&Id(job.to_owned())) else { return false };
     let done_with = job.attempt(attempt).map(|attempt| attempt.granted).or_else(|| job.end());
     let Some(done_with) = done_with else { return false };
-    // What a clock that jumped says of it helps nobody.
-    let done_with = index.committed_at(job, done_with).unwrap_or_default();
+    let done_with = index.earliest(job, done_with).unwrap_or_default();
     killed(index).any(|kill| kill.to >= done_with)
 }
 

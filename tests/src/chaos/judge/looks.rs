@@ -53,7 +53,7 @@ fn ahead(index: &Index<'_>, finding: &mut Finding) {
         let Place::Later(place) = place else { return };
         let event = job.events[place];
         finding.add(|| {
-            let committed = index.known_at(job, event).map_or_else(String::new, |at| index.time(at));
+            let committed = index.latest(job, event).map_or_else(String::new, |at| index.time(at));
             format!("{}; event {} was committed at {committed}", words(index, job, sighting), event.seq)
         });
     });

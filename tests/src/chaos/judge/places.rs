@@ -47,7 +47,7 @@ pub fn of(index: &Index<'_>, job: &Job<'_>) -> Vec<Place> {
 
 /// Whether an event was committed only after somebody is said to have seen it.
 fn is_later(index: &Index<'_>, job: &Job<'_>, place: usize, sighting: &Sighting<'_>) -> bool {
-    let committed = || index.committed_at(job, job.events[place]);
+    let committed = || index.earliest(job, job.events[place]);
     // What the subscriber was told says the same of itself.
     sighting.call.is_some() && committed().is_some_and(|committed| committed > after(sighting.answered, CLOCKS_APART))
 }

@@ -93,7 +93,7 @@ fn unless_may(index: &Index<'_>, finding: &mut Finding, reason: &str, may: May) 
     for job in index.jobs.iter().filter(|job| job.asked.is_some_and(|asked| !asked.may.contains(&may))) {
         for (event, _) in failures(job).filter(|(_, said)| *said == reason) {
             finding.add(|| {
-                let at = index.known_at(job, event);
+                let at = index.latest(job, event);
                 let at = at
                     .map_or_else(String::new, |at| format!(" at {}{}", index.time(at), around(index, job, event, at)));
                 format!("{}: event {}, {}{at}", job.name(), event.seq, event.data)
@@ -116,7 +116,7 @@ fn key_missing(index: &Index<'_>, finding: &mut Finding) {
 
 /// The time from an attempt's grant to its end.
 fn lasted(index: &Index<'_>, job: &Job<'_>, event: &Event, ended: At) -> (At, At) {
-    let granted = job.attempt(event.attempt).and_then(|attempt| index.known_at(job, attempt.granted));
+    let granted = job.attempt(event.attempt).and_then(|attempt| index.earliest(job, attempt.granted));
     (granted.unwrap_or(ended), ended)
 }
 
@@ -135,7 +135,7 @@ fn worker_lost(index: &Index<'_>, finding: &mut Finding) {
             if event.kind != "worker_lost" && reason != Some("worker_lost") {
                 continue;
             }
-            let (Some(worker), Some(at)) = (attempt.worker(), index.known_at(job, event)) else { continue };
+            let (Some(worker), Some(at)) = (attempt.worker(), index.latest(job, event)) else { continue };
             let (granted, lost) = lasted(index, job, event, at);
             let (from, to) = (before(granted, CLAIM).max(before(lost, LOSS)), after(lost, MARGIN));
             let stopped = by_worker && job.asked.is_some_and(|asked| asked.stops_without_contact);
@@ -158,7 +158,7 @@ fn internal(index: &Index<'_>, finding: &mut Finding) {
         for (event, _) in failures(job).filter(|(_, reason)| matches!(*reason, "internal" | "checkout_failed")) {
             let worker = job.attempt(event.attempt).and_then(Attempt::worker);
             let number = worker.and_then(|worker| index.workers.get(worker));
-            let ended = index.known_at(job, event).unwrap_or_default();
+            let ended = index.latest(job, event).unwrap_or_default();
             let (from, to) = lasted(index, job, event, ended);
             let (from, to) = (before(from, MARGIN), after(to, MARGIN));
             let full = index.history.troubles.iter().any(|trouble| {

@@ -22,7 +22,7 @@ const KEEPER: Duration = Duration::from_secs(2);
 fn was_granted_before(index: &Index<'_>, job: &Job<'_>, attempt: &Attempt<'_>, at: At) -> bool {
     let noted = job.notes.iter().any(|(_, note)| note.attempt == attempt.number && note.at < at);
     let told = job.told_at(attempt.granted).is_some_and(|told| told < at);
-    let committed = index.committed_at(job, attempt.granted);
+    let committed = index.latest(job, attempt.granted);
     noted || told || committed.is_some_and(|committed| after(committed, CLOCKS_APART) < at)
 }
 

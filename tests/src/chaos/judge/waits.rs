@@ -22,9 +22,9 @@ pub const RULES: [Rule; 2] = [
 /// How long before a grant a worker's old process may have ended, of which a new one tells.
 const RESTART: Duration = Duration::from_secs(30);
 
-/// How long it took from one event to another, where that can be said.
+/// How long it took at most from one event to another, where that can be said.
 fn took(index: &Index<'_>, job: &Job<'_>, from: &Event, to: &Event) -> Option<Duration> {
-    Some(index.committed_at(job, to)? - index.committed_at(job, from)?)
+    Some(index.latest(job, to)? - index.earliest(job, from)?)
 }
 
 /// A worker that was started anew tells that what it ran before is over.
@@ -36,7 +36,7 @@ fn leases(index: &Index<'_>, finding: &mut Finding) {
             let Some(took) = took(index, job, attempt.granted, lost).filter(|took| *took + CLOCKS_APART < LEASE) else {
                 continue;
             };
-            let at = index.known_at(job, lost).unwrap_or_default();
+            let at = index.latest(job, lost).unwrap_or_default();
             let (from, to) = (before(at, took + RESTART), after(at, CLOCKS_APART));
             finding.unless(contact::was_ended(index, worker, from, to), || {
                 let (number, around) = (attempt.number, index.around(from, to));

@@ -17,6 +17,7 @@ const INTERNAL: &str = "nothing but a full disk fails a checkout or the worker i
 const AFTER_CANCEL: &str = "no step begins after a cancel";
 const SURVIVED: &str = "nothing of an attempt runs on when its worker was killed";
 const GIVEN_UP: &str = "no step begins in an attempt that was given up when its worker can be told";
+const EARLY: &str = "no worker is given up before its lease ends";
 const DEATH: &str = "no process under test ends by itself";
 const OFFER: &str = "no offer is left";
 
@@ -295,6 +296,27 @@ fn a_cancel_that_nobody_confirmed_excuses_a_step_only_by_a_trouble_that_lasts_un
 }
 
 #[test]
+fn an_order_to_stop_counts_from_when_it_was_given_even_if_that_was_told_after_the_step() {
+    let mut truth = Truth::new();
+    truth.trouble(Kind::ClockBehind, Target::Postgres, 30);
+    let job = truth.submit(plain());
+    truth.grant(job, 0);
+    truth.step(job, 0, 0);
+    truth.trouble(Kind::Cut, Target::WorkersWay(0), 30);
+    truth.cancel(job);
+    truth.pass(15);
+    truth.canceled(job, false);
+    truth.look(job);
+    truth.note(job, Noted::Begin, 1);
+    truth.pass(20);
+    let later = truth.now();
+    for kind in ["cancel_requested", "canceling", "canceled"] {
+        truth.told_mut(job, kind).at = later;
+    }
+    assert_broken(&truth, &[], "nobody could tell of it before");
+}
+
+#[test]
 fn a_step_may_die_of_the_signal_that_it_was_asked_to_die_of() {
     for (may, signal, expected) in [
         (vec![May::DieOfSignal], 9, vec![]),
@@ -345,6 +367,52 @@ fn what_the_database_says_of_the_time_counts_for_nothing_while_its_clock_is_wron
         truth.told_mut(job, "succeeded").data["at"] = late.to_string().into();
         truth.look(job);
         assert_broken(&truth, &expected, &format!("the clock of {target:?} was ahead"));
+    }
+}
+
+#[test]
+fn a_jump_of_the_databases_clock_excuses_no_more_than_it_can_have_done() {
+    for (kind, seconds, expected) in [
+        // A clock that is ahead is so by less than that, and one that is behind says nothing later than it was.
+        (Kind::ClockAhead, 60, vec![AHEAD]),
+        (Kind::ClockAhead, 30, vec![]),
+        (Kind::ClockBehind, 30, vec![AHEAD]),
+    ] {
+        let mut truth = Truth::new();
+        truth.trouble(kind, Target::Postgres, 20);
+        let job = truth.submit(plain());
+        truth.succeed(job, 0);
+        let late = Time::from_micros(i64::try_from(truth.now().0).unwrap() + seconds * 1_000_000);
+        truth.told_mut(job, "succeeded").data["at"] = late.to_string().into();
+        truth.look(job);
+        assert_broken(&truth, &expected, &format!("{kind:?}, and it says {seconds} s later"));
+    }
+}
+
+#[test]
+fn a_lease_that_ended_early_is_seen_by_when_its_end_was_told_while_the_databases_clock_is_wrong() {
+    for (kind, before, passed, expected) in [
+        (Kind::ClockBehind, true, 10, vec![EARLY]),
+        (Kind::ClockBehind, true, 15, vec![]),
+        (Kind::ClockAhead, false, 10, vec![EARLY]),
+        // How long before what it says the grant was nobody knows.
+        (Kind::ClockAhead, true, 10, vec![]),
+    ] {
+        let mut truth = Truth::new();
+        let job = truth.submit(plain());
+        if before {
+            truth.trouble(kind, Target::Postgres, 30);
+        }
+        truth.grant(job, 0);
+        truth.trouble(Kind::Cut, Target::WorkersWay(0), 20);
+        if !before {
+            truth.trouble(kind, Target::Postgres, 30);
+        }
+        truth.pass(passed);
+        truth.lose(job);
+        truth.retry(job, json!({"reason": "worker_lost", "message": "not heard"}));
+        truth.succeed(job, 1);
+        assert_broken(&truth, &expected, &format!("{kind:?}, before the grant: {before}, {passed} s after it"));
     }
 }
 
