@@ -105,6 +105,13 @@ fn build() -> Result<(), String> {
     let Some(cargo) = env::var_os("CARGO") else { return Ok(()) };
     let mut command = Command::new(cargo);
     command.args(["build", "--locked", "-p", "cli", "--bin", "windlass"]);
+    // What cargo says of the package that it runs here would have others built anew, at each run.
+    let said = env::vars_os().map(|(name, _)| name);
+    for name in
+        said.filter(|name| ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|of| name.to_string_lossy().starts_with(of)))
+    {
+        command.env_remove(name);
+    }
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }
