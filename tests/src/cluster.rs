@@ -20,7 +20,7 @@ use crate::http::{Answer, Client};
 use crate::nats::{Nats, Version};
 use crate::server::Server;
 use crate::wait::eventually;
-use crate::windlass::windlass;
+use crate::windlass::{self, windlass_at};
 use futures_util::TryStreamExt;
 
 pub(crate) mod database;
@@ -65,6 +65,7 @@ pub struct Cluster {
     pub workers: Vec<Worker>,
     pub nats: Nats,
     pub postgres: Database,
+    program: PathBuf,
     keys: String,
     place: TempDir,
     _turn: Turn,
@@ -83,6 +84,7 @@ pub struct Worker {
     pub server: Server,
     name: String,
     data_dir: PathBuf,
+    program: PathBuf,
     settings: Vec<(String, String)>,
     arguments: Vec<String>,
 }
@@ -103,6 +105,11 @@ impl Cluster {
 
     /// Postgres and NATS, and nobody on them yet.
     pub fn bare() -> Self {
+        Self::bare_of(windlass::path(), || Database::start(&[]))
+    }
+
+    /// The same for another build of the program, on a database of another kind.
+    pub fn bare_of(program: PathBuf, database: impl FnOnce() -> Database) -> Self {
         let turn = Turn::take();
         let nats = Nats::start(Version::Installed).expect("a NATS server is installed");
         let keys = format!("test:{}", STANDARD.encode(clock::random::<32>()));
@@ -110,7 +117,8 @@ impl Cluster {
             coordinators: Vec::new(),
             workers: Vec::new(),
             nats,
-            postgres: Database::start(&[]),
+            postgres: database(),
+            program,
             keys,
             place: tempfile::tempdir().expect("a temporary directory"),
             _turn: turn,
@@ -140,7 +148,7 @@ impl Cluster {
 
     /// `windlass coordinator` for this cluster.
     pub fn coordinator_command(&self) -> Command {
-        let mut command = windlass();
+        let mut command = windlass_at(&self.program);
         command.arg("coordinator").env("HOME", self.place.path()).env("WINDLASS_LISTEN", "127.0.0.1:0");
         command.env("WINDLASS_DATABASE_URL", self.postgres.url()).env("WINDLASS_NATS_URL", self.nats.url());
         command.env("WINDLASS_MASTER_KEYS", &self.keys).env("WINDLASS_BOOTSTRAP_TOKEN", TOKEN);
@@ -165,8 +173,9 @@ impl Cluster {
         let all = own.iter().chain(settings).map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let settings: Vec<_> = all.collect();
         let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let server = worker_started(&name, &data_dir, &settings, &arguments);
-        self.workers.push(Worker { server, name, data_dir, settings, arguments });
+        let server = worker_started(&self.program, &name, &data_dir, &settings, &arguments);
+        let program = self.program.clone();
+        self.workers.push(Worker { server, name, data_dir, program, settings, arguments });
         eventually(DEADLINE, &format!("{} workers are known", index + 1), || {
             let known = self.client().get("/api/v1/workers").json;
             let seen = known["workers"].as_array()?.iter().filter(|worker| !worker["seen_at"].is_null()).count();
@@ -187,8 +196,9 @@ impl Cluster {
         let name = format!("worker {index}, a copy of {of}");
         let Worker { settings, arguments, .. } = &self.workers[of];
         let (settings, arguments) = (settings.clone(), arguments.clone());
-        let server = worker_started(&name, &data_dir, &settings, &arguments);
-        self.workers.push(Worker { server, name, data_dir, settings, arguments });
+        let server = worker_started(&self.program, &name, &data_dir, &settings, &arguments);
+        let program = self.program.clone();
+        self.workers.push(Worker { server, name, data_dir, program, settings, arguments });
         index
     }
 
@@ -372,7 +382,7 @@ impl Worker {
 
     /// Starts it again on the same directory.
     pub fn restart(&mut self) {
-        self.server = worker_started(&self.name, &self.data_dir, &self.settings, &self.arguments);
+        self.server = worker_started(&self.program, &self.name, &self.data_dir, &self.settings, &self.arguments);
     }
 
     /// Its id, once it has enrolled.
@@ -394,12 +404,13 @@ impl Worker {
 }
 
 fn worker_started(
+    program: &Path,
     name: &str,
-    data_dir: &std::path::Path,
+    data_dir: &Path,
     settings: &[(String, String)],
     arguments: &[String],
 ) -> Server {
-    let mut command = windlass();
+    let mut command = windlass_at(program);
     command.arg("worker").args(arguments).env("WINDLASS_DATA_DIR", data_dir).env("HOME", data_dir);
     // Of two settings of one name the later one counts.
     command.envs(settings.iter().map(|(name, value)| (name, value)));

@@ -4,6 +4,8 @@
 //! to it through [`http::Client`], gives it a [`repo::Repo`] to build, and looks at what runs with [`process`]. Whatever
 //! takes time is awaited with [`wait::eventually`] or [`wait::until`], and with nothing else. Tests within one process have [`played`].
 
+pub mod bench;
+pub mod build;
 pub mod chaos;
 pub mod cluster;
 pub mod dev;

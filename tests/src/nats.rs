@@ -204,6 +204,14 @@ impl Nats {
         async_nats::connect(self.url()).await.expect("a server")
     }
 
+    /// The process number of the running server.
+    ///
+    /// # Panics
+    /// When it doesn't run.
+    pub fn pid(&self) -> i32 {
+        self.process.as_ref().expect("it runs").pid()
+    }
+
     /// Where it keeps its streams.
     pub fn store(&self) -> PathBuf {
         self.place.path().join("store")

@@ -51,6 +51,7 @@ pub struct Postgres {
     password: String,
     durability: Durability,
     environment: Vec<(String, String)>,
+    settings: Vec<String>,
     server: Mutex<Option<Owned>>,
     watchdog: Option<Child>,
     databases: AtomicU32,
@@ -70,6 +71,15 @@ impl Postgres {
 
     /// The same, with these settings in its environment, at each of its starts.
     pub fn start_in(durability: Durability, environment: &[(String, String)]) -> Self {
+        Self::set_up(durability, environment, &[])
+    }
+
+    /// The same with these settings of the server, like `shared_buffers=1GB`, above its own.
+    pub fn start_with(durability: Durability, settings: &[&str]) -> Self {
+        Self::set_up(durability, &[], settings)
+    }
+
+    fn set_up(durability: Durability, environment: &[(String, String)], settings: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("postgres-").tempdir().expect("a temporary directory").keep();
         let account = account();
         if let Some((uid, gid)) = account {
@@ -80,7 +90,9 @@ impl Postgres {
         initialise(&dir, account, &password);
         let (server, databases) = (Mutex::new(None), AtomicU32::new(0));
         let environment = environment.to_vec();
-        let mut postgres = Self { dir, port: 0, password, durability, environment, server, watchdog, databases };
+        let settings = settings.iter().map(|setting| (*setting).to_owned()).collect();
+        let mut postgres =
+            Self { dir, port: 0, password, durability, environment, settings, server, watchdog, databases };
         // Somebody else may have taken the port before the server could.
         postgres.port = eventually(DEADLINE, "Postgres has a port", || {
             let port = free_port();
@@ -178,7 +190,7 @@ impl Postgres {
     fn spawned(&self, port: u16) -> Owned {
         let log = fs::File::options().create(true).append(true).open(self.dir.join("log")).expect("a log");
         let fsync = if self.durability == Durability::Fsync { "on" } else { "off" };
-        let settings = [
+        let own = [
             "listen_addresses=127.0.0.1".to_owned(),
             "unix_socket_directories=".to_owned(),
             "max_connections=300".to_owned(),
@@ -187,7 +199,10 @@ impl Postgres {
         ];
         let mut command = command(&program("postgres"), account());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
-        command.arg("-D").arg(data(&self.dir)).args(settings.iter().flat_map(|setting| ["-c", setting]));
+        command
+            .arg("-D")
+            .arg(data(&self.dir))
+            .args(own.iter().chain(&self.settings).flat_map(|setting| ["-c", setting]));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).process_group(0);
         Owned(command.spawn().expect("postgres starts"))
     }
@@ -347,6 +362,12 @@ fn program(name: &str) -> PathBuf {
     let in_path = || std::env::split_paths(&path).map(|dir| dir.join(name)).find(|program| program.exists());
     let found = newest.max().map(|(_, program)| program).or_else(in_path);
     found.unwrap_or_else(|| panic!("there is no {name}: install Postgres 15 or later (tests/run does)"))
+}
+
+/// What the server says of its version, where one is installed.
+pub fn version() -> Option<String> {
+    let said = Command::new(program("postgres")).arg("--version").output().ok()?;
+    Some(String::from_utf8_lossy(&said.stdout).trim().to_owned())
 }
 
 /// A process that waits until we are gone, then ends whatever server has its data in `dir`, and removes `dir`.

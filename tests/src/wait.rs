@@ -12,6 +12,9 @@ const EVERY: Duration = Duration::from_millis(10);
 /// The same for [`between_looks`].
 const BETWEEN: Duration = Duration::from_millis(200);
 
+/// The same for [`between_samples`].
+const SAMPLES: Duration = Duration::from_millis(25);
+
 /// What `probe` finds, once it finds something; says how long that took.
 ///
 /// # Panics
@@ -39,6 +42,11 @@ pub fn pass(time: Duration, what: &str) {
 /// From one look to the next of a loop that waits in its own way, for several things at once or without an end.
 pub fn between_looks() {
     thread::sleep(BETWEEN);
+}
+
+/// The same for one that measures: short enough to be exact, long enough to cost nothing.
+pub fn between_samples() {
+    thread::sleep(SAMPLES);
 }
 
 /// Like [`eventually`], on a runtime, whose other tasks go on meanwhile.

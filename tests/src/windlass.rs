@@ -21,19 +21,29 @@ use crate::wait::eventually;
 /// # Panics
 /// When it was not built.
 pub fn path() -> PathBuf {
-    let own = std::env::current_exe().expect("a program knows where it is");
-    let beside = own.parent().expect("a directory");
-    // Tests are built in `deps`, one directory below the programs.
-    let programs = if beside.ends_with("deps") { beside.parent().expect("a target directory") } else { beside };
-    let path = programs.join("windlass");
-    let release = if programs.ends_with("release") { " --release" } else { "" };
+    let path = beside("windlass");
+    let release = if path.parent().is_some_and(|programs| programs.ends_with("release")) { " --release" } else { "" };
     assert!(path.exists(), "there is no {}: run `cargo build -p cli{release}` first", path.display());
     path
 }
 
+/// Where a program of that name is, if it was built as this one was.
+pub fn beside(name: &str) -> PathBuf {
+    let own = std::env::current_exe().expect("a program knows where it is");
+    let place = own.parent().expect("a directory");
+    // Tests are built in `deps`, one directory below the programs.
+    let programs = if place.ends_with("deps") { place.parent().expect("a target directory") } else { place };
+    programs.join(name)
+}
+
 /// The program, to be started with more arguments and without the settings of whoever runs the tests.
 pub fn windlass() -> Command {
-    let mut command = Command::new(path());
+    windlass_at(&path())
+}
+
+/// The same for the build at `program`.
+pub fn windlass_at(program: &Path) -> Command {
+    let mut command = Command::new(program);
     let settings = std::env::vars_os().map(|(name, _)| name);
     for name in settings.filter(|name| name.to_string_lossy().starts_with("WINDLASS_")) {
         command.env_remove(name);

@@ -73,6 +73,10 @@ pub struct Attempt {
 impl Attempt {
     /// Does it all. When it returns, no process of the attempt is left; its directories still are.
     pub async fn run(mut self) -> Conclusion {
+        #[cfg(feature = "bench")]
+        if self.config.no_op {
+            return self.pretend();
+        }
         let ended = match self.processes().await {
             Ok(mut processes) => {
                 let ended = self.work(&mut processes).await;
@@ -87,6 +91,16 @@ impl Attempt {
             Err(Cut::Failed(failure)) => Conclusion::Ended(AttemptEnd::Failed { failure }),
             Err(Cut::LetGo(why)) => Conclusion::LetGo(why),
         }
+    }
+
+    /// Tells what a run would tell whose steps succeed.
+    #[cfg(feature = "bench")]
+    fn pretend(&self) -> Conclusion {
+        for (step, _) in (0..).zip(&self.grant.spec.steps) {
+            self.tell(Progress::StepStarted { step });
+            self.tell(Progress::StepFinished { step, exit: Exit::ExitCode(0) });
+        }
+        Conclusion::Ended(AttemptEnd::Succeeded)
     }
 
     async fn processes(&self) -> Result<Processes, Cut> {

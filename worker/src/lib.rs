@@ -88,6 +88,9 @@ pub struct Config {
     pub git_env: Vec<(OsString, OsString)>,
     /// How it looks for a deploy key that isn't registered, unless the job says so itself.
     pub key_retry: KeyRetry,
+    /// Whether attempts are pretended: each step counts as run and successful, and nothing of it is. All else is as ever.
+    #[cfg(feature = "bench")]
+    pub no_op: bool,
     /// Called at the points of the work that are named there, so that a test can make them fail.
     #[cfg(feature = "faults")]
     pub faults: Option<fn(point: &str)>,
@@ -155,6 +158,8 @@ impl Config {
             adopts: true,
             git_env: checkout::handed_on(std::env::vars_os()),
             key_retry: KeyRetry::default(),
+            #[cfg(feature = "bench")]
+            no_op: std::env::var_os("WINDLASS_BENCH_NO_OP").is_some(),
             #[cfg(feature = "faults")]
             faults: None,
             #[cfg(feature = "faults")]

@@ -1,11 +1,11 @@
 //! `chaos`: breaks a cluster of real processes in every way that its schedule knows, and judges what came of it.
 
-use std::env;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use tests::build;
 use tests::chaos::arena;
 use tests::chaos::run::{self, Round};
 use tests::chaos::schedule::Size;
@@ -90,34 +90,11 @@ fn main() -> ExitCode {
         rounds.iter().for_each(run::print_schedule);
         return ExitCode::SUCCESS;
     }
-    if let Err(error) = build() {
+    if let Err(error) = build::program("windlass", &[]) {
         eprintln!("chaos: {error}");
         return ExitCode::from(run::NOT_DONE);
     }
     // Before there is a second thread: a mount is then gone with this process.
     arena::own_mounts();
     run::all(&rounds)
-}
-
-/// Builds the program that is to be troubled as this one was built, where cargo runs this one; whoever starts it otherwise has
-/// built both.
-fn build() -> Result<(), String> {
-    let Some(cargo) = env::var_os("CARGO") else { return Ok(()) };
-    let mut command = Command::new(cargo);
-    command.args(["build", "--locked", "-p", "cli", "--bin", "windlass"]);
-    // What cargo says of the package that it runs here would have others built anew, at each run.
-    let said = env::vars_os().map(|(name, _)| name);
-    for name in
-        said.filter(|name| ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|of| name.to_string_lossy().starts_with(of)))
-    {
-        command.env_remove(name);
-    }
-    if !cfg!(debug_assertions) {
-        command.arg("--release");
-    }
-    match command.status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("building windlass: {status}")),
-        Err(error) => Err(format!("building windlass: {error}")),
-    }
 }

@@ -17,7 +17,15 @@ pub struct Database(Postgres);
 impl Database {
     /// One whose server has these settings in its environment.
     pub fn start(environment: &[(String, String)]) -> Self {
-        let server = Postgres::start_in(Durability::NoFsync, environment);
+        Self::of(Postgres::start_in(Durability::NoFsync, environment))
+    }
+
+    /// One whose server keeps what is committed on the disk, with these settings above its own.
+    pub fn durable(settings: &[&str]) -> Self {
+        Self::of(Postgres::start_with(Durability::Fsync, settings))
+    }
+
+    fn of(server: Postgres) -> Self {
         server.execute("postgres", &format!("CREATE DATABASE {NAME}")).expect("a database");
         Self(server)
     }
