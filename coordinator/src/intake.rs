@@ -19,12 +19,8 @@ use tokio_util::task::TaskTracker;
 
 use shared::bus::{Address, Bus, Error as BusError, Hint, Request, Requests, Service};
 use shared::id::{Epoch, JobId, Shard, WorkerId};
-use shared::job::{AttemptEnd, Claim, Command, Failure, Job, Rejection, State, WorkerMessage, WorkerWord};
-use shared::log::LogSummary;
-use shared::seal::Sealed;
 use shared::wire::{
-    self, Answer, Answers, Grant, Heartbeat, HeartbeatReply, Hello, LogBatch, LogReply, MESSAGE_BYTES_MAX, REPORTS_MAX,
-    Report, ReportKind, Reports, Welcome, Word, WorkerMode,
+    self, Answer, Answers, Heartbeat, HeartbeatReply, Hello, LogBatch, LogReply, Welcome, Word, WorkerMode,
 };
 
 use crate::fault;
@@ -33,15 +29,11 @@ use crate::key_watch::KeyWatch;
 use crate::registry::Jobs;
 use crate::roster::Roster;
 use crate::store::Store;
-use crate::supervisor::{Error as JobError, Taken};
-use crate::vault::{self, Vault};
+use crate::vault::Vault;
 
-/// The most bytes of a word about answers without the grants in it: 256 small answers.
-const ENVELOPE_BYTES_MAX: usize = 32 * 1024;
-/// The most bytes that an answer has around a grant.
-const ANSWER_BYTES_MAX: usize = 64;
 mod enrolment;
 mod key_desk;
+mod reports;
 
 /// The most requests that are worked on at once; more wait in their service's queue.
 const REQUESTS_MAX: usize = 1024;
@@ -237,12 +229,12 @@ fn begin(parts: &Arc<Parts>, to: Address, body: &Bytes) -> Option<BoxFuture<'sta
     match (to, epoch) {
         (Address::Hello(worker), _) => Some(Box::pin(async move { hello(&parts, worker, &body).await })),
         (Address::Report(shard, worker), Some(epoch)) => {
-            let answers = read_reports(&parts, shard, worker, &body)?;
+            let answers = reports::read(&parts, shard, worker, &body)?;
             Some(Box::pin(async move {
                 let answers = answers.await;
                 let grants = answers.iter().any(|answer| matches!(answer, Answer::Granted(_)));
                 let lost = fault::is_lost("intake.report_reply") || grants && fault::is_lost("intake.grant_reply");
-                if lost { None } else { word(&parts, shard, epoch, Answers { answers: fitting(answers) }) }
+                if lost { None } else { word(&parts, shard, epoch, Answers { answers: reports::fitting(answers) }) }
             }))
         }
         (Address::Heartbeat(shard, worker), Some(epoch)) => Some(Box::pin(async move {
@@ -284,137 +276,10 @@ fn opened(parts: &Parts, to: Address, body: &Bytes) -> Option<(Bytes, Option<Epo
     Some((opened?, epoch))
 }
 
-/// As many of the answers as fit into one message; the others are asked for again, and a repeat gets the same grant.
-fn fitting(answers: Vec<Answer>) -> Vec<Answer> {
-    let mut room = MESSAGE_BYTES_MAX - ENVELOPE_BYTES_MAX;
-    let fit = |answer: Answer| match &answer {
-        Answer::Granted(grant) => match room.checked_sub(wire::encode(grant).len() + ANSWER_BYTES_MAX) {
-            Some(left) => {
-                room = left;
-                answer
-            }
-            None => Answer::TryAgain,
-        },
-        // Each of the others is small, and there are few.
-        Answer::Taken | Answer::Refused { .. } | Answer::Unknown | Answer::TryAgain => answer,
-    };
-    // A grant alone always fits: a job's specification is half as long at most.
-    if answers.len() == 1 { answers } else { answers.into_iter().map(fit).collect() }
-}
-
 /// What is said for a shard, as long as it is owned at the epoch at which it was asked.
 fn word<T: Serialize>(parts: &Parts, shard: Shard, epoch: Epoch, said: T) -> Option<Bytes> {
     let ours = parts.holdings.epoch(shard) == Some(epoch);
     ours.then(|| wire::encode(&Word { shard, epoch, said }))
-}
-
-/// Hands the reports of a batch to their jobs, in order.
-fn read_reports(
-    parts: &Arc<Parts>,
-    shard: Shard,
-    worker: WorkerId,
-    body: &[u8],
-) -> Option<BoxFuture<'static, Vec<Answer>>> {
-    let batch: Reports = decoded(body)?;
-    let belongs = |report: &Report| report.job.shard() == shard;
-    if batch.worker != worker || batch.reports.len() > REPORTS_MAX || !batch.reports.iter().all(belongs) {
-        tracing::warn!(%worker, %shard, "a batch of reports doesn't belong to its subject");
-        return None;
-    }
-    let answers: Vec<_> = batch.reports.iter().map(|report| report_one(parts, &batch, report)).collect();
-    Some(Box::pin(join_all(answers)))
-}
-
-fn report_one(parts: &Arc<Parts>, batch: &Reports, report: &Report) -> impl Future<Output = Answer> + Send + use<> {
-    let Report { job, attempt, what } = report.clone();
-    let recipient = match &what {
-        ReportKind::Claim { recipient, .. } => Some(recipient.clone()),
-        _ => None,
-    };
-    let said = |word| Command::Worker(WorkerMessage { worker: batch.worker, attempt, word });
-    // With these it waits for no key any more.
-    let over = matches!(what, ReportKind::Park { .. } | ReportKind::GiveBack { .. } | ReportKind::End { .. });
-    let worker = batch.worker;
-    let command = match what {
-        ReportKind::Claim { claim, wait, .. } => Command::Claim(Claim {
-            claim,
-            attempt,
-            worker: batch.worker,
-            instance: batch.instance,
-            expires: parts.holdings.now().plus(wait),
-        }),
-        ReportKind::Decline { claim, why } => said(WorkerWord::Decline { claim, why }),
-        ReportKind::Progress { number, progress } => said(WorkerWord::Progress { number, progress }),
-        ReportKind::Park { key, wait, log } => said(WorkerWord::Park { key, wait, log }),
-        ReportKind::GiveBack { log } => said(WorkerWord::GiveBack { log }),
-        ReportKind::End { end, log } => said(WorkerWord::End { end, log }),
-    };
-    let (parts, taken) = (Arc::clone(parts), parts.jobs.tell(job, command));
-    async move {
-        let taken = taken.await;
-        if over && taken.is_ok() {
-            parts.keys_watched.forget(job, attempt, worker);
-        }
-        match (taken, recipient) {
-            (Ok(Taken { job, .. }), Some(recipient)) => grant(&parts, &job, &recipient).await,
-            (Ok(_), None) => Answer::Taken,
-            (Err(JobError::Refused(Rejection::Early)), _) => Answer::TryAgain,
-            (Err(JobError::Refused(why)), _) => Answer::Refused { why },
-            (Err(JobError::Unknown), _) => Answer::Unknown,
-            (Err(JobError::Busy | JobError::Unavailable | JobError::Elsewhere | JobError::Internal), _) => {
-                Answer::TryAgain
-            }
-        }
-    }
-}
-
-/// The grant of a claim that is committed, made from the job as it stands.
-async fn grant(parts: &Parts, job: &Job, recipient: &str) -> Answer {
-    let (State::Assigned(_) | State::Running(_)) = &job.state else {
-        return Answer::Refused { why: Rejection::NotQueued };
-    };
-    let secrets = match sealed_secrets(parts, job, recipient).await {
-        Ok(secrets) => secrets,
-        Err(answer) => return answer,
-    };
-    Answer::Granted(Box::new(Grant {
-        job: job.id,
-        attempt: job.attempt,
-        fence: job.fence,
-        spec: (*job.spec).clone(),
-        commit: job.commit.clone(),
-        secrets,
-    }))
-}
-
-/// The job's secrets for the claim's recipient, or what to answer without them.
-async fn sealed_secrets(parts: &Parts, job: &Job, recipient: &str) -> Result<Option<Sealed>, Answer> {
-    if !job.has_secrets {
-        return Ok(None);
-    }
-    let stored = parts.store.secrets(job.id).await.map_err(|error| {
-        tracing::warn!(job = %job.id, %error, "reading a job's secrets");
-        Answer::TryAgain
-    })?;
-    match parts.vault.seal(job.id, &stored.unwrap_or_default(), recipient) {
-        Ok(sealed) => Ok(Some(sealed)),
-        Err(error @ vault::Error::KeyMissing(_)) => {
-            // A replica that was given it, or this one once it is, can hand them out.
-            tracing::error!(job = %job.id, %error, "a job's secrets can't be handed out here");
-            Err(Answer::TryAgain)
-        }
-        Err(error) => {
-            // No repeat will open them: the attempt ends here, with the reason on the timeline.
-            tracing::error!(job = %job.id, %error, "a job's secrets can't be handed out");
-            let failure = Failure::Internal { message: format!("the job's secrets can't be handed out: {error}") };
-            let end = WorkerWord::End { end: AttemptEnd::Failed { failure }, log: LogSummary::default() };
-            let holder = job.worker.map(|worker| WorkerMessage { worker, attempt: job.attempt, word: end });
-            if let Some(said) = holder {
-                drop(parts.jobs.tell(job.id, Command::Worker(said)));
-            }
-            Err(Answer::Refused { why: Rejection::NotQueued })
-        }
-    }
 }
 
 async fn heartbeat(parts: &Parts, shard: Shard, worker: WorkerId, body: &[u8]) -> Option<HeartbeatReply> {

@@ -22,7 +22,7 @@ use crate::fault;
 use crate::holdings::Holdings;
 use crate::leases::{self, LOOK_EVERY, Leases};
 use crate::roster::Roster;
-use crate::supervisor::{CatchUp, Error, Held, JobSupervisor, Parts, Pending, Pulse, Rest, Take, Taken};
+use crate::supervisor::{Answers, CatchUp, Error, Held, JobSupervisor, Parts, Pending, Pulse, Rest, Take, Taken};
 
 /// The most commands that are under way in one process.
 const COMMANDS_MAX: usize = 16 * 1024;
@@ -60,16 +60,30 @@ impl Jobs {
     /// # Errors
     /// See [`Error`]; also when the supervisor dies over the command.
     pub fn tell(&self, job: JobId, command: Command) -> impl Future<Output = Result<Taken, Error>> + Send + use<> {
+        let told = self.tell_all(job, vec![command]);
+        async move { told.await.pop().unwrap_or(Err(Error::Internal)) }
+    }
+
+    /// The same for commands that were given together: nothing else comes between them. The answers are in their order.
+    pub fn tell_all(&self, job: JobId, commands: Vec<Command>) -> impl Future<Output = Answers> + Send + use<> {
         let (reply, answer) = oneshot::channel();
-        let sent = match (self.registry(job), Arc::clone(&self.permits).try_acquire_owned()) {
+        let count = commands.len();
+        let permits = u32::try_from(count).map(|count| Arc::clone(&self.permits).try_acquire_many_owned(count));
+        let sent = match (self.registry(job), permits) {
             _ if self.holdings.epoch(job.shard()).is_none() => Err(Error::Elsewhere),
-            (Some(registry), Ok(permit)) => {
-                registry.do_send(Tell { job, command, reply, permit: Some(permit) });
+            (Some(registry), Ok(Ok(permit))) => {
+                registry.do_send(Tell { job, commands, reply, permit: Some(permit) });
                 Ok(answer)
             }
-            (None, _) | (_, Err(_)) => Err(Error::Busy),
+            (None, _) | (_, Err(_) | Ok(Err(_))) => Err(Error::Busy),
         };
-        async move { sent?.await.unwrap_or(Err(Error::Internal)) }
+        async move {
+            let failed = |error| std::iter::repeat_n(Err(error), count).collect();
+            match sent {
+                Ok(answer) => answer.await.unwrap_or_else(|_| failed(Error::Internal)),
+                Err(error) => failed(error),
+            }
+        }
     }
 
     /// Gives the supervisors of jobs with a live attempt their jobs, as a takeover read them: their leases begin.
@@ -218,10 +232,10 @@ impl Registry {
     }
 
     fn give(&mut self, tell: Tell, ctx: &Context<Self>) {
-        let Tell { job, command, reply, permit } = tell;
+        let Tell { job, commands, reply, permit } = tell;
         let entry = self.entry(job, Held::NotRead, ctx);
         let pending = Pending::new(&entry.pulse);
-        entry.supervisor.do_send(Take { command, reply, permit, pending });
+        entry.supervisor.do_send(Take { commands, reply, permit, pending });
     }
 
     /// Tells a job that its attempt's worker is lost, without waiting for what it makes of it.
@@ -233,8 +247,8 @@ impl Registry {
             }
             tracing::info!(%job, %attempt, message, "an attempt lost its worker");
             let (reply, _) = oneshot::channel();
-            let command = Command::WorkerLost { attempt, message: message.to_owned() };
-            self.give(Tell { job, command, reply, permit: None }, ctx);
+            let commands = vec![Command::WorkerLost { attempt, message: message.to_owned() }];
+            self.give(Tell { job, commands, reply, permit: None }, ctx);
         }
     }
 
@@ -288,13 +302,13 @@ impl Ways {
     }
 }
 
-/// A command for a job.
+/// Commands for a job.
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Tell {
     job: JobId,
-    command: Command,
-    reply: oneshot::Sender<Result<Taken, Error>>,
+    commands: Vec<Command>,
+    reply: oneshot::Sender<Answers>,
     /// Bounds how many there are; what the registry itself sends is bounded by its leases.
     permit: Option<OwnedSemaphorePermit>,
 }
@@ -307,7 +321,7 @@ impl Handler<Tell> for Registry {
         // It may have been released since the command was sent: then a supervisor would hold what isn't ours.
         if self.parts.holdings.epoch(tell.job.shard()).is_none() {
             // Whoever asked may have gone away.
-            let _ = tell.reply.send(Err(Error::Elsewhere));
+            let _ = tell.reply.send(tell.commands.iter().map(|_| Err(Error::Elsewhere)).collect());
             return;
         }
         self.give(tell, ctx);

@@ -1,6 +1,9 @@
-//! One actor per job that something happens to. It holds the job in memory, takes one command at a time, and takes the
+//! One actor per job that something happens to. It holds the job in memory, takes one message at a time, and takes the
 //! next only when the last one is committed: the race between "done" and "cancel" is settled by its mailbox, nowhere
 //! else.
+//!
+//! A message holds one command, or all that a worker has said of the job in one message of its own. What a worker says in a
+//! row is applied in a row and committed at once, whole or not at all.
 //!
 //! The registry starts it and is the only one to speak to it. It trusts no field across an await: a command works on
 //! its own copy of the job, which replaces the field when it is done.
@@ -12,7 +15,7 @@ use actix::{Actor, ActorContext, ActorFutureExt, Addr, AtomicResponse, Context, 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use shared::id::JobId;
-use shared::job::{Command, Job, Rejection, State};
+use shared::job::{Command, Job, Rejection, State, Transition};
 use shared::time::Time;
 
 use crate::committer::{self, Commits};
@@ -55,12 +58,15 @@ pub enum Error {
     Internal,
 }
 
-/// A command for the job, and the way back. What it holds besides counts it until it is answered.
+/// An answer for each of some commands, in their order.
+pub type Answers = Vec<Result<Taken, Error>>;
+
+/// Commands for the job, and the way back. What it holds besides counts them until they are answered.
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct Take {
-    pub command: Command,
-    pub reply: oneshot::Sender<Result<Taken, Error>>,
+    pub commands: Vec<Command>,
+    pub reply: oneshot::Sender<Answers>,
     pub permit: Option<OwnedSemaphorePermit>,
     pub pending: Pending,
 }
@@ -197,13 +203,13 @@ impl Handler<Take> for JobSupervisor {
     type Result = AtomicResponse<Self, ()>;
 
     fn handle(&mut self, take: Take, _: &mut Context<Self>) -> Self::Result {
-        let Take { command, reply, permit, pending } = take;
+        let Take { commands, reply, permit, pending } = take;
         let (desk, held) = (self.desk(), self.held.clone());
-        let work = async move { decide(&desk, held, command).await };
-        AtomicResponse::new(Box::pin(work.into_actor(self).map(move |(held, result), actor, _| {
+        let work = async move { decide(&desk, held, commands).await };
+        AtomicResponse::new(Box::pin(work.into_actor(self).map(move |(held, answers), actor, _| {
             actor.keep(held);
             // Whoever asked may have gone away; what is committed stays so.
-            let _ = reply.send(result);
+            let _ = reply.send(answers);
             drop((permit, pending));
         })))
     }
@@ -248,34 +254,43 @@ struct Desk {
     pulse: Arc<Pulse>,
 }
 
-/// Applies a command to the job and commits what follows. Returns what is known of the job afterwards: nothing, where
-/// the commit's answer was lost.
+/// Applies the commands to the job and commits what follows. Returns what is known of the job afterwards: nothing, where
+/// a commit's answer was lost.
+async fn decide(desk: &Desk, held: Held, commands: Vec<Command>) -> (Held, Answers) {
+    let (mut held, mut answers) = (held, Answers::with_capacity(commands.len()));
+    for run in commands.chunk_by(|one, next| [one, next].iter().all(|told| matches!(told, Command::Worker(_)))) {
+        let (known, more) = decide_run(desk, held, run).await;
+        held = known;
+        answers.extend(more);
+    }
+    (held, answers)
+}
+
+/// The same for one run of them.
 ///
 /// No wake-up for a deploy key is lost: a key that was registered while its job was being parked is found by a look right
 /// after that commit, and one that nobody noticed by another look before the wait limit fails the job.
-async fn decide(desk: &Desk, held: Held, command: Command) -> (Held, Result<Taken, Error>) {
+async fn decide_run(desk: &Desk, held: Held, run: &[Command]) -> (Held, Answers) {
     let (parts, id) = (&desk.parts, desk.id);
-    let (held, result) = take(desk, held, command).await;
-    let key = match &result {
-        Ok(Taken { job, changed: true }) => match &job.state {
-            State::Blocked { key, .. } => key.clone(),
-            _ => return (held, result),
-        },
-        _ => return (held, result),
+    let (held, answers) = take(desk, held, run).await;
+    let changed = answers.iter().rev().find_map(|answer| answer.as_ref().ok().filter(|taken| taken.changed));
+    let key = match changed.map(|taken| &taken.job.state) {
+        Some(State::Blocked { key, .. }) => key.clone(),
+        _ => return (held, answers),
     };
     match is_registered(parts, &key).await {
-        Ok(false) => (held, result),
+        Ok(false) => (held, answers),
         Ok(true) => {
-            let (held, gone_on) = take(desk, held, Command::KeyRegistered { key }).await;
-            if let Err(error) = gone_on {
+            let (held, gone_on) = take(desk, held, &[Command::KeyRegistered { key }]).await;
+            if let Some(Err(error)) = gone_on.first() {
                 tracing::warn!(job = %id, %error, "a job whose deploy key is there stays parked for a moment");
             }
-            (held, result)
+            (held, answers)
         }
         // The comparison of parked jobs with the keys finds it.
         Err(error) => {
             tracing::warn!(job = %id, %error, "looking for the deploy key of a job that was parked");
-            (held, result)
+            (held, answers)
         }
     }
 }
@@ -336,43 +351,72 @@ async fn read(desk: &Desk, held: Held) -> Result<Box<Job>, (Held, Error)> {
     }
 }
 
-async fn take(desk: &Desk, held: Held, command: Command) -> (Held, Result<Taken, Error>) {
+/// Applies a run of commands, one after the other, and commits what follows of all in one write: the answers to all of them
+/// count only with it.
+async fn take(desk: &Desk, held: Held, run: &[Command]) -> (Held, Answers) {
     let (parts, id) = (&desk.parts, desk.id);
+    let all = |error: Error| run.iter().map(|_| Err(error.clone())).collect::<Answers>();
     let mut held = held;
     for _ in 0..APPLY_MAX {
         let job = match read(desk, held).await {
             Ok(job) => job,
-            Err((held, error)) => return (held, Err(error)),
+            Err((held, error)) => return (held, all(error)),
         };
         fault::point("supervisor.take");
-        let now = parts.holdings.now();
-        let Some(command) = instead(parts, &job, command.clone(), now).await else {
-            return (Held::Job(job), Err(Error::Unavailable));
+        let Some((transition, decided)) = applied(parts, &job, run).await else {
+            return (Held::Job(job), all(Error::Unavailable));
         };
-        let transition = match job.apply(command, now) {
-            Err(rejection) => return (Held::Job(job), Err(Error::Refused(rejection))),
-            Ok(transition) if transition.is_empty() => {
-                return (Held::Job(job.clone()), Ok(Taken { job: *job, changed: false }));
-            }
-            Ok(transition) => transition,
-        };
+        if transition.is_empty() {
+            let answers = answers(decided, &job);
+            return (Held::Job(job), answers);
+        }
         if desk.pulse.is_released() {
-            return (Held::NotRead, Err(Error::Elsewhere));
+            return (Held::NotRead, all(Error::Elsewhere));
         }
         match parts.commits.change(job.version, transition).await {
-            Ok(Some(job)) => return (Held::Job(Box::new(job.clone())), Ok(Taken { job, changed: true })),
+            Ok(Some(job)) => {
+                let answers = answers(decided, &job);
+                return (Held::Job(Box::new(job)), answers);
+            }
             // Somebody else moved the job.
             Ok(None) => held = Held::NotRead,
-            Err(committer::Error::Busy) => return (Held::Job(job), Err(Error::Busy)),
-            Err(committer::Error::Unavailable) => return (Held::Job(job), Err(Error::Unavailable)),
-            Err(committer::Error::Unknown) => return (Held::Behind, Err(Error::Unavailable)),
-            Err(committer::Error::Elsewhere) => return (Held::NotRead, Err(Error::Elsewhere)),
+            Err(committer::Error::Busy) => return (Held::Job(job), all(Error::Busy)),
+            Err(committer::Error::Unavailable) => return (Held::Job(job), all(Error::Unavailable)),
+            Err(committer::Error::Unknown) => return (Held::Behind, all(Error::Unavailable)),
+            Err(committer::Error::Elsewhere) => return (Held::NotRead, all(Error::Elsewhere)),
             Err(committer::Error::Refused(why)) => {
                 tracing::error!(job = %id, why, "the database refuses a transition");
-                return (Held::NotRead, Err(Error::Internal));
+                return (Held::NotRead, all(Error::Internal));
             }
         }
     }
     tracing::error!(job = %id, "a job was moved by somebody else again and again");
-    (Held::NotRead, Err(Error::Unavailable))
+    (Held::NotRead, all(Error::Unavailable))
+}
+
+/// What a command comes to, once everything before it is committed: whether it changes the job, or why it is refused.
+type Decided = Result<bool, Rejection>;
+
+/// What a run of commands makes of the job, and what each of them comes to. Nothing where that can't be said now.
+async fn applied(parts: &Parts, job: &Job, run: &[Command]) -> Option<(Transition, Vec<Decided>)> {
+    let now = parts.holdings.now();
+    let mut whole = Transition { job: job.clone(), events: Vec::new() };
+    let mut decided = Vec::with_capacity(run.len());
+    for command in run {
+        let command = instead(parts, &whole.job, command.clone(), now).await?;
+        decided.push(whole.job.apply(command, now).map(|next| {
+            let changes = !next.is_empty();
+            whole.then(next);
+            changes
+        }));
+    }
+    Some((whole, decided))
+}
+
+fn answers(decided: Vec<Decided>, job: &Job) -> Answers {
+    let answer = |decided: Decided| match decided {
+        Ok(changed) => Ok(Taken { job: job.clone(), changed }),
+        Err(rejection) => Err(Error::Refused(rejection)),
+    };
+    decided.into_iter().map(answer).collect()
 }

@@ -29,6 +29,14 @@ impl Transition {
         self.events.is_empty()
     }
 
+    /// Goes on with what has followed: both are one change then.
+    pub fn then(&mut self, next: Self) {
+        if !next.is_empty() {
+            self.job = next.job;
+            self.events.extend(next.events);
+        }
+    }
+
     /// Whether it grants an attempt, so that the store draws a fence with it.
     pub fn grants(&self) -> bool {
         self.events.iter().any(|event| matches!(event.kind, EventKind::Assigned { .. }))

@@ -1,0 +1,191 @@
+//! Hands a worker's reports to their jobs, and words what each comes to.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures_util::future::{BoxFuture, join_all};
+
+use shared::id::{Attempt, Instance, JobId, Shard, WorkerId};
+use shared::job::{AttemptEnd, Claim, Command, Failure, Job, Rejection, State, WorkerMessage, WorkerWord};
+use shared::log::LogSummary;
+use shared::seal::Sealed;
+use shared::wire::{self, Answer, Grant, MESSAGE_BYTES_MAX, REPORTS_MAX, Report, ReportKind, Reports};
+
+use super::{Parts, decoded};
+use crate::supervisor::{Error as JobError, Taken};
+use crate::vault;
+
+/// The most bytes of a word about answers without the grants in it: 256 small answers.
+const ENVELOPE_BYTES_MAX: usize = 32 * 1024;
+/// The most bytes that an answer has around a grant.
+const ANSWER_BYTES_MAX: usize = 64;
+
+/// Hands the reports of a batch to their jobs, in order.
+pub(super) fn read(
+    parts: &Arc<Parts>,
+    shard: Shard,
+    worker: WorkerId,
+    body: &[u8],
+) -> Option<BoxFuture<'static, Vec<Answer>>> {
+    let batch: Reports = decoded(body)?;
+    let belongs = |report: &Report| report.job.shard() == shard;
+    if batch.worker != worker || batch.reports.len() > REPORTS_MAX || !batch.reports.iter().all(belongs) {
+        tracing::warn!(%worker, %shard, "a batch of reports doesn't belong to its subject");
+        return None;
+    }
+    Some(Box::pin(hand_over(parts, batch)))
+}
+
+/// Hands reports to their jobs, in this moment: what is said of one job goes to it together. What is returned waits for the
+/// answers, one for each report in their order.
+fn hand_over(parts: &Arc<Parts>, batch: Reports) -> impl Future<Output = Vec<Answer>> + Send + use<> {
+    let Reports { worker, instance, reports } = batch;
+    let count = reports.len();
+    let mut by_job: Vec<(JobId, Vec<Asked>, Vec<Command>)> = Vec::new();
+    let mut places: HashMap<JobId, usize> = HashMap::new();
+    for (index, Report { job, attempt, what }) in reports.into_iter().enumerate() {
+        let place = *places.entry(job).or_insert(by_job.len());
+        if place == by_job.len() {
+            by_job.push((job, Vec::new(), Vec::new()));
+        }
+        let Some((_, asked, commands)) = by_job.get_mut(place) else { continue };
+        let (recipient, over) = match &what {
+            ReportKind::Claim { recipient, .. } => (Some(recipient.clone()), false),
+            // With these it waits for no key any more.
+            ReportKind::Park { .. } | ReportKind::GiveBack { .. } | ReportKind::End { .. } => (None, true),
+            ReportKind::Decline { .. } | ReportKind::Progress { .. } => (None, false),
+        };
+        asked.push(Asked { index, attempt, recipient, over });
+        commands.push(command(parts, worker, instance, attempt, what));
+    }
+    let told: Vec<_> =
+        by_job.into_iter().map(|(job, asked, commands)| (job, asked, parts.jobs.tell_all(job, commands))).collect();
+    let parts = Arc::clone(parts);
+    async move {
+        let answered = told.into_iter().map(|(job, asked, told)| {
+            let parts = &parts;
+            async move {
+                let mut answers = Vec::with_capacity(asked.len());
+                for (asked, taken) in asked.into_iter().zip(told.await) {
+                    if asked.over && taken.is_ok() {
+                        parts.keys_watched.forget(job, asked.attempt, worker);
+                    }
+                    answers.push((asked.index, answer_to(parts, taken, asked.recipient).await));
+                }
+                answers
+            }
+        });
+        let mut answers: Vec<Answer> = std::iter::repeat_n(Answer::TryAgain, count).collect();
+        for (index, answer) in join_all(answered).await.into_iter().flatten() {
+            if let Some(place) = answers.get_mut(index) {
+                *place = answer;
+            }
+        }
+        answers
+    }
+}
+
+/// What is to be known of a report when its answer is made.
+struct Asked {
+    /// Which one of its message it is.
+    index: usize,
+    attempt: Attempt,
+    /// Whom a claim's secrets are to be sealed to.
+    recipient: Option<String>,
+    /// Whether nothing of the attempt waits for a key after it.
+    over: bool,
+}
+
+/// A report as its job is told it.
+fn command(parts: &Parts, worker: WorkerId, instance: Instance, attempt: Attempt, what: ReportKind) -> Command {
+    let word = match what {
+        ReportKind::Claim { claim, wait, .. } => {
+            let expires = parts.holdings.now().plus(wait);
+            return Command::Claim(Claim { claim, attempt, worker, instance, expires });
+        }
+        ReportKind::Decline { claim, why } => WorkerWord::Decline { claim, why },
+        ReportKind::Progress { number, progress } => WorkerWord::Progress { number, progress },
+        ReportKind::Park { key, wait, log } => WorkerWord::Park { key, wait, log },
+        ReportKind::GiveBack { log } => WorkerWord::GiveBack { log },
+        ReportKind::End { end, log } => WorkerWord::End { end, log },
+    };
+    Command::Worker(WorkerMessage { worker, attempt, word })
+}
+
+async fn answer_to(parts: &Parts, taken: Result<Taken, JobError>, recipient: Option<String>) -> Answer {
+    match (taken, recipient) {
+        (Ok(Taken { job, .. }), Some(recipient)) => grant(parts, &job, &recipient).await,
+        (Ok(_), None) => Answer::Taken,
+        (Err(JobError::Refused(Rejection::Early)), _) => Answer::TryAgain,
+        (Err(JobError::Refused(why)), _) => Answer::Refused { why },
+        (Err(JobError::Unknown), _) => Answer::Unknown,
+        (Err(JobError::Busy | JobError::Unavailable | JobError::Elsewhere | JobError::Internal), _) => Answer::TryAgain,
+    }
+}
+
+/// The grant of a claim that is committed, made from the job as it stands.
+async fn grant(parts: &Parts, job: &Job, recipient: &str) -> Answer {
+    let (State::Assigned(_) | State::Running(_)) = &job.state else {
+        return Answer::Refused { why: Rejection::NotQueued };
+    };
+    let secrets = match sealed_secrets(parts, job, recipient).await {
+        Ok(secrets) => secrets,
+        Err(answer) => return answer,
+    };
+    Answer::Granted(Box::new(Grant {
+        job: job.id,
+        attempt: job.attempt,
+        fence: job.fence,
+        spec: (*job.spec).clone(),
+        commit: job.commit.clone(),
+        secrets,
+    }))
+}
+
+/// The job's secrets for the claim's recipient, or what to answer without them.
+async fn sealed_secrets(parts: &Parts, job: &Job, recipient: &str) -> Result<Option<Sealed>, Answer> {
+    if !job.has_secrets {
+        return Ok(None);
+    }
+    let stored = parts.store.secrets(job.id).await.map_err(|error| {
+        tracing::warn!(job = %job.id, %error, "reading a job's secrets");
+        Answer::TryAgain
+    })?;
+    match parts.vault.seal(job.id, &stored.unwrap_or_default(), recipient) {
+        Ok(sealed) => Ok(Some(sealed)),
+        Err(error @ vault::Error::KeyMissing(_)) => {
+            // A replica that was given it, or this one once it is, can hand them out.
+            tracing::error!(job = %job.id, %error, "a job's secrets can't be handed out here");
+            Err(Answer::TryAgain)
+        }
+        Err(error) => {
+            // No repeat will open them: the attempt ends here, with the reason on the timeline.
+            tracing::error!(job = %job.id, %error, "a job's secrets can't be handed out");
+            let failure = Failure::Internal { message: format!("the job's secrets can't be handed out: {error}") };
+            let end = WorkerWord::End { end: AttemptEnd::Failed { failure }, log: LogSummary::default() };
+            let holder = job.worker.map(|worker| WorkerMessage { worker, attempt: job.attempt, word: end });
+            if let Some(said) = holder {
+                drop(parts.jobs.tell(job.id, Command::Worker(said)));
+            }
+            Err(Answer::Refused { why: Rejection::NotQueued })
+        }
+    }
+}
+
+/// As many of the answers as fit into one message; the others are asked for again, and a repeat gets the same grant.
+pub(super) fn fitting(answers: Vec<Answer>) -> Vec<Answer> {
+    let mut room = MESSAGE_BYTES_MAX - ENVELOPE_BYTES_MAX;
+    let fit = |answer: Answer| match &answer {
+        Answer::Granted(grant) => match room.checked_sub(wire::encode(grant).len() + ANSWER_BYTES_MAX) {
+            Some(left) => {
+                room = left;
+                answer
+            }
+            None => Answer::TryAgain,
+        },
+        // Each of the others is small, and there are few.
+        Answer::Taken | Answer::Refused { .. } | Answer::Unknown | Answer::TryAgain => answer,
+    };
+    // A grant alone always fits: a job's specification is half as long at most.
+    if answers.len() == 1 { answers } else { answers.into_iter().map(fit).collect() }
+}
