@@ -20,7 +20,7 @@ fn worker(dir: &Path, spec: &Value) -> Child {
 }
 
 fn spooled(dir: &Path) -> usize {
-    std::fs::read_dir(dir.join("data/worker/spool")).map_or(0, Iterator::count)
+    tests::spooled::names(&dir.join("data")).len()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,10 +112,8 @@ async fn an_outcome_that_was_never_acknowledged_is_told_by_the_next_start_before
 }
 
 /// The epochs that are in the spool.
-fn spooled_epochs(dir: &Path) -> Vec<Value> {
-    let files = std::fs::read_dir(dir.join("data/worker/spool")).unwrap();
-    let entry = |path| serde_json::from_slice::<Value>(&std::fs::read(path).unwrap()).unwrap();
-    files.map(|file| entry(file.unwrap().path())["epoch"].clone()).collect()
+fn spooled_epochs(dir: &Path) -> Vec<u64> {
+    tests::spooled::spooled(&dir.join("data")).into_iter().map(|entry| entry.epoch.0).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
