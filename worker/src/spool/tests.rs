@@ -297,6 +297,9 @@ async fn the_files_stay_small_however_much_comes_and_goes() {
     assert_eq!(disk.open(dir.path()).1, [ended(1), ended(2)]);
 }
 
+/// Names of files, and what is in them.
+type Files<'a> = &'a [(&'a Path, &'a [u8])];
+
 #[tokio::test]
 async fn a_crash_between_two_segments_costs_nothing() {
     let (dir, disk, spool) = spool();
@@ -316,7 +319,6 @@ async fn a_crash_between_two_segments_costs_nothing() {
 
     let name = |path: &Path| path.file_name().unwrap().to_owned();
     let half = after.with_extension("new");
-    type Files<'a> = &'a [(&'a Path, &'a [u8])];
     let moments: [(Files, Entry); 5] = [
         (&[(&before, &old), (&half, &begun[..10])], entry(2)),
         (&[(&before, &old), (&half, &begun)], entry(2)),
