@@ -155,7 +155,7 @@ impl Spool {
 
     /// Whether the disk took what was written last.
     pub fn takes(&self) -> bool {
-        self.takes.load(Ordering::Acquire)
+        self.takes.load(Ordering::Acquire) && !self.writer.is_closed()
     }
 
     /// Returns when all that was given to the spool is written, so that a process that ends leaves no removal behind.

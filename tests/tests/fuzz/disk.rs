@@ -1,7 +1,7 @@
 //! What lies on a worker's disk, and what its keeper and it say to each other: the spool, the identity, frames.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use shared::id::{Attempt, Epoch, JobId};
@@ -47,9 +47,10 @@ fn opened(spool: &Path, is_spoiled: impl FnOnce() -> bool) {
     let (_writer, mut left) = Spool::open(spool.to_owned()).expect("a spool");
     left.sort_by_key(|entry| (entry.job, entry.attempt));
     assert_eq!((&left, found(spool)), (&before, before.clone()));
+    let has = |path: &PathBuf, ending| path.extension().is_some_and(|extension| extension == ending);
     let files = fs::read_dir(spool).expect("a directory").map(|file| file.expect("a file").path());
-    let (journal, aside): (Vec<_>, Vec<_>) =
-        files.partition(|path| path.extension().is_some_and(|extension| extension == "journal"));
+    let (journal, aside): (Vec<_>, Vec<_>) = files.partition(|path| has(path, "journal"));
+    assert!(aside.iter().all(|path| has(path, "unreadable")), "{aside:?}");
     assert_eq!((journal.len(), aside.len()), (1, usize::from(is_spoiled())), "{journal:?} {aside:?}");
     journal.iter().chain(&aside).for_each(|path| fs::remove_file(path).expect("a file less"));
 }
@@ -68,6 +69,10 @@ fn any_file_that_an_older_version_has_left_in_the_spool_is_read_or_put_aside() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("one.json");
     let samples = all(&entries());
+    for sample in &samples {
+        fs::write(&file, sample).expect("a file");
+        assert_eq!(found(dir.path()).len(), 1);
+    }
     campaign("a file of the spool", FILE, &samples, |bytes| {
         fs::write(&file, bytes).expect("a file");
         assert!(found(dir.path()).len() <= 1);
