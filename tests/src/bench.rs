@@ -5,6 +5,7 @@
 //! test: a figure never fails anything.
 
 pub mod bars;
+pub mod floor;
 pub mod load;
 pub mod machine;
 pub mod results;
@@ -47,8 +48,15 @@ pub struct Scenario {
 }
 
 /// All of them, in the order in which they are run: what is compared with another comes after it.
-pub const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "throughput",
-    about: "no-op jobs through their whole life, on Postgres and NATS",
-    run: throughput::run,
-}];
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "throughput",
+        about: "no-op jobs through their whole life, on Postgres and NATS",
+        run: throughput::run,
+    },
+    Scenario {
+        name: "floor",
+        about: "the machine's own limit: the same rows by the same statements, with nothing around them",
+        run: floor::run,
+    },
+];
