@@ -8,6 +8,7 @@ pub mod bars;
 pub mod floor;
 pub mod load;
 pub mod machine;
+pub mod peers;
 pub mod results;
 pub mod rig;
 pub mod throughput;
@@ -58,5 +59,10 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "floor",
         about: "the machine's own limit: the same rows by the same statements, with nothing around them",
         run: floor::run,
+    },
+    Scenario {
+        name: "peers",
+        about: "what a user could pick instead: Graphile Worker and apalis, on Postgres",
+        run: peers::run,
     },
 ];
