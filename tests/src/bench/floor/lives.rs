@@ -19,7 +19,8 @@ use shared::time::{Period, Time};
 
 use crate::bench::load;
 
-/// What a job hears after its submission: each item is one write, which merges the transitions of its words.
+/// What a job hears after its submission: each item is one write, which merges the transitions of its words, as a supervisor
+/// does with what a worker says in one message.
 const LIFE: &[&[Word]] = &[&[Word::Claim], &[Word::StepStarted, Word::StepFinished], &[Word::End]];
 /// What comes of it: submitted, queued, assigned, started, `step_started`, `step_finished`, succeeded.
 pub const EVENTS_PER_JOB: u32 = 7;
@@ -114,13 +115,14 @@ impl Lives {
     /// The one write of what these words make of a job, which it then is.
     fn told(&self, job: &mut Job, words: &[Word], now: Time) -> Write {
         let from = job.version;
-        let mut events = Vec::new();
+        let mut whole = Transition { job: job.clone(), events: Vec::new() };
         for word in words {
-            let transition = job.apply(self.command(job, *word, now), now).expect("a command that the job takes");
-            events.extend(transition.events);
-            *job = transition.job;
+            let command = self.command(&whole.job, *word, now);
+            let next = whole.job.apply(command, now).expect("a command that the job takes");
+            whole.then(next);
         }
-        Write::Change { from, transition: Box::new(Transition { job: job.clone(), events }) }
+        job.clone_from(&whole.job);
+        Write::Change { from, transition: Box::new(whole) }
     }
 
     fn command(&self, job: &Job, word: Word, now: Time) -> Command {
