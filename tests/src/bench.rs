@@ -5,6 +5,7 @@
 //! test: a figure never fails anything.
 
 pub mod bars;
+pub mod embedded;
 pub mod floor;
 pub mod load;
 pub mod machine;
@@ -64,5 +65,10 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "peers",
         about: "what a user could pick instead: Graphile Worker and apalis, on Postgres",
         run: peers::run,
+    },
+    Scenario {
+        name: "embedded",
+        about: "no-op jobs through their whole life in one process, on SQLite",
+        run: embedded::run,
     },
 ];
