@@ -8,6 +8,7 @@ pub mod bars;
 pub mod embedded;
 pub mod floor;
 pub mod load;
+pub mod logs;
 pub mod machine;
 pub mod peers;
 pub mod results;
@@ -71,4 +72,5 @@ pub const SCENARIOS: &[Scenario] = &[
         about: "no-op jobs through their whole life in one process, on SQLite",
         run: embedded::run,
     },
+    Scenario { name: "logs", about: "what a step prints, masked and stored", run: logs::run },
 ];
