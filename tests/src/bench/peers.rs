@@ -72,7 +72,8 @@ fn target(name: &str) -> PathBuf {
 /// # Errors
 /// The last line that it said, or why it didn't run.
 fn prepare(command: &mut Command) -> Result<(), String> {
-    let done = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+    let done = command.stdin(Stdio::null()).output();
+    let done = done.map_err(|error| format!("{}: {error}", command.get_program().display()))?;
     let said = String::from_utf8_lossy(&done.stderr);
     if done.status.success() { Ok(()) } else { Err(said.lines().last().unwrap_or("no reason given").to_owned()) }
 }
