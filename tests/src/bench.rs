@@ -4,11 +4,16 @@
 //! compared is measured in one run of the program; [`bars`] says how far the figures are from what was aimed at. Nothing here is a
 //! test: a figure never fails anything.
 
+pub mod backlog;
 pub mod bars;
+pub mod cancel;
+pub mod latency;
 pub mod load;
 pub mod machine;
+pub mod percentiles;
 pub mod results;
 pub mod rig;
+pub mod takeover;
 pub mod throughput;
 pub mod usage;
 
@@ -47,8 +52,30 @@ pub struct Scenario {
 }
 
 /// All of them, in the order in which they are run: what is compared with another comes after it.
-pub const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "throughput",
-    about: "no-op jobs through their whole life, on Postgres and NATS",
-    run: throughput::run,
-}];
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "throughput",
+        about: "no-op jobs through their whole life, on Postgres and NATS",
+        run: throughput::run,
+    },
+    Scenario {
+        name: "latency",
+        about: "from a job's submission to the start of its first step, at some rates",
+        run: latency::run,
+    },
+    Scenario {
+        name: "cancel",
+        about: "from a cancel to its commit and to the end of the process, beside a load; 10,000 queued jobs by filter",
+        run: cancel::run,
+    },
+    Scenario {
+        name: "takeover",
+        about: "how long jobs are out of reach when their coordinator is killed, or asked to end",
+        run: takeover::run,
+    },
+    Scenario {
+        name: "backlog",
+        about: "what a million queued jobs cost: memory, restarts, throughput and latency",
+        run: backlog::run,
+    },
+];
