@@ -1,9 +1,9 @@
 //! Cancels beside a load of no-op jobs ([`beside`]): from a request to its answer, which comes when the cancel is committed, and
 //! from a request to the end of the job's process. So many are in flight as connections wait for an answer at a time.
 //!
-//! - `committed`: jobs that no worker takes are canceled one after the other by each connection. Such a cancel is the longest
-//!   way: the job's supervisor has to be started and the job read from the store, before the commit. Each answer of a connection
-//!   is followed by its next request at once, so that as many are in flight all the while.
+//! - `committed`: jobs that no worker takes are canceled one after the other by each connection. The job's supervisor has to be
+//!   started for such a cancel, and its offer is withdrawn. Each answer of a connection is followed by its next request at once,
+//!   so that as many are in flight all the while.
 //! - `process gone`: the jobs run, each one process without a grace. The process writes its number down, and a descriptor of it
 //!   (pidfd) that is polled tells the moment of its end. The cancels in flight are sent at the same time, one a connection; their
 //!   answers are a figure too. There is none for 1,000: so many processes would measure the kernel.
