@@ -4,15 +4,20 @@
 //! compared is measured in one run of the program; [`bars`] says how far the figures are from what was aimed at. Nothing here is a
 //! test: a figure never fails anything.
 
+pub mod backlog;
 pub mod bars;
+pub mod cancel;
 pub mod embedded;
 pub mod floor;
+pub mod latency;
 pub mod load;
 pub mod logs;
 pub mod machine;
 pub mod peers;
+pub mod percentiles;
 pub mod results;
 pub mod rig;
+pub mod takeover;
 pub mod throughput;
 pub mod usage;
 
@@ -73,4 +78,24 @@ pub const SCENARIOS: &[Scenario] = &[
         run: embedded::run,
     },
     Scenario { name: "logs", about: "what a step prints, masked and stored", run: logs::run },
+    Scenario {
+        name: "latency",
+        about: "from a job's submission to the start of its first step, at some rates",
+        run: latency::run,
+    },
+    Scenario {
+        name: "cancel",
+        about: "from a cancel to its commit and to the end of the process, beside a load; 10,000 queued jobs by filter",
+        run: cancel::run,
+    },
+    Scenario {
+        name: "takeover",
+        about: "how long jobs are out of reach when their coordinator is killed, or asked to end",
+        run: takeover::run,
+    },
+    Scenario {
+        name: "backlog",
+        about: "what a million queued jobs cost: memory, restarts, throughput and latency",
+        run: backlog::run,
+    },
 ];

@@ -2,7 +2,7 @@
 //! their thread, [`until`] for those on a runtime.
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shared::clock;
 
@@ -47,6 +47,11 @@ pub fn between_looks() {
 /// The same for one that measures: short enough to be exact, long enough to cost nothing.
 pub fn between_samples() {
     thread::sleep(SAMPLES);
+}
+
+/// Waits for a moment at which something is due, as a load that keeps its pace does; at once where that is over.
+pub fn until_instant(due: Instant) {
+    thread::sleep(due.saturating_duration_since(clock::instant()));
 }
 
 /// Like [`eventually`], on a runtime, whose other tasks go on meanwhile.

@@ -57,7 +57,99 @@ const BARS: &[Bar] = &[
         goal: 0.25,
         value: |results| results.median("throughput", "CPU, all processes"),
     },
+    Bar {
+        name: "submit → started, p50 at 50 jobs/s",
+        unit: "ms",
+        more: false,
+        first: 6.0,
+        goal: 4.0,
+        value: |results| results.median("latency", "submit → started at 50/s, p50"),
+    },
+    Bar {
+        name: "submit → started, p99 at 50 jobs/s",
+        unit: "ms",
+        more: false,
+        first: 20.0,
+        goal: 10.0,
+        value: |results| results.median("latency", "submit → started at 50/s, p99"),
+    },
+    Bar {
+        name: "cancel committed, p99, 100 in flight under load",
+        unit: "ms",
+        more: false,
+        first: 10.0,
+        goal: 5.0,
+        value: |results| results.median("cancel", "committed, 100 in flight, p99"),
+    },
+    Bar {
+        name: "cancel → process gone, grace 0, p99, one in flight",
+        unit: "ms",
+        more: false,
+        first: 50.0,
+        goal: 20.0,
+        value: |results| results.median("cancel", "process gone, 1 in flight, p99"),
+    },
+    Bar {
+        name: "cancel → process gone, grace 0, p99, 100 in flight",
+        unit: "ms",
+        more: false,
+        first: 50.0,
+        goal: 20.0,
+        value: |results| results.median("cancel", "process gone, 100 in flight, p99"),
+    },
+    Bar {
+        name: "cancel of 10,000 queued by filter",
+        unit: "s",
+        more: false,
+        first: 2.0,
+        goal: 0.5,
+        value: |results| results.median("cancel", "10,000 queued jobs by filter"),
+    },
+    Bar {
+        name: "throughput with 1,000,000 queued against empty",
+        unit: "",
+        more: true,
+        first: 0.9,
+        goal: 0.95,
+        value: |results| {
+            million(results)?;
+            ratio(results, ("backlog", "throughput, filled"), ("backlog", "throughput, empty"))
+        },
+    },
+    Bar {
+        name: "coordinator's memory with 1,000,000 queued",
+        unit: "MB",
+        more: false,
+        first: 400.0,
+        goal: 150.0,
+        value: |results| {
+            million(results)?;
+            let memory = |when: &str| results.median("backlog", &format!("memory, coordinator, {when}"));
+            Some(memory("filled")?.max(memory("filled, after a restart")?))
+        },
+    },
+    Bar {
+        name: "takeover after SIGKILL",
+        unit: "s",
+        more: false,
+        first: 5.0,
+        goal: 3.5,
+        value: |results| results.median("takeover", "SIGKILL until a command is served"),
+    },
+    Bar {
+        name: "handover at SIGTERM",
+        unit: "s",
+        more: false,
+        first: 0.5,
+        goal: 0.1,
+        value: |results| results.median("takeover", "SIGTERM, the longest time without a command served"),
+    },
 ];
+
+/// Something, if a million jobs wait in `backlog`: fewer say nothing about its bars.
+fn million(results: &Results) -> Option<()> {
+    results.median("backlog", "jobs that wait").filter(|jobs| *jobs >= 1e6).map(drop)
+}
 
 fn ratio(results: &Results, of: (&str, &str), to: (&str, &str)) -> Option<f64> {
     Some(results.median(of.0, of.1)? / results.median(to.0, to.1)?)

@@ -13,7 +13,7 @@ use super::usage;
 
 const NAME: &str = "throughput";
 /// What a job's life tells: submitted, queued, assigned, started, `step_started`, `step_finished`, succeeded.
-const EVENTS_PER_JOB: u64 = 7;
+pub const EVENTS_PER_JOB: u64 = 7;
 /// How many jobs come before, so that nothing is measured for the first time.
 const WARM_UP: u32 = 1000;
 /// How long all may take.
