@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use shared::bus::local::LocalBus;
 use shared::bus::{Address, Bus};
 use shared::clock;
-use shared::id::{Actor, Attempt, ClaimId, Instance, JobId, RequestId, WorkerId};
+use shared::id::{Actor, Attempt, ClaimId, Instance, JobId, RequestId, Shard, WorkerId};
 use shared::job::{Event, Job, Rejection};
 use shared::proof::ProofKey;
 use shared::seal::OneTimeKey;
@@ -24,11 +24,13 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use shared::wire::{
     self, Answer, Answers, Enrol, Enrolment, Grant, Heartbeat, HeartbeatReply, Hello, KeyReply, KeyRequest, Lane,
-    Report, ReportKind, Reports, Word,
+    Report, ReportKind, Reports, ShardAnswers, Word, Words,
 };
 
 /// How long a test waits for anything before it fails.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+/// How long a hand waits for an answer that may not come.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// Fault points are the process's own: whoever arms one is alone, all others run side by side.
 static TURNS: LazyLock<Arc<RwLock<()>>> = LazyLock::new(Arc::default);
@@ -243,6 +245,21 @@ impl Hand {
         let body = wire::encode(&Reports { worker: self.id, instance: self.instance, reports });
         let to = Address::Report(job.shard(), self.id);
         self.ask::<Answers>(&to, &body).await.answers.remove(0)
+    }
+
+    /// Reports addressed to one shard, about its jobs and those of others; nothing where nobody answers. Returns what is
+    /// said for each shard, by whom.
+    pub async fn say_together(&self, to: Shard, reports: Vec<Report>) -> Option<Words> {
+        let is_bundle = reports.iter().any(|report| report.job.shard() != to);
+        let body = wire::encode(&Reports { worker: self.id, instance: self.instance, reports });
+        let to = Address::Report(to, self.id);
+        let reply = self.bus.request(&to, self.key.prove(&to, &body), ANSWER_WITHIN).await.ok()?;
+        if is_bundle {
+            return Some(wire::decode(&reply).expect("the answer can be read"));
+        }
+        let Word { shard, epoch, owner, said } = wire::decode::<Word<Answers>>(&reply).expect("the answer can be read");
+        let words = vec![ShardAnswers { shard, epoch, answers: said.answers }];
+        Some(Words { owner: owner.expect("it names itself"), words })
     }
 
     /// A request for a deploy key, and what opens its answer.
