@@ -299,7 +299,7 @@ async fn what_spoils_a_message_is_alone_in_the_end_and_its_neighbours_go_on_toge
     drop(closed);
     all_taken(answers).await;
     let alone = |world: &World| world.messages.iter().filter(|(_, jobs)| jobs == &[poison]).count();
-    stage.until(|world| alone(world) >= 2).await;
+    stage.until(|world| alone(world) >= 1).await;
     {
         let world = stage.world();
         let sizes: Vec<usize> =
