@@ -69,10 +69,10 @@ async fn granted(played: &Played, hand: &Hand) -> Vec<JobId> {
 /// What is reported first, second and so on.
 fn progress(number: u32) -> ReportKind {
     let step = (number - 1) / 2;
-    let started = number % 2 == 1;
-    let progress = match started {
-        true => Progress::StepStarted { step },
-        false => Progress::StepFinished { step, exit: Exit::ExitCode(0) },
+    let progress = if number % 2 == 1 {
+        Progress::StepStarted { step }
+    } else {
+        Progress::StepFinished { step, exit: Exit::ExitCode(0) }
     };
     ReportKind::Progress { number, progress }
 }
@@ -85,7 +85,7 @@ fn about(jobs: &[JobId], what: &ReportKind) -> Vec<Report> {
     jobs.iter().map(|job| Report { job: *job, attempt: Attempt(1), what: what.clone() }).collect()
 }
 
-/// The shards that each names who has them.
+/// Those that something is said for.
 fn shards_of(words: &Words) -> BTreeSet<Shard> {
     words.words.iter().map(|word| word.shard).collect()
 }

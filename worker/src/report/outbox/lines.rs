@@ -35,7 +35,7 @@ pub enum To {
 /// All that waits or is on its way.
 #[derive(Default)]
 pub struct Lines {
-    lines: HashMap<JobId, Line>,
+    jobs: HashMap<JobId, Line>,
     queues: HashMap<To, Queue>,
     held: BTreeSet<(Instant, JobId)>,
 }
@@ -82,16 +82,16 @@ impl Line {
 
 impl Lines {
     pub fn is_empty(&self) -> bool {
-        self.lines.is_empty()
+        self.jobs.is_empty()
     }
 
     /// A report joins its job's line; `owner` tells whose a shard is.
     pub fn add(&mut self, item: Item, owner: impl Fn(Shard) -> Option<CoordinatorId>) {
         let job = item.job;
-        if let Some(line) = self.lines.get_mut(&job) {
+        if let Some(line) = self.jobs.get_mut(&job) {
             line.items.push_back(item);
         } else {
-            self.lines.insert(job, Line { items: VecDeque::from([item]), trouble: None });
+            self.jobs.insert(job, Line { items: VecDeque::from([item]), trouble: None });
             self.ready(job, owner);
         }
     }
@@ -113,10 +113,10 @@ impl Lines {
         let mut ready = std::mem::take(&mut self.queues.get_mut(&to)?.ready);
         let (mut items, mut bytes, mut most) = (Vec::new(), ENVELOPE_BYTES, REPORTS_MAX);
         while let Some(job) = ready.pop_front() {
-            let Some(line) = self.lines.get_mut(&job) else { continue };
+            let Some(line) = self.jobs.get_mut(&job) else { continue };
             line.items.retain(|item| !item.is_stale(now));
             if line.items.is_empty() {
-                self.lines.remove(&job);
+                self.jobs.remove(&job);
                 continue;
             }
             // The shard's owner may be another than when the line became ready.
@@ -158,9 +158,9 @@ impl Lines {
 
     /// All that was said of the job is answered: what follows goes as if nothing had happened.
     pub fn done(&mut self, job: JobId, owner: impl Fn(Shard) -> Option<CoordinatorId>) {
-        let Some(line) = self.lines.get_mut(&job) else { return };
+        let Some(line) = self.jobs.get_mut(&job) else { return };
         if line.items.is_empty() {
-            self.lines.remove(&job);
+            self.jobs.remove(&job);
         } else {
             line.trouble = None;
             self.ready(job, owner);
@@ -171,7 +171,7 @@ impl Lines {
     pub fn again(&mut self, items: Vec<Item>, now: Instant) {
         let mut held: HashMap<JobId, Instant> = HashMap::new();
         for item in &items {
-            let line = self.lines.entry(item.job).or_default();
+            let line = self.jobs.entry(item.job).or_default();
             held.entry(item.job).or_insert_with(|| now + line.trouble().wait());
         }
         self.put_back(items);
@@ -181,7 +181,7 @@ impl Lines {
     /// These weren't answered: from now on their jobs go apart from other shards', in messages of `most` reports.
     pub fn apart(&mut self, items: &[Item], most: usize) {
         for item in items {
-            let trouble = self.lines.entry(item.job).or_default().trouble();
+            let trouble = self.jobs.entry(item.job).or_default().trouble();
             trouble.is_apart = true;
             trouble.most = trouble.most.min(most);
         }
@@ -190,7 +190,7 @@ impl Lines {
     /// When these may be said again: all at the same time, so that they can go together.
     pub fn again_at(&mut self, items: &[Item], now: Instant) -> Instant {
         let jobs: BTreeSet<JobId> = items.iter().map(|item| item.job).collect();
-        let waits = jobs.into_iter().map(|job| self.lines.entry(job).or_default().trouble().wait());
+        let waits = jobs.into_iter().map(|job| self.jobs.entry(job).or_default().trouble().wait());
         now + waits.max().unwrap_or_default()
     }
 
@@ -217,7 +217,7 @@ impl Lines {
     }
 
     fn ready(&mut self, job: JobId, owner: impl Fn(Shard) -> Option<CoordinatorId>) {
-        let Some(line) = self.lines.get(&job) else { return };
+        let Some(line) = self.jobs.get(&job) else { return };
         let to = line.to(job.shard(), owner);
         self.queues.entry(to).or_default().ready.push_back(job);
     }
@@ -225,7 +225,7 @@ impl Lines {
     /// Before all that has come since.
     fn put_back(&mut self, items: Vec<Item>) {
         for item in items.into_iter().rev() {
-            self.lines.entry(item.job).or_default().items.push_front(item);
+            self.jobs.entry(item.job).or_default().items.push_front(item);
         }
     }
 
