@@ -34,6 +34,7 @@ pub mod api;
 mod arbiters;
 mod committer;
 pub mod fault;
+mod fresh;
 #[cfg(feature = "faults")]
 pub mod fuzzed;
 pub mod holdings;

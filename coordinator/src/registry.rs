@@ -15,10 +15,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use shared::bus::{Bus, Link};
 use shared::clock;
-use shared::id::{Attempt, Instance, JobId, Shard, WorkerId};
+use shared::id::{Attempt, Epoch, Instance, JobId, Shard, WorkerId};
 use shared::job::{Command, Job, StopOrder};
 
 use crate::fault;
+use crate::fresh::Fresh;
 use crate::holdings::Holdings;
 use crate::leases::{self, LOOK_EVERY, Leases};
 use crate::roster::Roster;
@@ -47,9 +48,10 @@ pub struct Surroundings {
 impl Jobs {
     /// A registry on each of these arbiters.
     pub fn start(arbiters: &[ArbiterHandle], parts: &Parts, surroundings: &Surroundings) -> Self {
+        let count = arbiters.len();
         let start = |arbiter| {
             let (parts, surroundings) = (parts.clone(), surroundings.clone());
-            Registry::start_in_arbiter(arbiter, move |_| Registry::new(parts, surroundings))
+            Registry::start_in_arbiter(arbiter, move |_| Registry::new(parts, surroundings, Fresh::of(count)))
         };
         let (registries, holdings) = (arbiters.iter().map(start).collect(), Arc::clone(&parts.holdings));
         Self { registries, permits: Arc::new(Semaphore::new(COMMANDS_MAX)), holdings }
@@ -92,6 +94,20 @@ impl Jobs {
             if let Some(registry) = self.registry(job.id) {
                 registry.do_send(Adopt { job: Box::new(job) });
             }
+        }
+    }
+
+    /// Keeps jobs for a while that were stored since `begun`, when their shards were owned at these epochs, so that the first
+    /// command for one needs no reading.
+    pub fn remember(&self, jobs: Vec<(Job, Epoch)>, begun: Instant) {
+        let mut by_registry: Vec<Vec<(Job, Epoch)>> = vec![Vec::new(); self.registries.len()];
+        for (job, epoch) in jobs {
+            if let Some(part) = by_registry.get_mut(self.index(job.id)) {
+                part.push((job, epoch));
+            }
+        }
+        for (registry, jobs) in self.registries.iter().zip(by_registry) {
+            registry.do_send(Remember { jobs, begun });
         }
     }
 
@@ -180,6 +196,7 @@ pub struct Registry {
     /// What was seen at the last look of the ways by which workers are heard and ends are committed.
     ways: Ways,
     entries: HashMap<JobId, Entry>,
+    fresh: Fresh,
     leases: Leases,
 }
 
@@ -204,9 +221,9 @@ impl Entry {
 }
 
 impl Registry {
-    fn new(parts: Parts, surroundings: Surroundings) -> Self {
+    fn new(parts: Parts, surroundings: Surroundings, fresh: Fresh) -> Self {
         let (leases, ways) = (Leases::new(clock::instant()), Ways::of(&parts, &surroundings));
-        Self { parts, surroundings, ways, entries: HashMap::new(), leases }
+        Self { parts, surroundings, ways, entries: HashMap::new(), fresh, leases }
     }
 
     /// The job's live supervisor, started where there is none.
@@ -218,6 +235,11 @@ impl Registry {
             self.entries.remove(&job);
         }
         let held = if died { Held::Behind } else { held };
+        let fresh = self.fresh.take(job, self.parts.holdings.epoch(job.shard()));
+        let held = match (held, fresh) {
+            (Held::NotRead, Some(fresh)) => Held::Job(Box::new(fresh)),
+            (held, _) => held,
+        };
         let (parts, registry) = (&self.parts, ctx.address());
         let entry = self.entries.entry(job).or_insert_with(|| {
             let pulse = Arc::new(Pulse::default());
@@ -256,6 +278,7 @@ impl Registry {
     /// nothing pending here can have nothing in its mailbox.
     fn look(&mut self, ctx: &mut Context<Self>) {
         let now = clock::instant();
+        self.fresh.expire(now);
         let ways = Ways::of(&self.parts, &self.surroundings);
         if ways != self.ways || !ways.are_open() {
             self.leases.begin_anew(now);
@@ -347,6 +370,31 @@ impl Handler<Adopt> for Registry {
     }
 }
 
+/// Jobs that were stored since `begun`, each with the epoch at which its shard was owned then.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Remember {
+    jobs: Vec<(Job, Epoch)>,
+    begun: Instant,
+}
+
+impl Handler<Remember> for Registry {
+    type Result = ();
+
+    fn handle(&mut self, Remember { jobs, begun }: Remember, _: &mut Context<Self>) {
+        let now = clock::instant();
+        // Whoever has had a supervisor since has it still: none is let go any sooner. After that it could have come and gone.
+        if now.duration_since(begun) >= LOOK_EVERY {
+            return;
+        }
+        for (job, epoch) in jobs {
+            if !self.entries.contains_key(&job.id) {
+                self.fresh.put(job, epoch, now);
+            }
+        }
+    }
+}
+
 /// These shards are not ours any more; what is under way may take so long. Returns how their supervisors are.
 #[derive(Message)]
 #[rtype(result = "Vec<Arc<Pulse>>")]
@@ -357,6 +405,7 @@ impl Handler<Release> for Registry {
 
     fn handle(&mut self, Release(shards, within): Release, _: &mut Context<Self>) -> Self::Result {
         self.leases.forget(&shards);
+        self.fresh.forget(&shards);
         let gone = self.entries.extract_if(|job, _| shards.contains(&job.shard()));
         let rest = |(_, entry): (JobId, Entry)| {
             if within.is_zero() {

@@ -321,6 +321,8 @@ impl Service {
 
     async fn store_new(&self, new: Vec<NewJob>) -> Result<Vec<Accepted>, Error> {
         let jobs: Vec<Job> = new.iter().map(|new| new.transition.job.clone()).collect();
+        let (begun, holdings) = (clock::instant(), &self.parts.holdings);
+        let epochs: Vec<_> = jobs.iter().map(|job| holdings.epoch(job.id.shard())).collect();
         let submitted = match self.parts.commits.submit(new).await? {
             Written::Submitted(submitted) => submitted,
             Written::KeyReused(index) => return Err(Error::KeyReused(index)),
@@ -329,6 +331,9 @@ impl Service {
             // An id that is taken: a repeat mints another one.
             Written::Conflict | Written::Changed { .. } => return Err(Error::Unavailable { retry_after: RETRY_AFTER }),
         };
+        let stored = jobs.iter().zip(epochs).zip(&submitted);
+        let stored = stored.filter(|(_, submitted)| matches!(submitted, Submitted::New(_)));
+        self.parts.jobs.remember(stored.filter_map(|((job, epoch), _)| Some((job.clone(), epoch?))).collect(), begun);
         let mut accepted = Vec::with_capacity(jobs.len());
         for (job, submitted) in jobs.into_iter().zip(submitted) {
             accepted.push(match submitted {

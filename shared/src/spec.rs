@@ -103,6 +103,14 @@ impl JobSpec {
         self.repository.is_some()
     }
 
+    /// How many bytes its longer texts have together: scripts, arguments, environment, labels and tags.
+    pub fn text_bytes(&self) -> usize {
+        let entries = |map: &BTreeMap<String, String>| map.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let steps: usize = self.steps.iter().map(|step| step.action.text_bytes()).sum();
+        let [env, labels]: [usize; 2] = [&self.env, &self.labels].map(entries);
+        steps + env + labels + self.tags.iter().map(String::len).sum::<usize>()
+    }
+
     /// The deploy key that it names.
     pub fn deploy_key(&self) -> Option<&DeployKey> {
         self.repository.as_ref()?.deploy_key.as_ref()
@@ -159,6 +167,13 @@ pub enum Action {
 }
 
 impl Action {
+    fn text_bytes(&self) -> usize {
+        match self {
+            Self::Run(script) => script.len(),
+            Self::Exec(argv) => argv.iter().map(String::len).sum(),
+        }
+    }
+
     /// The program and its arguments.
     pub fn argv(&self) -> Vec<String> {
         match self {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use coordinator::service::Service;
 use coordinator::store::Store;
+use coordinator::store::measured::{Measured, Meters};
 use coordinator::store::sqlite::SqliteStore;
 use coordinator::vault::MasterKeys;
 use coordinator::{Config, Coordinator, StartError};
@@ -59,6 +60,7 @@ pub struct Played {
     pub service: Service,
     pub bus: Arc<LocalBus>,
     pub store: Arc<dyn Store>,
+    meters: Arc<Meters>,
 }
 
 impl Played {
@@ -79,7 +81,9 @@ impl Played {
     /// # Errors
     /// Why it doesn't start.
     pub async fn start_with(path: &Path, keys: &str) -> Result<Self, StartError> {
-        let store: Arc<dyn Store> = Arc::new(SqliteStore::open(path).await.expect("the database opens"));
+        let store = Measured::new(Arc::new(SqliteStore::open(path).await.expect("the database opens")), None);
+        let meters = store.meters();
+        let store: Arc<dyn Store> = Arc::new(store);
         let bus = Arc::new(LocalBus::default());
         let keys = MasterKeys::parse(keys).expect("master keys");
         let config =
@@ -91,7 +95,13 @@ impl Played {
                 return Err(error);
             }
         };
-        Ok(Self { service: coordinator.service(), coordinator, bus, store })
+        Ok(Self { service: coordinator.service(), coordinator, bus, store, meters })
+    }
+
+    /// How often the store was asked for that so far.
+    pub fn asked(&self, verb: &str) -> u64 {
+        let readings = self.meters.snapshot();
+        readings.iter().filter(|reading| reading.verb == verb).flat_map(|reading| reading.outcomes).sum()
     }
 
     /// Submits a job.
@@ -241,10 +251,15 @@ impl Hand {
 
     /// Reports one thing and returns the answer.
     pub async fn say(&self, job: JobId, attempt: Attempt, what: ReportKind) -> Answer {
-        let reports = vec![Report { job, attempt, what }];
+        self.say_all(job, attempt, vec![what]).await.remove(0)
+    }
+
+    /// Reports several things of one attempt in one message and returns the answers.
+    pub async fn say_all(&self, job: JobId, attempt: Attempt, what: Vec<ReportKind>) -> Vec<Answer> {
+        let reports = what.into_iter().map(|what| Report { job, attempt, what }).collect();
         let body = wire::encode(&Reports { worker: self.id, instance: self.instance, reports });
         let to = Address::Report(job.shard(), self.id);
-        self.ask::<Answers>(&to, &body).await.answers.remove(0)
+        self.ask::<Answers>(&to, &body).await.answers
     }
 
     /// Reports addressed to one shard, about its jobs and those of others; nothing where nobody answers. Returns what is

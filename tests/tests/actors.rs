@@ -3,6 +3,8 @@
 
 #[path = "actors/actix_facts.rs"]
 mod actix_facts;
+#[path = "actors/batches.rs"]
+mod batches;
 #[path = "actors/handed_over.rs"]
 mod handed_over;
 #[path = "actors/jobs.rs"]

@@ -137,8 +137,11 @@ async fn nobody_is_refused_by_a_row_of_which_a_commit_has_lost_its_answer() {
 async fn a_supervisor_that_was_let_go_hands_nothing_over() {
     let _turn = Turn::alone().await;
     let dir = tempfile::tempdir().unwrap();
+    let first = Played::start(&dir.path().join("db")).await;
+    let id = first.submit(one_step()).await;
+    first.coordinator.stop().await;
+    // It hasn't the job at hand, as the first one had.
     let played = Played::start(&dir.path().join("db")).await;
-    let id = played.submit(one_step()).await;
 
     hold("supervisor.read");
     let service = played.service.clone();
