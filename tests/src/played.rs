@@ -81,13 +81,25 @@ impl Played {
     /// # Errors
     /// Why it doesn't start.
     pub async fn start_with(path: &Path, keys: &str) -> Result<Self, StartError> {
-        let store = Measured::new(Arc::new(SqliteStore::open(path).await.expect("the database opens")), None);
+        let store = Arc::new(SqliteStore::open(path).await.expect("the database opens"));
+        Self::start_on(store, Arc::default(), keys, "").await
+    }
+
+    /// The same beside others, on a store and a bus that they share, at that address.
+    ///
+    /// # Errors
+    /// Why it doesn't start.
+    pub async fn start_on(
+        store: Arc<dyn Store>,
+        bus: Arc<LocalBus>,
+        keys: &str,
+        address: &str,
+    ) -> Result<Self, StartError> {
+        let store = Measured::new(store, None);
         let meters = store.meters();
         let store: Arc<dyn Store> = Arc::new(store);
-        let bus = Arc::new(LocalBus::default());
-        let keys = MasterKeys::parse(keys).expect("master keys");
-        let config =
-            Config { store: Arc::clone(&store), bus: Arc::clone(&bus) as Arc<dyn Bus>, keys, address: String::new() };
+        let (keys, address) = (MasterKeys::parse(keys).expect("master keys"), address.to_owned());
+        let config = Config { store: Arc::clone(&store), bus: Arc::clone(&bus) as Arc<dyn Bus>, keys, address };
         let coordinator = match Coordinator::start(config).await {
             Ok(coordinator) => coordinator,
             Err(error) => {

@@ -5,12 +5,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use coordinator::store::Store;
 use coordinator::store::postgres::PostgresStore;
 use coordinator::vault::MasterKeys;
-use coordinator::{Config, Coordinator};
 use serde_json::{Value, json};
-use shared::bus::Bus;
 use shared::bus::local::LocalBus;
 use shared::id::{Attempt, CoordinatorId, JobId, Shard};
 use shared::job::{AttemptEnd, EventKind, Exit, Progress, StateName};
@@ -43,13 +40,9 @@ impl Ground {
 
     async fn coordinator(&self) -> Played {
         let url = Secret::new(self.database.url());
-        let store: Arc<dyn Store> = Arc::new(PostgresStore::connect(&url).await.expect("the database"));
-        let bus = Arc::clone(&self.bus);
-        let keys = MasterKeys::parse(&self.keys).expect("master keys");
-        let address = "http://127.0.0.1:9".to_owned();
-        let config = Config { store: Arc::clone(&store), bus: Arc::clone(&bus) as Arc<dyn Bus>, keys, address };
-        let coordinator = Coordinator::start(config).await.expect("it starts");
-        Played { service: coordinator.service(), coordinator, bus, store }
+        let store = Arc::new(PostgresStore::connect(&url).await.expect("the database"));
+        let address = "http://127.0.0.1:9";
+        Played::start_on(store, Arc::clone(&self.bus), &self.keys, address).await.expect("it starts")
     }
 }
 
