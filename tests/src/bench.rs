@@ -5,8 +5,12 @@
 //! test: a figure never fails anything.
 
 pub mod bars;
+pub mod embedded;
+pub mod floor;
 pub mod load;
+pub mod logs;
 pub mod machine;
+pub mod peers;
 pub mod results;
 pub mod rig;
 pub mod throughput;
@@ -47,8 +51,26 @@ pub struct Scenario {
 }
 
 /// All of them, in the order in which they are run: what is compared with another comes after it.
-pub const SCENARIOS: &[Scenario] = &[Scenario {
-    name: "throughput",
-    about: "no-op jobs through their whole life, on Postgres and NATS",
-    run: throughput::run,
-}];
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "throughput",
+        about: "no-op jobs through their whole life, on Postgres and NATS",
+        run: throughput::run,
+    },
+    Scenario {
+        name: "floor",
+        about: "the machine's own limit: the same rows by the same statements, with nothing around them",
+        run: floor::run,
+    },
+    Scenario {
+        name: "peers",
+        about: "what a user could pick instead: Graphile Worker and apalis, on Postgres",
+        run: peers::run,
+    },
+    Scenario {
+        name: "embedded",
+        about: "no-op jobs through their whole life in one process, on SQLite",
+        run: embedded::run,
+    },
+    Scenario { name: "logs", about: "what a step prints, masked and stored", run: logs::run },
+];

@@ -20,6 +20,7 @@ pub mod proxy;
 pub mod repo;
 pub mod scripted;
 pub mod server;
+pub mod spooled;
 pub mod sshd;
 pub mod wait;
 pub mod windlass;

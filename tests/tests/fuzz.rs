@@ -15,7 +15,7 @@
 //! | sealed blobs, recipients, stored ciphertexts, master keys | `seal.rs`, `vault.rs` | `secrets`, `values` |
 //! | private keys, host keys, the ssh-agent's requests | `keys/`, `worker/src/ssh_agent.rs` | `secrets`, `agent` |
 //! | rows of the store | `store/*/row.rs`, by the types' own decoders | `values` |
-//! | spool, identity, count of starts, the keeper's frames | `worker/src/{spool,identity}.rs`, `keeper/protocol.rs` | `disk` |
+//! | spool, identity, count of starts, the keeper's frames | `worker/src/spool/`, `worker/src/identity.rs`, `keeper/protocol.rs` | `disk` |
 //! | what git and the kernel say | `checkout/`, `keeper/{tree,cgroup}.rs` | `git` |
 //! | a step's output: masking, lines; secrets as forms | `output/` | `output` |
 //! | settings, times, periods, ids | `settings.rs`, `time.rs`, `id.rs` | `values`, `client` |

@@ -1,5 +1,5 @@
-//! Files that are replaced as a whole, so that a crash leaves the old one or the new one, and that are on disk when the
-//! call returns. All of them are for their owner alone.
+//! Files that come into their place as a whole, so that a crash leaves the old one or the new one, and that are on disk when
+//! the call returns. All of them are for their owner alone.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -9,7 +9,7 @@ use std::path::Path;
 /// What the owner alone may read.
 const PRIVATE: u32 = 0o600;
 /// What a file is called until it is whole.
-const FRESH: &str = "new";
+pub const FRESH: &str = "new";
 
 /// Puts `bytes` into the file at `path`, in place of what it held. It blocks until the disk has them. Nothing is left of a
 /// file that couldn't be written, as on a full disk.
@@ -26,9 +26,14 @@ pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path)?;
+    let mut file = create(path)?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+/// A new file to write to, where there is none.
+pub fn create(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(PRIVATE).open(path)
 }
 
 /// Removes what writing was broken off of in that directory. Nobody may be writing there.
@@ -42,12 +47,8 @@ pub fn remove_unfinished(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes the file at `path`, if there is one. It blocks until the disk has forgotten it.
-pub fn remove(path: &Path) -> io::Result<()> {
-    if remove_if_there(path)? { sync_names(path) } else { Ok(()) }
-}
-
-fn remove_if_there(path: &Path) -> io::Result<bool> {
+/// Removes the file at `path`; whether there was one. The disk may not have forgotten it yet.
+pub fn remove_if_there(path: &Path) -> io::Result<bool> {
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
@@ -56,7 +57,7 @@ fn remove_if_there(path: &Path) -> io::Result<bool> {
 }
 
 /// Makes sure that the names in the file's directory are on disk.
-fn sync_names(path: &Path) -> io::Result<()> {
+pub fn sync_names(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 

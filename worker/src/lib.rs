@@ -281,7 +281,6 @@ pub async fn start(config: Config, bus: Arc<dyn Bus>) -> Result<Worker, Error> {
         slots: Arc::new(Semaphore::new(usize::try_from(slots).unwrap_or(1))),
         logs: Arc::new(Semaphore::new(usize::try_from(LOGS_MAX).unwrap_or(1))),
         running,
-        spool_takes: watch::Sender::new(true),
     });
     let (agent, system) = startup::actors(site.clone(), counted).await?;
     let mut tasks = Tasks::default();

@@ -167,7 +167,7 @@ async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders, fetching: Op
     let outcome = Outcome { end, log: summary };
     let epoch = site.reporter.courier.epochs.highest(job.shard());
     let entry = Entry { epoch, outcome: Some(outcome.clone()), ..entry };
-    let kept = site.keep(entry.clone()).await;
+    let kept = site.keep(&entry).await;
     let removing = tokio::task::spawn_blocking(move || directories.remove());
     if !sent_in_time(&site, &mut sending).await {
         let logs = site.logs.clone().acquire_owned().await;

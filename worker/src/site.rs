@@ -1,6 +1,5 @@
 //! What all parts of one worker share.
 
-use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,59 +47,45 @@ pub struct Site {
     pub logs: Arc<Semaphore>,
     /// How many attempts run.
     pub running: watch::Receiver<usize>,
-    /// Whether the spool took what was written last.
-    pub spool_takes: watch::Sender<bool>,
 }
 
 impl Site {
     /// Writes an entry into the spool; whether it is there. While that fails, no grant may be taken.
-    pub async fn keep(&self, entry: Entry) -> bool {
-        let kept = self.spooled(move |spool| spool.put(&entry)).await;
-        self.spool_takes.send_replace(kept);
-        kept
+    pub async fn keep(&self, entry: &Entry) -> bool {
+        let kept = self.spool.put(entry).await;
+        if let Err(error) = &kept {
+            tracing::error!(job = %entry.job, %error, "keeping an attempt in the spool");
+        }
+        kept.is_ok()
     }
 
     /// Writes an entry into the spool that it didn't take, as soon as it does.
     pub async fn keep_at_last(&self, entry: Entry) {
         loop {
             sleep(SPOOL_AGAIN).await;
-            if self.keep(entry.clone()).await {
+            if self.keep(&entry).await {
                 return;
             }
         }
     }
 
-    /// Removes an entry from the spool. One that stays is told again by the next start, which changes nothing.
+    /// Removes an entry from the spool, without waiting for the disk. One that stays is told again by the next start, which
+    /// changes nothing.
     pub async fn forget(&self, job: JobId, attempt: Attempt) {
-        self.spooled(move |spool| spool.remove(job, attempt)).await;
-    }
-
-    /// Whether the spool took what was written last.
-    pub fn spool_takes(&self) -> bool {
-        *self.spool_takes.borrow()
+        if let Err(error) = self.spool.remove(job, attempt).await {
+            tracing::error!(%job, %error, "removing an attempt from the spool");
+        }
     }
 
     /// Returns once the spool takes something.
     pub async fn spool_writable(&self) {
-        while !self.spool_takes() {
-            if self.spooled(Spool::probe).await {
+        while !self.spool.takes() {
+            if self.spool.probe().await.is_ok() {
                 tracing::info!("the spool can be written again: offers are taken");
-                self.spool_takes.send_replace(true);
                 return;
             }
             sleep(SPOOL_AGAIN).await;
         }
-    }
-
-    /// Does something with the spool where it may block; whether it went well.
-    async fn spooled(&self, work: impl FnOnce(&Spool) -> io::Result<()> + Send + 'static) -> bool {
-        let spool = self.spool.clone();
-        let done = tokio::task::spawn_blocking(move || work(&spool)).await;
-        let done = done.unwrap_or_else(|panic| Err(io::Error::other(panic)));
-        if let Err(error) = &done {
-            tracing::error!(%error, "writing the spool");
-        }
-        done.is_ok()
     }
 
     /// Returns when nothing runs, no claim is on its way, all that ran is told, and its log is stored or was waited for long
@@ -111,5 +96,7 @@ impl Site {
         if timeout(LOGS_WITHIN, self.logs.acquire_many(LOGS_MAX)).await.is_err() {
             tracing::warn!("not every log could be stored completely");
         }
+        // What couldn't be written is said.
+        let _ = self.spool.settled().await;
     }
 }

@@ -1,12 +1,15 @@
 //! What outlives a crash of the worker: that an attempt was granted, before its first process starts, and how it ended,
 //! before that is told. Each leaves when the coordinator has taken or refused it for good.
 //!
-//! One file an attempt, replaced as a whole, so that a crash leaves the old one or the new one. Nothing here is secret.
+//! It is a journal with one writer, a thread that takes all that waits, writes it at once and has it synced once, while
+//! the next gathers: a lone entry waits for no company, and a thousand cost little more than one. Nothing here is secret.
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use serde::{Deserialize, Serialize};
 use shared::id::{Attempt, Epoch, JobId};
@@ -14,18 +17,40 @@ use shared::job::AttemptEnd;
 use shared::log::LogSummary;
 use shared::time::Period;
 use shared::wire::{Report, ReportKind};
+use tokio::sync::{mpsc, oneshot};
 
-use crate::attempt::directories::private;
-use crate::durable;
+use journal::{Change, Journal};
+use record::Record;
+use segment::{Create, create};
 
-const SUFFIX: &str = "json";
+pub mod found;
+mod journal;
+pub mod record;
+mod segment;
+#[cfg(test)]
+mod tests;
+
 /// What is written to see whether the disk takes anything: as much as an entry with a long message has.
 const PROBE_BYTES: usize = 16 * 1024;
+/// How much may wait for the writer: a grant, an outcome and a removal for each slot that a worker may have. Only a disk that
+/// stands still lets so much gather, and then the next caller waits.
+const WAITING_MAX: usize = 3 * crate::SLOTS_MAX as usize;
+/// How much is written at once.
+const BATCH_MAX: usize = 1024;
 
-/// The spool of one worker. Every call blocks until the disk has it.
+/// The spool of one worker. Its writer ends when the last copy of this is dropped and what was given to it is written.
 #[derive(Debug, Clone)]
 pub struct Spool {
-    dir: PathBuf,
+    writer: mpsc::Sender<Asked>,
+    takes: Arc<AtomicBool>,
+}
+
+/// What somebody wants of the writer.
+#[derive(Debug)]
+struct Asked {
+    change: Option<Change>,
+    /// Where it is told that it is done, if anybody waits for that.
+    told: Option<oneshot::Sender<io::Result<()>>>,
 }
 
 /// One attempt in the spool.
@@ -94,118 +119,89 @@ impl Outcome {
 }
 
 impl Spool {
-    /// The spool in that directory, which is made where it is missing and which nobody else may be using: what a crash has
-    /// left half written there is removed.
-    pub fn open(dir: PathBuf) -> io::Result<Self> {
-        private(&dir)?;
-        durable::remove_unfinished(&dir)?;
-        Ok(Self { dir })
+    /// The spool in that directory, which is made where it is missing and which nobody else may be using, and what an earlier
+    /// start has left in it. What can't be read there is put aside, and said.
+    pub fn open(dir: PathBuf) -> io::Result<(Self, Vec<Entry>)> {
+        Self::with(dir, Box::new(create))
     }
 
-    /// Writes the entry, in place of one that the attempt has already.
-    pub fn put(&self, entry: &Entry) -> io::Result<()> {
-        durable::replace(&self.path(entry.job, entry.attempt), &serde_json::to_vec(entry)?)
+    fn with(dir: PathBuf, create: Create) -> io::Result<(Self, Vec<Entry>)> {
+        let (journal, left) = Journal::open(dir, create)?;
+        let (writer, asked) = mpsc::channel(WAITING_MAX);
+        let takes = Arc::new(AtomicBool::new(true));
+        let taking = takes.clone();
+        thread::Builder::new().name("spool".to_owned()).spawn(move || write(journal, asked, &taking))?;
+        Ok((Self { writer, takes }, left))
     }
 
-    /// Removes the attempt's entry, if there is one.
-    pub fn remove(&self, job: JobId, attempt: Attempt) -> io::Result<()> {
-        durable::remove(&self.path(job, attempt))
+    /// Writes the entry, in place of one that the attempt has already. It is on disk when this returns.
+    pub async fn put(&self, entry: &Entry) -> io::Result<()> {
+        let line = record::line(&Record::Put(entry))?;
+        self.done(Some(Change::Put { key: (entry.job, entry.attempt), line })).await
     }
 
-    /// Whether an entry could be written now: writes something of the size of a large one and removes it again.
-    pub fn probe(&self) -> io::Result<()> {
-        let path = self.dir.join("probe");
-        durable::replace(&path, &[b'\n'; PROBE_BYTES])?;
-        durable::remove(&path)
+    /// Removes the attempt's entry, if there is one, without waiting for the disk. One whose removal is lost is told again
+    /// by the next start, which changes nothing.
+    pub async fn remove(&self, job: JobId, attempt: Attempt) -> io::Result<()> {
+        let line = record::line(&Record::Removed { job, attempt })?;
+        self.ask(Asked { change: Some(Change::Remove { key: (job, attempt), line }), told: None }).await
     }
 
-    /// Everything in the spool. A file that can't be read as an entry is put aside, and said.
-    pub fn entries(&self) -> io::Result<Vec<Entry>> {
-        let mut entries = Vec::new();
-        for file in fs::read_dir(&self.dir)? {
-            let path = file?.path();
-            if path.extension().is_none_or(|extension| extension != SUFFIX) {
-                continue;
-            }
-            match serde_json::from_slice(&fs::read(&path)?) {
-                Ok(entry) => entries.push(entry),
-                Err(error) => {
-                    tracing::error!(%error, path = %path.display(), "a file of the spool can't be read: it is put aside");
-                    fs::rename(&path, path.with_extension("unreadable"))?;
-                }
-            }
-        }
-        Ok(entries)
+    /// Whether an entry could be written now: writes something of the size of a large one that means nothing.
+    pub async fn probe(&self) -> io::Result<()> {
+        let line = record::line(&Record::Blank(" ".repeat(PROBE_BYTES)))?;
+        self.done(Some(Change::Blank { line })).await
     }
 
-    fn path(&self, job: JobId, attempt: Attempt) -> PathBuf {
-        self.dir.join(format!("{job}-{attempt}.{SUFFIX}"))
+    /// Whether the disk took what was written last.
+    pub fn takes(&self) -> bool {
+        self.takes.load(Ordering::Acquire) && !self.writer.is_closed()
+    }
+
+    /// Returns when all that was given to the spool is written, so that a process that ends leaves no removal behind.
+    pub async fn settled(&self) -> io::Result<()> {
+        self.done(None).await
+    }
+
+    async fn done(&self, change: Option<Change>) -> io::Result<()> {
+        let (told, done) = oneshot::channel();
+        self.ask(Asked { change, told: Some(told) }).await?;
+        done.await.unwrap_or_else(|_| Err(writer_died()))
+    }
+
+    async fn ask(&self, asked: Asked) -> io::Result<()> {
+        self.writer.send(asked).await.map_err(|_| writer_died())
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use shared::id::Shard;
-    use shared::job::{Exit, Failure};
-    use shared::time::Time;
+fn writer_died() -> io::Error {
+    io::Error::other("the spool's writer died")
+}
 
-    use super::*;
-
-    fn entry(n: u8) -> Entry {
-        let job = JobId::mint(Shard::new(3).unwrap(), Time::from_micros(1_000_000), [n; 10]);
-        Entry { job, attempt: Attempt(2), epoch: Epoch(5), cgroup: Some("/sys/fs/cgroup/x".into()), outcome: None }
-    }
-
-    #[test]
-    fn an_outcome_replaces_the_grant_and_leaves_when_it_is_told() {
-        let dir = tempfile::tempdir().unwrap();
-        let spool = Spool::open(dir.path().join("spool")).unwrap();
-        spool.put(&entry(1)).unwrap();
-        let ended = with(1, Conclusion::Ended(AttemptEnd::Stopped));
-        spool.put(&ended).unwrap();
-        assert_eq!(Spool::open(dir.path().join("spool")).unwrap().entries().unwrap(), [ended]);
-        spool.remove(entry(1).job, Attempt(2)).unwrap();
-        spool.remove(entry(1).job, Attempt(2)).unwrap();
-        assert_eq!(spool.entries().unwrap(), []);
-    }
-
-    fn with(n: u8, end: Conclusion) -> Entry {
-        Entry { outcome: Some(Outcome { end, log: LogSummary::default() }), ..entry(n) }
-    }
-
-    #[test]
-    fn every_conclusion_is_read_again_and_one_of_an_older_version_too() {
-        let dir = tempfile::tempdir().unwrap();
-        let spool = Spool::open(dir.path().to_owned()).unwrap();
-        let park = LetGo::Park { key: "app".to_owned(), wait: Period::from_secs(600) };
-        for end in
-            [Conclusion::Ended(AttemptEnd::Succeeded), Conclusion::LetGo(park), Conclusion::LetGo(LetGo::GiveBack {})]
-        {
-            spool.put(&with(1, end.clone())).unwrap();
-            assert_eq!(spool.entries().unwrap(), [with(1, end)]);
+/// Writes what is asked for, until nobody can ask any more.
+fn write(mut journal: Journal, mut asked: mpsc::Receiver<Asked>, takes: &AtomicBool) {
+    let mut batch = Vec::new();
+    while asked.blocking_recv_many(&mut batch, BATCH_MAX) > 0 {
+        let (changes, told): (Vec<_>, Vec<_>) = batch.drain(..).map(|Asked { change, told }| (change, told)).unzip();
+        let changes: Vec<Change> = changes.into_iter().flatten().collect();
+        let is_tried = changes.iter().any(Change::is_to_last);
+        let written = if changes.is_empty() { Ok(()) } else { journal.write(changes) };
+        match &written {
+            Ok(()) if is_tried => takes.store(true, Ordering::Release),
+            Ok(()) => {}
+            Err(error) => {
+                takes.store(false, Ordering::Release);
+                // Who waits for it says it.
+                if !is_tried {
+                    tracing::error!(%error, "removing attempts from the spool: they may be told again");
+                }
+            }
         }
-        let failure = Failure::StepFailed { step: 0, exit: Exit::ExitCode(3), message: None };
-        let failed = with(1, Conclusion::Ended(AttemptEnd::Failed { failure }));
-        let log = serde_json::to_string(&LogSummary::default()).unwrap();
-        let older = format!(
-            r#"{{"job":"{}","attempt":2,"cgroup":"/sys/fs/cgroup/x","outcome":
-            {{"end":{{"end":"failed","failure":{{"reason":"step_failed","step":0,"exit_code":3}}}},"log":{log}}}}}"#,
-            entry(1).job
-        );
-        fs::write(spool.path(entry(1).job, Attempt(2)), older).unwrap();
-        assert_eq!(spool.entries().unwrap(), [Entry { epoch: Epoch(0), ..failed }]);
-    }
-
-    #[test]
-    fn half_a_file_is_passed_over() {
-        let dir = tempfile::tempdir().unwrap();
-        let spool = Spool::open(dir.path().to_owned()).unwrap();
-        spool.put(&entry(1)).unwrap();
-        fs::write(dir.path().join("half.new"), "{").unwrap();
-        let spool = Spool::open(spool.dir).unwrap();
-        assert!(!dir.path().join("half.new").exists());
-        fs::write(dir.path().join("broken.json"), "{").unwrap();
-        assert_eq!(spool.entries().unwrap(), [entry(1)]);
-        assert_eq!(spool.entries().unwrap(), [entry(1)]);
+        for told in told.into_iter().flatten() {
+            let copy = |error: &io::Error| io::Error::new(error.kind(), error.to_string());
+            // Who doesn't wait any more has nothing to do with it.
+            let _ = told.send(written.as_ref().copied().map_err(copy));
+        }
+        journal.tidy();
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use actix::{Actor, Addr, System};
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use shared::bus::Bus;
 use shared::id::Epoch;
 use tokio::sync::{oneshot, watch};
@@ -51,8 +51,7 @@ pub async fn prepare(config: &Config) -> Result<Prepared, Error> {
         private(&own).map_err(at("making", &own))?;
         private(&work).map_err(at("making", &work))?;
         let spool = own.join("spool");
-        let entries = |spool: Spool| spool.entries().map(|left| (spool, left));
-        let (spool, left) = Spool::open(spool.clone()).and_then(entries).map_err(at("reading", &spool))?;
+        let (spool, left) = Spool::open(spool.clone()).map_err(at("reading", &spool))?;
         sweep::after_a_crash(&left, &work).map_err(at("sweeping", &work))?;
         let (agents, mirrors) = (own.join("agents"), own.join("mirrors"));
         remove(&agents).and_then(|()| private(&agents)).map_err(at("emptying", &agents))?;
@@ -79,13 +78,10 @@ pub async fn identify(config: &Config, bus: &dyn Bus, prepared: &mut Prepared) -
             let identity = identity::enrol(bus, token, &config.name).await.map_err(refused)?;
             tracing::info!(worker = %identity.worker, "enrolled");
             prepared.left.iter_mut().for_each(|entry| entry.epoch = Epoch::default());
+            let forgotten = try_join_all(prepared.left.iter().map(|entry| prepared.spool.put(entry))).await;
+            forgotten.map_err(at("writing", &own.join("spool")))?;
             let (kept, dir) = (identity.clone(), own.clone());
-            let (spool, left) = (prepared.spool.clone(), prepared.left.clone());
-            blocking(move || {
-                let forgotten = left.iter().try_for_each(|entry| spool.put(entry));
-                forgotten.and_then(|()| kept.save(&dir)).map_err(at("writing", &path))
-            })
-            .await?;
+            blocking(move || kept.save(&dir).map_err(at("writing", &path))).await?;
             identity
         }
     };

@@ -122,7 +122,7 @@ impl Arena {
             settings,
             says: "listening on http://",
             patience: &COORDINATORS_PATIENCE,
-            spool: None,
+            data: None,
             log: self.log_of(&name),
             name,
         };
@@ -148,7 +148,7 @@ impl Arena {
             settings,
             says: "the worker has started",
             patience: &WORKERS_PATIENCE,
-            spool: Some(disk.data().join("worker/spool")),
+            data: Some(disk.data()),
             log: self.log_of(&name),
             name,
         };

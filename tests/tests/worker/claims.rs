@@ -11,7 +11,7 @@ use tests::scripted::{SHARD, Staged, until};
 use crate::HOST;
 
 fn spooled(staged: &Staged) -> usize {
-    std::fs::read_dir(staged.dir.path().join("data/worker/spool")).map_or(0, Iterator::count)
+    tests::spooled::names(&staged.dir.path().join("data")).len()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -81,7 +81,7 @@ async fn while_the_spool_can_not_be_written_nothing_is_claimed() {
     staged.script.until("a hello", |seen| seen.hellos.first().map(|_| ())).await;
     let spool = staged.dir.path().join("data/worker/spool");
     // A file in the directory's place: nobody can write into that, not even the superuser.
-    std::fs::remove_dir(&spool).unwrap();
+    std::fs::remove_dir_all(&spool).unwrap();
     std::fs::write(&spool, "").unwrap();
     let first = staged.script.offer(json!({"steps": [{"run": "true"}]})).await;
     let declined = staged.script.until("the decline", |seen| seen.declines.first().cloned()).await;

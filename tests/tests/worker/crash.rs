@@ -5,11 +5,12 @@ use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use shared::id::{Epoch, Instance};
+use shared::id::{Epoch, Instance, JobId, Shard};
 use shared::job::{AttemptEnd, StopOrder};
+use shared::log::LogSummary;
 use shared::time::Period;
 use tests::process;
-use tests::scripted::{Script, Staged, pids, runs, until};
+use tests::scripted::{SHARD, Script, Staged, pids, runs, until};
 use uuid::Uuid;
 
 use crate::HOST;
@@ -20,7 +21,7 @@ fn worker(dir: &Path, spec: &Value) -> Child {
 }
 
 fn spooled(dir: &Path) -> usize {
-    std::fs::read_dir(dir.join("data/worker/spool")).map_or(0, Iterator::count)
+    tests::spooled::names(&dir.join("data")).len()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -111,11 +112,25 @@ async fn an_outcome_that_was_never_acknowledged_is_told_by_the_next_start_before
     second.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_an_older_version_has_left_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = dir.path().join("data/worker/spool");
+    let job = JobId::mint(Shard::new(SHARD).unwrap(), shared::clock::now(), shared::clock::random());
+    let outcome = json!({"end": {"end": "succeeded"}, "log": LogSummary::default()});
+    let entry = json!({"job": job, "attempt": 1, "epoch": 0, "cgroup": null, "outcome": outcome});
+    std::fs::create_dir_all(&spool).unwrap();
+    std::fs::write(spool.join(format!("{job}-1.json")), entry.to_string()).unwrap();
+    let script = Script::start().await;
+    let worker = script.worker(HOST, dir.path(), |_| {}).await;
+    assert_eq!(script.end(job).await.end, AttemptEnd::Succeeded);
+    until("an empty spool", || spooled(dir.path()) == 0).await;
+    worker.stop().await;
+}
+
 /// The epochs that are in the spool.
-fn spooled_epochs(dir: &Path) -> Vec<Value> {
-    let files = std::fs::read_dir(dir.join("data/worker/spool")).unwrap();
-    let entry = |path| serde_json::from_slice::<Value>(&std::fs::read(path).unwrap()).unwrap();
-    files.map(|file| entry(file.unwrap().path())["epoch"].clone()).collect()
+fn spooled_epochs(dir: &Path) -> Vec<u64> {
+    tests::spooled::spooled(&dir.join("data")).into_iter().map(|entry| entry.epoch.0).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -118,9 +118,8 @@ async fn when_the_tries_are_spent_the_job_is_parked_and_the_slot_is_free() {
     let next = staged.script.offer(json!({"steps": [{"run": "true"}]})).await;
     assert_eq!(staged.script.end(next).await.end, AttemptEnd::Succeeded);
     assert!(staged.script.seen().ends.iter().all(|end| end.job == next), "a parked attempt has no end");
-    for left in ["data/worker/spool", "data/work"] {
-        until("nothing left on disk", || entries(&staged.dir.path().join(left)) == 0).await;
-    }
+    let data = staged.dir.path().join("data");
+    until("nothing left on disk", || entries(&data.join("work")) + tests::spooled::names(&data).len() == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -359,6 +358,6 @@ async fn a_parking_that_was_never_acknowledged_is_told_by_the_next_start_before_
     let hello = script.until("a hello", |seen| seen.hellos.first().cloned()).await;
     assert_eq!(script.seen().order[..2], ["park", "hello"]);
     assert_eq!(gone.instance, hello.instance);
-    until("an empty spool", || entries(&dir.path().join("data/worker/spool")) == 0).await;
+    until("an empty spool", || tests::spooled::names(&dir.path().join("data")).is_empty()).await;
     second.stop().await;
 }

@@ -129,5 +129,5 @@ async fn a_start_that_finds_no_coordinator_keeps_its_outcomes_until_one_is_there
 }
 
 fn spooled(staged: &Staged) -> usize {
-    std::fs::read_dir(staged.dir.path().join("data/worker/spool")).map_or(0, Iterator::count)
+    tests::spooled::names(&staged.dir.path().join("data")).len()
 }

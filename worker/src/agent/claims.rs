@@ -49,7 +49,7 @@ pub async fn take(site: Arc<Site>, agent: Addr<Agent>) {
         let more = std::iter::from_fn(|| site.slots.clone().try_acquire_owned().ok());
         let free: Vec<OwnedSemaphorePermit> = std::iter::once(first).chain(more).collect();
         // Both may have changed while a slot was waited for.
-        let Some(tag_sets) = site.duty.tag_sets().filter(|_| site.spool_takes()) else { continue };
+        let Some(tag_sets) = site.duty.tag_sets().filter(|_| site.spool.takes()) else { continue };
         let taken = match site.reporter.courier.bus.take(&lanes(&tag_sets, round), free.len(), idle).await {
             Ok(taken) => taken,
             Err(error) => {
@@ -157,7 +157,7 @@ async fn start(
     let cgroup = site.cgroups.as_ref().map(|parent| parent.join(format!("windlass-{job}-{attempt}")));
     let epoch = site.reporter.courier.epochs.highest(job.shard());
     let entry = Entry { job, attempt, epoch, cgroup, outcome: None };
-    if !site.keep(entry.clone()).await {
+    if !site.keep(&entry).await {
         // Nothing more is taken until it can be written.
         return site.reporter.decline(job, attempt, None, "the worker's spool can't be written").await;
     }

@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use shared::clock;
 
 use crate::process::{self, Owned, Starter};
+use crate::spooled::spooled;
 use crate::windlass::windlass;
 
 /// How long after its end it is started again, at first and at most: whoever ends at each start is left alone for longer.
@@ -34,8 +35,8 @@ pub struct Recipe {
     pub says: &'static str,
     /// How long after each SIGTERM the next one follows; after the last one it should have ended.
     pub patience: &'static [Duration],
-    /// Its spool: while there is an entry, it may let something come to its end first.
-    pub spool: Option<PathBuf>,
+    /// A worker's data: while there is an entry in its spool, it may let something come to its end first.
+    pub data: Option<PathBuf>,
     /// Where its log goes, of all its starts.
     pub log: PathBuf,
 }
@@ -171,7 +172,7 @@ impl Part {
 
     /// Tells it once more to end, when it was given enough time; and in the end doesn't ask.
     fn insist(&mut self, mut ending: Ending) {
-        let is_busy = self.recipe.spool.as_ref().is_some_and(|dir| has_entries(dir));
+        let is_busy = self.recipe.data.as_ref().is_some_and(|dir| !spooled(dir).is_empty());
         if is_busy {
             ending.busy = clock::instant();
         }
@@ -181,7 +182,7 @@ impl Part {
             return;
         }
         let idle = ending.busy.elapsed();
-        if self.recipe.spool.is_some() && ending.told == 1 && idle > IDLE_MAX {
+        if self.recipe.data.is_some() && ending.told == 1 && idle > IDLE_MAX {
             self.finding(&format!("was told to end, had nothing left to do and didn't end within {idle:?}"));
         }
         if ending.told < patience.len() {
@@ -237,10 +238,4 @@ impl Part {
         let mut file = File::options().create(true).append(true).open(log).expect("its log");
         writeln!(file, "=== {} {}: {what}", clock::now(), self.recipe.name).expect("a line");
     }
-}
-
-/// Whether a spool holds an entry.
-fn has_entries(spool: &Path) -> bool {
-    let mut entries = fs::read_dir(spool).into_iter().flatten().flatten();
-    entries.any(|entry| entry.path().extension().is_some_and(|suffix| suffix == "json"))
 }

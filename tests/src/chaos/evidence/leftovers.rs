@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use super::{Patience, Site, stored};
 use crate::chaos::history::{End, Id};
 use crate::process::{children, command_lines};
+use crate::spooled;
 use crate::wait::between_looks;
 
 /// How long offers are waited for: twice the time after which one that a worker took without a word is given to another.
@@ -94,9 +95,11 @@ fn parent(pid: i32) -> Option<i32> {
 
 /// What is in a worker's spool, and the directories of attempts.
 fn files(data_dir: &Path) -> Vec<String> {
-    let places = ["worker/spool", "worker/agents", "work"].map(|place| data_dir.join(place));
+    let places = ["worker/agents", "work"].map(|place| data_dir.join(place));
     let entries = places.iter().filter_map(|place| fs::read_dir(place).ok()).flatten().flatten();
-    let mut found: Vec<String> = entries.map(|entry| entry.path().display().to_string()).collect();
+    let spool = spooled::names(data_dir).into_iter().map(|name| data_dir.join("worker/spool").join(name));
+    let left = entries.map(|entry| entry.path()).chain(spool);
+    let mut found: Vec<String> = left.map(|path| path.display().to_string()).collect();
     found.sort();
     found
 }

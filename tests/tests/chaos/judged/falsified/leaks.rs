@@ -17,7 +17,7 @@ pub const ALL: [Falsehood; 12] = [
     Falsehood {
         rule: "no file of a job is left",
         what: "an entry of a spool is left",
-        done: |Cast { truth, .. }| truth.history.end.files.push("worker-1/spool/a-1.json".to_owned()),
+        done: |Cast { truth, .. }| truth.history.end.files.push("worker-1/spool/a-1".to_owned()),
     },
     Falsehood {
         rule: "no process under test ends by itself",

@@ -1,0 +1,2 @@
+// The job: it does nothing.
+module.exports = () => {};
