@@ -19,9 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use shared::bus::{Address, Bus, Error as BusError, Hint, Request, Requests, Service};
 use shared::id::{Epoch, JobId, Shard, WorkerId};
-use shared::wire::{
-    self, Answer, Answers, Heartbeat, HeartbeatReply, Hello, LogBatch, LogReply, Welcome, Word, WorkerMode,
-};
+use shared::wire::{self, Heartbeat, HeartbeatReply, Hello, LogBatch, LogReply, Welcome, Word, WorkerMode};
 
 use crate::fault;
 use crate::holdings::Holdings;
@@ -228,15 +226,7 @@ fn begin(parts: &Arc<Parts>, to: Address, body: &Bytes) -> Option<BoxFuture<'sta
     let (body, epoch) = opened(&parts, to, body)?;
     match (to, epoch) {
         (Address::Hello(worker), _) => Some(Box::pin(async move { hello(&parts, worker, &body).await })),
-        (Address::Report(shard, worker), Some(epoch)) => {
-            let answers = reports::read(&parts, shard, worker, &body)?;
-            Some(Box::pin(async move {
-                let answers = answers.await;
-                let grants = answers.iter().any(|answer| matches!(answer, Answer::Granted(_)));
-                let lost = fault::is_lost("intake.report_reply") || grants && fault::is_lost("intake.grant_reply");
-                if lost { None } else { word(&parts, shard, epoch, Answers { answers: reports::fitting(answers) }) }
-            }))
-        }
+        (Address::Report(shard, worker), Some(epoch)) => reports::begin(&parts, shard, epoch, worker, &body),
         (Address::Heartbeat(shard, worker), Some(epoch)) => Some(Box::pin(async move {
             let reply = heartbeat(&parts, shard, worker, &body).await?;
             word(&parts, shard, epoch, reply)
@@ -278,8 +268,13 @@ fn opened(parts: &Parts, to: Address, body: &Bytes) -> Option<(Bytes, Option<Epo
 
 /// What is said for a shard, as long as it is owned at the epoch at which it was asked.
 fn word<T: Serialize>(parts: &Parts, shard: Shard, epoch: Epoch, said: T) -> Option<Bytes> {
-    let ours = parts.holdings.epoch(shard) == Some(epoch);
-    ours.then(|| wire::encode(&Word { shard, epoch, said }))
+    let owner = Some(parts.holdings.id());
+    is_ours(parts, shard, epoch).then(|| wire::encode(&Word { shard, epoch, owner, said }))
+}
+
+/// Whether we may speak for the shard under that epoch.
+fn is_ours(parts: &Parts, shard: Shard, epoch: Epoch) -> bool {
+    parts.holdings.epoch(shard) == Some(epoch)
 }
 
 async fn heartbeat(parts: &Parts, shard: Shard, worker: WorkerId, body: &[u8]) -> Option<HeartbeatReply> {

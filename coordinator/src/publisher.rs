@@ -266,7 +266,7 @@ impl Voice {
         let (shard, epoch) = (self.shard, self.epoch);
         self.parts.runtime.spawn(async move {
             let (job, worker) = (order.job, order.worker);
-            let body = wire::encode(&Control::Stop(Word { shard, epoch, said: order }));
+            let body = wire::encode(&Control::Stop(Word { shard, epoch, owner: None, said: order }));
             if let Err(error) = bus.request(&Address::Control(worker), body, STOP_WITHIN).await {
                 tracing::info!(%job, %worker, %error, "a worker did not hear its order; a heartbeat's reply repeats it");
             }

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::id::{Attempt, ClaimId, CommitId, Epoch, Fence, Instance, JobId, RequestId, Shard, WorkerId};
+use crate::id::{Attempt, ClaimId, CommitId, CoordinatorId, Epoch, Fence, Instance, JobId, RequestId, Shard, WorkerId};
 use crate::job::{AttemptEnd, Progress, Rejection, StopOrder};
 use crate::log::{Chunk, LogSummary};
 use crate::seal::Sealed;
@@ -52,6 +52,9 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Undecodable> {
 pub struct Word<T> {
     pub shard: Shard,
     pub epoch: Epoch,
+    /// Who says it: whoever names itself can be told of jobs in several shards at once, see [`Words`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<CoordinatorId>,
     #[serde(flatten)]
     pub said: T,
 }
@@ -131,7 +134,8 @@ impl WorkerMode {
     }
 }
 
-/// A worker's reports to one shard, in order.
+/// A worker's reports, in order: about jobs of the shard that they are addressed to, and of others that the worker believes
+/// to have the same owner, where that one has named itself in a [`Word`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Reports {
     pub worker: WorkerId,
@@ -170,9 +174,42 @@ pub enum ReportKind {
     End { end: AttemptEnd, log: LogSummary },
 }
 
-/// The answer to [`Reports`], as a [`Word`]: one for each, in the same order, each committed before it is sent.
+impl Reports {
+    /// The same message, made of reports that are encoded already.
+    pub fn of_encoded<'a>(worker: WorkerId, instance: Instance, reports: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+        let empty = encode(&Self { worker, instance, reports: Vec::new() });
+        let mut message = empty.strip_suffix(b"]}").unwrap_or_default().to_vec();
+        for (index, report) in reports.enumerate() {
+            if index > 0 {
+                message.push(b',');
+            }
+            message.extend_from_slice(report);
+        }
+        message.extend_from_slice(b"]}");
+        message
+    }
+}
+
+/// The answer to [`Reports`] about jobs of the shard alone that they were addressed to, as a [`Word`]: one for each, in the
+/// same order, each committed before it is sent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answers {
+    pub answers: Vec<Answer>,
+}
+
+/// The answer to [`Reports`] about jobs of several shards: what the owner of each says under its epoch, as in a [`Word`] of
+/// its own. Of a shard that isn't its any more the asked one says nothing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Words {
+    pub owner: CoordinatorId,
+    pub words: Vec<ShardAnswers>,
+}
+
+/// The answers to the reports about one shard's jobs, in the order of those.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShardAnswers {
+    pub shard: Shard,
+    pub epoch: Epoch,
     pub answers: Vec<Answer>,
 }
 
@@ -301,4 +338,40 @@ pub struct Lane {
     /// Sorted, without doubles.
     pub tags: Vec<String>,
     pub priority: Priority,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+    use crate::job::Progress;
+    use crate::time::Time;
+
+    #[test]
+    fn reports_that_were_encoded_one_by_one_are_the_message_that_they_would_be_together() {
+        let (worker, instance) = (WorkerId(clock::random_uuid()), Instance(clock::random_uuid()));
+        let job = JobId::mint(Shard::new(7).unwrap(), Time::from_micros(1), [3; 10]);
+        let progress = |number| ReportKind::Progress { number, progress: Progress::StepStarted { step: 0 } };
+        let report = |number| Report { job, attempt: Attempt(2), what: progress(number) };
+        for count in [0, 1, 3] {
+            let reports: Vec<Report> = (0..count).map(report).collect();
+            let encoded: Vec<Bytes> = reports.iter().map(encode).collect();
+            let joined = Reports::of_encoded(worker, instance, encoded.iter().map(|bytes| &bytes[..]));
+            assert_eq!(joined, encode(&Reports { worker, instance, reports }));
+        }
+    }
+
+    #[test]
+    fn a_word_is_read_with_its_owner_and_without() {
+        let old = br#"{"shard":7,"epoch":3,"answers":[{"answer":"taken"}]}"#;
+        let word: Word<Answers> = decode(old).unwrap();
+        assert_eq!((word.owner, word.said.answers.len()), (None, 1));
+        assert_eq!(encode(&word), old[..], "nobody is named where nobody was");
+        let owner = Some(CoordinatorId(clock::random_uuid()));
+        let named = Word { owner, ..word };
+        assert_eq!(decode::<Word<Answers>>(&encode(&named)).unwrap(), named);
+        // A decoder that knows no owner reads the same.
+        let flat: Answers = decode(&encode(&named)).unwrap();
+        assert_eq!(flat, named.said);
+    }
 }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use shared::bus::local::LocalBus;
 use shared::bus::{Address, Bus};
 use shared::clock;
-use shared::id::{Actor, Attempt, ClaimId, Instance, JobId, RequestId, WorkerId};
+use shared::id::{Actor, Attempt, ClaimId, Instance, JobId, RequestId, Shard, WorkerId};
 use shared::job::{Event, Job, Rejection};
 use shared::proof::ProofKey;
 use shared::seal::OneTimeKey;
@@ -25,11 +25,13 @@ use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use shared::wire::{
     self, Answer, Answers, Enrol, Enrolment, Grant, Heartbeat, HeartbeatReply, Hello, KeyReply, KeyRequest, Lane,
-    Report, ReportKind, Reports, Word,
+    Report, ReportKind, Reports, ShardAnswers, Word, Words,
 };
 
 /// How long a test waits for anything before it fails.
 pub const DEADLINE: Duration = Duration::from_secs(30);
+/// How long a hand waits for an answer that may not come.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
 
 /// Fault points are the process's own: whoever arms one is alone, all others run side by side.
 static TURNS: LazyLock<Arc<RwLock<()>>> = LazyLock::new(Arc::default);
@@ -79,13 +81,25 @@ impl Played {
     /// # Errors
     /// Why it doesn't start.
     pub async fn start_with(path: &Path, keys: &str) -> Result<Self, StartError> {
-        let store = Measured::new(Arc::new(SqliteStore::open(path).await.expect("the database opens")), None);
+        let store = Arc::new(SqliteStore::open(path).await.expect("the database opens"));
+        Self::start_on(store, Arc::default(), keys, "").await
+    }
+
+    /// The same beside others, on a store and a bus that they share, at that address.
+    ///
+    /// # Errors
+    /// Why it doesn't start.
+    pub async fn start_on(
+        store: Arc<dyn Store>,
+        bus: Arc<LocalBus>,
+        keys: &str,
+        address: &str,
+    ) -> Result<Self, StartError> {
+        let store = Measured::new(store, None);
         let meters = store.meters();
         let store: Arc<dyn Store> = Arc::new(store);
-        let bus = Arc::new(LocalBus::default());
-        let keys = MasterKeys::parse(keys).expect("master keys");
-        let config =
-            Config { store: Arc::clone(&store), bus: Arc::clone(&bus) as Arc<dyn Bus>, keys, address: String::new() };
+        let (keys, address) = (MasterKeys::parse(keys).expect("master keys"), address.to_owned());
+        let config = Config { store: Arc::clone(&store), bus: Arc::clone(&bus) as Arc<dyn Bus>, keys, address };
         let coordinator = match Coordinator::start(config).await {
             Ok(coordinator) => coordinator,
             Err(error) => {
@@ -258,6 +272,21 @@ impl Hand {
         let body = wire::encode(&Reports { worker: self.id, instance: self.instance, reports });
         let to = Address::Report(job.shard(), self.id);
         self.ask::<Answers>(&to, &body).await.answers
+    }
+
+    /// Reports addressed to one shard, about its jobs and those of others; nothing where nobody answers. Returns what is
+    /// said for each shard, by whom.
+    pub async fn say_together(&self, to: Shard, reports: Vec<Report>) -> Option<Words> {
+        let is_bundle = reports.iter().any(|report| report.job.shard() != to);
+        let body = wire::encode(&Reports { worker: self.id, instance: self.instance, reports });
+        let to = Address::Report(to, self.id);
+        let reply = self.bus.request(&to, self.key.prove(&to, &body), ANSWER_WITHIN).await.ok()?;
+        if is_bundle {
+            return Some(wire::decode(&reply).expect("the answer can be read"));
+        }
+        let Word { shard, epoch, owner, said } = wire::decode::<Word<Answers>>(&reply).expect("the answer can be read");
+        let words = vec![ShardAnswers { shard, epoch, answers: said.answers }];
+        Some(Words { owner: owner.expect("it names itself"), words })
     }
 
     /// A request for a deploy key, and what opens its answer.

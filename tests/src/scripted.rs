@@ -3,7 +3,7 @@
 //! The script enrols the worker, answers whatever it says and can prove, under an epoch that a test may change, keeps what
 //! it has heard, and can be told to lose answers.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 use shared::bus::local::LocalBus;
 use shared::bus::{Address, Bus, Request, Service};
 use shared::clock;
-use shared::id::{Attempt, CommitId, Epoch, Fence, Instance, JobId, Shard, WorkerId};
+use shared::id::{Attempt, CommitId, CoordinatorId, Epoch, Fence, Instance, JobId, Shard, WorkerId};
 use shared::job::{AttemptEnd, Offer, Progress, Rejection, StopOrder};
 use shared::log::{Chunk, LogSummary, Stream};
 use shared::proof::ProofKey;
@@ -22,7 +22,7 @@ use shared::spec::{Submission, parse_single};
 use shared::time::Period;
 use shared::wire::{
     self, Answer, Answers, Control, Enrol, Enrolment, Grant, Heartbeat, HeartbeatReply, Hello, LogAnswer, LogBatch,
-    LogReply, Report, ReportKind, Reports, Welcome, Word, WorkerMode,
+    LogReply, Report, ReportKind, Reports, ShardAnswers, Welcome, Word, Words, WorkerMode,
 };
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -68,6 +68,8 @@ pub struct Seen {
     pub batches: Vec<usize>,
     /// What is answered is said under this epoch.
     pub epoch: Epoch,
+    /// By whom; nobody names itself in an older format.
+    pub owner: Option<CoordinatorId>,
     /// What people want of the worker.
     pub mode: WorkerMode,
     /// So many answers to heartbeats are lost.
@@ -141,7 +143,8 @@ impl Staged {
 impl Script {
     /// Begins to answer.
     pub async fn start() -> Self {
-        let seen = Seen { tag_sets: vec![Vec::new()], epoch: Epoch(1), ..Seen::default() };
+        let owner = Some(CoordinatorId(clock::random_uuid()));
+        let seen = Seen { tag_sets: vec![Vec::new()], epoch: Epoch(1), owner, ..Seen::default() };
         let script = Self {
             bus: Arc::default(),
             gate: Arc::new(Semaphore::new(GATE as usize)),
@@ -286,7 +289,8 @@ impl Script {
 
     /// What the owner of a shard says now.
     fn word<T>(&self, shard: Shard, said: T) -> Word<T> {
-        Word { shard, epoch: self.seen().epoch, said }
+        let seen = self.seen();
+        Word { shard, epoch: seen.epoch, owner: seen.owner, said }
     }
 
     /// The order to stop the job's first attempt.
@@ -336,11 +340,20 @@ impl Script {
             Address::Report(shard, worker) => {
                 let Reports { instance, reports, .. } = wire::decode(&body).expect("reports");
                 self.seen().batches.push(reports.len());
-                let mut answers = Vec::new();
+                let shards: BTreeSet<Shard> = reports.iter().map(|report| report.job.shard()).collect();
+                let mut answers: BTreeMap<Shard, Vec<Answer>> = BTreeMap::new();
                 for report in reports {
-                    answers.push(self.report(worker, instance, report).await?);
+                    let of = report.job.shard();
+                    answers.entry(of).or_default().push(self.report(worker, instance, report).await?);
                 }
-                Some(wire::encode(&self.word(shard, Answers { answers })))
+                if shards == BTreeSet::from([shard]) {
+                    let answers = answers.remove(&shard).unwrap_or_default();
+                    return Some(wire::encode(&self.word(shard, Answers { answers })));
+                }
+                let seen = self.seen();
+                let word = |(shard, answers)| ShardAnswers { shard, epoch: seen.epoch, answers };
+                let words = answers.into_iter().map(word).collect();
+                Some(wire::encode(&Words { owner: seen.owner.expect("who is unnamed gets no bundle"), words }))
             }
             Address::Enrol | Address::Control(_) => None,
         }

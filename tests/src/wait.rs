@@ -70,6 +70,22 @@ pub async fn until<T>(deadline: Duration, what: &str, mut probe: impl FnMut() ->
     }
 }
 
+/// Like [`until`], for what is asked of somebody.
+///
+/// # Panics
+/// When `probe` finds nothing within `deadline`.
+pub async fn until_told<T>(deadline: Duration, what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let begun = clock::instant();
+    loop {
+        if let Some(found) = probe().await {
+            println!("{what}: after {} ms", begun.elapsed().as_millis());
+            return found;
+        }
+        assert!(begun.elapsed() < deadline, "{what}: not within {} ms", deadline.as_millis());
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::panic::catch_unwind;

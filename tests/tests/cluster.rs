@@ -1,5 +1,7 @@
 //! Stories of a cluster: real Postgres, NATS, coordinators and workers, some of which are killed, stopped, or cut off.
 
+#[path = "cluster/bundles.rs"]
+mod bundles;
 #[path = "cluster/cancels.rs"]
 mod cancels;
 #[path = "cluster/coordinators.rs"]

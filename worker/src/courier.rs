@@ -40,6 +40,10 @@ pub enum NoAnswer {
     Unheeded(#[from] Unheeded),
     #[error("{given} answers to {said} reports")]
     Miscounted { said: usize, given: usize },
+    #[error("who was asked says nothing for that shard")]
+    Passed,
+    #[error("whoever waited for the answer ended by a defect")]
+    Defect,
 }
 
 impl Courier {
@@ -50,7 +54,7 @@ impl Courier {
         message: &impl Serialize,
         within: Duration,
     ) -> Result<A, NoAnswer> {
-        Ok(wire::decode(&self.request(to, message, within).await?)?)
+        Ok(wire::decode(&self.ask_encoded(to, &wire::encode(message), within).await?)?)
     }
 
     /// Says `message` to the owner of `shard`, at an address of that shard, and returns the answer.
@@ -65,7 +69,8 @@ impl Courier {
         Ok(self.epochs.heed(shard, word)?)
     }
 
-    async fn request(&self, to: &Address, message: &impl Serialize, within: Duration) -> Result<Bytes, bus::Error> {
-        self.bus.request(to, self.key.prove(to, &wire::encode(message)), within).await
+    /// Says a message that is encoded already, and returns the answer as it came.
+    pub async fn ask_encoded(&self, to: &Address, message: &[u8], within: Duration) -> Result<Bytes, bus::Error> {
+        self.bus.request(to, self.key.prove(to, message), within).await
     }
 }

@@ -1,7 +1,7 @@
 //! A worker's reports to the owners of its jobs' shards: sent until each has its answer.
 //!
 //! A report is said again after any failure. That is harmless: the coordinator knows claims by their id, progress by its
-//! number and an end by its attempt. What waits for one shard goes in few messages, see [`outbox`].
+//! number and an end by its attempt. What waits for one owner goes in few messages, see [`outbox`].
 
 use std::time::{Duration, Instant};
 

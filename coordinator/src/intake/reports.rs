@@ -3,37 +3,95 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all};
 
-use shared::id::{Attempt, Instance, JobId, Shard, WorkerId};
+use shared::id::{Attempt, Epoch, Instance, JobId, Shard, WorkerId};
 use shared::job::{AttemptEnd, Claim, Command, Failure, Job, Rejection, State, WorkerMessage, WorkerWord};
 use shared::log::LogSummary;
 use shared::seal::Sealed;
-use shared::wire::{self, Answer, Grant, MESSAGE_BYTES_MAX, REPORTS_MAX, Report, ReportKind, Reports};
+use shared::wire::{
+    self, Answer, Answers, Grant, MESSAGE_BYTES_MAX, REPORTS_MAX, Report, ReportKind, Reports, ShardAnswers, Words,
+};
 
-use super::{Parts, decoded};
+use super::{Parts, decoded, is_ours, word};
+use crate::fault;
 use crate::supervisor::{Error as JobError, Taken};
 use crate::vault;
 
-/// The most bytes of a word about answers without the grants in it: 256 small answers.
-const ENVELOPE_BYTES_MAX: usize = 32 * 1024;
+/// The most bytes of a message of answers without the grants in it: 256 small answers, each in a word of its own.
+const ENVELOPE_BYTES_MAX: usize = 48 * 1024;
 /// The most bytes that an answer has around a grant.
 const ANSWER_BYTES_MAX: usize = 64;
 
-/// Hands the reports of a batch to their jobs, in order.
-pub(super) fn read(
+/// Hands the reports of a message to their jobs, in this moment and in order. What is returned waits for their answers and
+/// words them: as a word of the shard that they were addressed to where they are all about its jobs, else as a word for each
+/// shard.
+pub(super) fn begin(
     parts: &Arc<Parts>,
     shard: Shard,
+    epoch: Epoch,
     worker: WorkerId,
     body: &[u8],
-) -> Option<BoxFuture<'static, Vec<Answer>>> {
+) -> Option<BoxFuture<'static, Option<Bytes>>> {
     let batch: Reports = decoded(body)?;
-    let belongs = |report: &Report| report.job.shard() == shard;
-    if batch.worker != worker || batch.reports.len() > REPORTS_MAX || !batch.reports.iter().all(belongs) {
+    if batch.worker != worker || batch.reports.len() > REPORTS_MAX {
         tracing::warn!(%worker, %shard, "a batch of reports doesn't belong to its subject");
         return None;
     }
-    Some(Box::pin(hand_over(parts, batch)))
+    let is_alone = batch.reports.iter().all(|report| report.job.shard() == shard);
+    Some(if is_alone { alone(parts, shard, epoch, batch) } else { bundled(parts, shard, epoch, batch) })
+}
+
+fn alone(parts: &Arc<Parts>, shard: Shard, epoch: Epoch, batch: Reports) -> BoxFuture<'static, Option<Bytes>> {
+    let (parts, answers) = (Arc::clone(parts), hand_over(parts, batch));
+    Box::pin(async move {
+        let answers = answers.await;
+        if are_lost(&answers) { None } else { word(&parts, shard, epoch, Answers { answers: fitting(answers) }) }
+    })
+}
+
+/// Reports about jobs of several shards. The one that they were addressed to is owned at `epoch`; of the others those that
+/// aren't ours get no word, and so do those that cease to be ours meanwhile: they are said again where they belong.
+///
+/// Nothing waits for these answers when another shard than the addressed one is given away. What was handed to a job
+/// before its shard was closed is committed before the shard is handed over, and what comes after finds it closed; either
+/// way nothing is said here, and the next owner answers the repeat.
+fn bundled(parts: &Arc<Parts>, shard: Shard, epoch: Epoch, batch: Reports) -> BoxFuture<'static, Option<Bytes>> {
+    let Reports { worker, instance, mut reports } = batch;
+    let mut epochs = HashMap::from([(shard, Some(epoch))]);
+    reports.retain(|report| {
+        let shard = report.job.shard();
+        epochs.entry(shard).or_insert_with(|| parts.holdings.epoch(shard)).is_some()
+    });
+    let shards: Vec<Shard> = reports.iter().map(|report| report.job.shard()).collect();
+    let (parts, answers) = (Arc::clone(parts), hand_over(parts, Reports { worker, instance, reports }));
+    Box::pin(async move {
+        let answers = answers.await;
+        if are_lost(&answers) {
+            return None;
+        }
+        let mut words: Vec<ShardAnswers> = Vec::new();
+        let mut places: HashMap<Shard, Option<usize>> = HashMap::new();
+        for (shard, answer) in shards.into_iter().zip(fitting(answers)) {
+            let place = places.entry(shard).or_insert_with(|| {
+                let epoch = epochs.get(&shard).copied().flatten().filter(|epoch| is_ours(&parts, shard, *epoch))?;
+                words.push(ShardAnswers { shard, epoch, answers: Vec::new() });
+                Some(words.len() - 1)
+            });
+            if let Some(word) = place.and_then(|place| words.get_mut(place)) {
+                word.answers.push(answer);
+            }
+        }
+        let owner = parts.holdings.id();
+        (!words.is_empty()).then(|| wire::encode(&Words { owner, words }))
+    })
+}
+
+/// Whether a test wants these answers to be lost on their way.
+fn are_lost(answers: &[Answer]) -> bool {
+    let grants = answers.iter().any(|answer| matches!(answer, Answer::Granted(_)));
+    fault::is_lost("intake.report_reply") || grants && fault::is_lost("intake.grant_reply")
 }
 
 /// Hands reports to their jobs, in this moment: what is said of one job goes to it together. What is returned waits for the
@@ -173,7 +231,7 @@ async fn sealed_secrets(parts: &Parts, job: &Job, recipient: &str) -> Result<Opt
 }
 
 /// As many of the answers as fit into one message; the others are asked for again, and a repeat gets the same grant.
-pub(super) fn fitting(answers: Vec<Answer>) -> Vec<Answer> {
+fn fitting(answers: Vec<Answer>) -> Vec<Answer> {
     let mut room = MESSAGE_BYTES_MAX - ENVELOPE_BYTES_MAX;
     let fit = |answer: Answer| match &answer {
         Answer::Granted(grant) => match room.checked_sub(wire::encode(grant).len() + ANSWER_BYTES_MAX) {

@@ -7,14 +7,16 @@ use serde_json::json;
 use shared::bus::nats::{jetstream, subjects};
 use shared::bus::{Address, Hint, Service};
 use shared::cloud_event::CloudEvent;
-use shared::id::Attempt;
+use shared::id::{Attempt, CoordinatorId, Epoch};
 use shared::job::{Event, Offer, Rejection};
 use shared::proof::ProofKey;
 use shared::secret::Secret;
 use shared::wire::{
     self, Answer, Answers, Control, Enrol, Enrolment, Heard, Heartbeat, HeartbeatReply, Hello, KeyReply, KeyRequest,
-    LogAnswer, LogBatch, LogReply, Reports, Welcome, Word, WorkerMode,
+    LogAnswer, LogBatch, LogReply, Reports, ShardAnswers, Welcome, Word, Words, WorkerMode,
 };
+
+use uuid::Uuid;
 
 use super::campaign::{Bounds, campaign};
 use super::samples::{
@@ -60,7 +62,13 @@ fn any_report_is_read_or_refused() {
     let mut answers: Vec<Answer> = grants().into_iter().map(|grant| Answer::Granted(Box::new(grant))).collect();
     answers.extend([Answer::Taken, Answer::Unknown, Answer::TryAgain]);
     answers.push(Answer::Refused { why: Rejection::NotQueued });
-    messages("answers to reports", &[word(Answers { answers })]);
+    let owner = Some(CoordinatorId(Uuid::from_u128(9)));
+    let named = Word { owner, ..word(Answers { answers: answers.clone() }) };
+    messages("answers to reports", &[word(Answers { answers: answers.clone() }), named]);
+    let words =
+        answers.chunks(3).map(|answers| ShardAnswers { shard: shard(), epoch: Epoch(3), answers: answers.to_vec() });
+    let words = Words { owner: CoordinatorId(Uuid::from_u128(9)), words: words.collect() };
+    messages("answers to reports about several shards", &[words]);
 }
 
 #[test]

@@ -202,5 +202,5 @@ pub fn grants() -> Vec<Grant> {
 }
 
 pub fn word<T>(said: T) -> Word<T> {
-    Word { shard: shard(), epoch: Epoch(3), said }
+    Word { shard: shard(), epoch: Epoch(3), owner: None, said }
 }

@@ -1,45 +1,40 @@
-//! The reports that wait to be said, by shard, and who says them.
+//! The reports that wait to be said, and who says them.
 //!
-//! A shard with reports has a sender, which ends when none is left. It takes what waits into one message, as much as a
-//! message may hold, and has a few messages on their way at once, so that one slow job doesn't hold up its neighbours. A
-//! job is in one message at a time, so its reports are heard in order. What a message that wasn't answered held is said
-//! again first, after a wait that the whole shard keeps; what was answered with "try again" after a wait of that job's own.
+//! What the owner of several shards is to hear goes in common messages, as much as a message may hold; where the owner isn't
+//! known, each shard has messages of its own. A few messages to each are on their way at once, so that one slow job doesn't
+//! hold up its neighbours, and a lone report never waits for company. A job is in one message at a time, so its reports are
+//! heard in order. What isn't answered is said again after a wait of its own, by the address of its shard alone and in
+//! smaller messages, until what is in trouble is alone in it: see [`lines`].
 //!
 //! How much waits is bounded by the slots: an attempt has one batch of progress or one end under way, and each claim holds
 //! a slot.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use shared::bus::{self, Address};
+use shared::bus;
 use shared::clock;
-use shared::id::{JobId, Shard};
-use shared::time::Period;
-use shared::wire::{Answer, Answers, REPORTS_MAX, Report, ReportKind, Reports};
+use shared::id::Shard;
+use shared::wire::{Answer, Report};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::sleep_until;
 
-use crate::courier::{Courier, NoAnswer, SAID_BYTES_MAX};
+use crate::courier::{Courier, NoAnswer};
+use lines::{Lines, To};
+use message::{Heard, Item, Message};
 
-/// How long the answer to a message is waited for, and to one with a claim: whoever claims can't wait for long.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
-const CLAIM_WITHIN: Duration = Duration::from_secs(2);
-/// The waits before something is said again: from the first, doubling, to the last.
-const AGAIN_FIRST: Duration = Duration::from_millis(50);
-const AGAIN_MAX: Duration = Duration::from_secs(2);
+mod lines;
+mod message;
+#[cfg(test)]
+mod tests;
+
 /// How long a shard's owner isn't heeded before that is said, and how often: longer than one that was replaced can go on.
 const UNHEEDED_MAX: Duration = Duration::from_secs(10);
-/// The most messages of one shard that are on their way at once.
-const MESSAGES_MAX: usize = 4;
-/// What a message has beside its reports, and a claim that gets a longer wait than it was weighed with.
-const ENVELOPE_BYTES: usize = 1024;
-const CLAIM_BYTES: usize = 32;
 
 /// The reports of one start of a worker. Clones are the same outbox.
 #[derive(Clone)]
@@ -49,223 +44,191 @@ pub struct Outbox {
 
 struct Inner {
     courier: Courier,
-    shards: Mutex<HashMap<Shard, Waiting>>,
+    arrived: Mutex<Arrived>,
+    more: Notify,
     runtime: Handle,
 }
 
-/// What waits for one shard, which has a sender for as long as this is there.
+/// What the sender hasn't seen yet, and whether there is one: it ends when nothing is left to be said.
 #[derive(Default)]
-struct Waiting {
-    items: VecDeque<Item>,
-    more: Arc<Notify>,
-}
-
-/// A report and who waits for its answer.
-struct Item {
-    report: Report,
-    /// As JSON.
-    bytes: usize,
-    /// When it is dropped unsaid.
-    until: Option<Instant>,
-    answer: oneshot::Sender<Answer>,
+struct Arrived {
+    items: Vec<Item>,
+    is_sent: bool,
 }
 
 /// What came of one message.
 struct Said {
-    items: Vec<Item>,
-    answers: Result<Vec<Answer>, NoAnswer>,
+    message: Message,
+    heard: Result<Heard, NoAnswer>,
 }
 
 impl Outbox {
-    /// Nothing waits. The senders run on the runtime that this is called in.
+    /// Nothing waits. The sender runs on the runtime that this is called in.
     pub fn new(courier: Courier) -> Self {
-        Self { inner: Arc::new(Inner { courier, shards: Mutex::default(), runtime: Handle::current() }) }
+        let (arrived, more, runtime) = (Mutex::default(), Notify::new(), Handle::current());
+        Self { inner: Arc::new(Inner { courier, arrived, more, runtime }) }
     }
 
     /// Says `report` until it has an answer other than "try again", which comes through what is returned. After `until` it
     /// isn't said any more. It is dropped without an answer when it can't be sent at all.
     pub fn put(&self, report: Report, until: Option<Instant>) -> oneshot::Receiver<Answer> {
         let (answer, answered) = oneshot::channel();
-        let shard = report.job.shard();
-        let bytes = serde_json::to_vec(&report).map_or(0, |json| json.len()) + CLAIM_BYTES;
-        let mut shards = self.inner.shards();
-        let waiting = shards.entry(shard).or_insert_with(|| {
-            self.inner.runtime.spawn(Sender::of(self.inner.clone(), shard).send());
-            Waiting::default()
-        });
-        waiting.items.push_back(Item { report, bytes, until, answer });
-        waiting.more.notify_one();
+        let item = Item::new(report, until, answer);
+        let mut arrived = self.inner.arrived();
+        arrived.items.push(item);
+        if !std::mem::replace(&mut arrived.is_sent, true) {
+            self.inner.runtime.spawn(Sender::new(self.inner.clone()).send());
+        }
+        drop(arrived);
+        self.inner.more.notify_one();
         answered
     }
 }
 
 impl Inner {
-    /// Each change leaves the table whole, so a panic elsewhere does it no harm.
-    fn shards(&self) -> MutexGuard<'_, HashMap<Shard, Waiting>> {
-        self.shards.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Each change leaves it whole, so a panic elsewhere does it no harm.
+    fn arrived(&self) -> MutexGuard<'_, Arrived> {
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Says what waits for one shard.
+/// Says what waits.
 struct Sender {
     inner: Arc<Inner>,
-    shard: Shard,
+    lines: Lines,
     on_their_way: FuturesUnordered<BoxFuture<'static, Said>>,
-    /// The jobs that they are about.
-    busy: BTreeSet<JobId>,
-    /// The most reports of the next message: fewer after one whose answer was too large.
-    most: usize,
-    /// When the next message may go, after one that wasn't answered, and the waits that follow.
-    not_before: Option<Instant>,
-    delays: ExponentialBackoff,
-    /// Since when nobody was heeded who answered, or since that was last said.
-    unheeded_since: Option<Instant>,
-    /// The jobs that were told to try again: when they may, and the waits that follow.
-    held: HashMap<JobId, (Instant, ExponentialBackoff)>,
+    /// Since when nobody was heeded who answered for a shard, or since that was last said.
+    unheeded_since: HashMap<Shard, Instant>,
 }
 
 impl Sender {
-    fn of(inner: Arc<Inner>, shard: Shard) -> Self {
-        Self {
-            inner,
-            shard,
-            on_their_way: FuturesUnordered::new(),
-            busy: BTreeSet::new(),
-            most: REPORTS_MAX,
-            not_before: None,
-            delays: delays(),
-            unheeded_since: None,
-            held: HashMap::new(),
-        }
+    fn new(inner: Arc<Inner>) -> Self {
+        let (lines, on_their_way) = (Lines::default(), FuturesUnordered::new());
+        Self { inner, lines, on_their_way, unheeded_since: HashMap::new() }
     }
 
     /// Goes on until nothing waits and nothing is on its way.
     async fn send(mut self) {
-        loop {
+        let inner = self.inner.clone();
+        while self.collect() {
             let now = clock::instant();
-            while self.on_their_way.len() < MESSAGES_MAX && self.not_before.is_none_or(|at| at <= now) {
-                let batch = self.next_batch(now);
-                if batch.is_empty() {
-                    break;
-                }
-                self.dispatch(batch, now);
+            self.lines.wake(now, |shard| inner.courier.epochs.owner(shard));
+            while let Some(message) = self.lines.next(now, |shard| inner.courier.epochs.owner(shard)) {
+                self.dispatch(message, now);
             }
-            let Some(more) = self.more_or_end() else { return };
-            let wake_at = self.wake_at(now);
+            let wake_at = self.lines.wake_at();
             tokio::select! {
                 Some(said) = self.on_their_way.next() => self.settle(said),
-                () = more.notified() => {}
+                () = inner.more.notified() => {}
                 () = sleep_until(wake_at.unwrap_or(now).into()), if wake_at.is_some() => {}
             }
         }
     }
 
-    /// What tells of more reports; none when the sender has nothing left to do, and is taken off the table by that.
-    fn more_or_end(&self) -> Option<Arc<Notify>> {
-        let mut shards = self.inner.shards();
-        let waiting = shards.get(&self.shard)?;
-        if waiting.items.is_empty() && self.on_their_way.is_empty() {
-            shards.remove(&self.shard);
-            return None;
+    /// Takes what has arrived; whether there is anything left to do. Without that the next report begins another sender.
+    fn collect(&mut self) -> bool {
+        let items = {
+            let mut arrived = self.inner.arrived();
+            if arrived.items.is_empty() && self.lines.is_empty() && self.on_their_way.is_empty() {
+                arrived.is_sent = false;
+                return false;
+            }
+            std::mem::take(&mut arrived.items)
+        };
+        for item in items {
+            self.lines.add(item, |shard| self.inner.courier.epochs.owner(shard));
         }
-        Some(waiting.more.clone())
+        true
     }
 
-    /// When the next wait is over that wasn't at `now`.
-    fn wake_at(&self, now: Instant) -> Option<Instant> {
-        let held = self.held.values().map(|(at, _)| *at);
-        self.not_before.into_iter().chain(held).filter(|at| *at > now).min()
-    }
-
-    /// Takes what waits and may be said now, as much as a message may hold.
-    fn next_batch(&self, now: Instant) -> Vec<Item> {
-        let inner = self.inner.clone();
-        let mut shards = inner.shards();
-        let Some(waiting) = shards.get_mut(&self.shard) else { return Vec::new() };
-        let (mut batch, mut bytes) = (Vec::new(), ENVELOPE_BYTES);
-        let mut passed = self.busy.clone();
-        passed.extend(self.held.iter().filter(|(_, (at, _))| *at > now).map(|(job, _)| *job));
-        let mut full = false;
-        let mut left = VecDeque::with_capacity(waiting.items.len());
-        for item in waiting.items.drain(..) {
-            // Nobody waits for it any more, or it is too late for it.
-            if item.answer.is_closed() || item.until.is_some_and(|until| until <= now) {
-                continue;
-            }
-            full |= batch.len() >= self.most || (!batch.is_empty() && bytes + item.bytes > SAID_BYTES_MAX);
-            if full || passed.contains(&item.report.job) {
-                // What follows of the same job stays behind it.
-                passed.insert(item.report.job);
-                left.push_back(item);
-            } else {
-                bytes += item.bytes + 1;
-                batch.push(item);
-            }
-        }
-        waiting.items = left;
-        batch
-    }
-
-    fn dispatch(&mut self, mut items: Vec<Item>, now: Instant) {
-        self.busy.extend(items.iter().map(|item| item.report.job));
-        let mut within = ANSWER_WITHIN;
-        for item in &mut items {
-            if let (ReportKind::Claim { wait, .. }, Some(until)) = (&mut item.report.what, item.until) {
-                let left = until.saturating_duration_since(now);
-                *wait = Period::from_millis(u64::try_from(left.as_millis()).unwrap_or(0));
-                within = CLAIM_WITHIN;
-            }
-        }
-        let (courier, shard) = (self.inner.courier.clone(), self.shard);
+    fn dispatch(&mut self, mut message: Message, now: Instant) {
+        let request = message.request(&self.inner.courier, now);
+        // On its own, so that what is large is encoded and read beside the others.
+        let asked = self.inner.runtime.spawn(request.ask(self.inner.courier.clone()));
         self.on_their_way.push(Box::pin(async move {
-            let reports = items.iter().map(|item| item.report.clone()).collect();
-            let answers = exchange(&courier, shard, reports, within).await;
-            Said { items, answers }
+            let heard = asked.await.unwrap_or(Err(NoAnswer::Defect));
+            Said { message, heard }
         }));
     }
 
-    fn settle(&mut self, Said { items, answers }: Said) {
-        for item in &items {
-            self.busy.remove(&item.report.job);
-        }
-        let shard = self.shard;
-        match answers {
-            Ok(answers) => {
-                self.most = REPORTS_MAX;
-                self.not_before = None;
-                self.unheeded_since = None;
-                self.delays = delays();
-                self.answered(items, answers);
-            }
-            Err(NoAnswer::Bus(bus::Error::TooLarge(bytes))) if items.len() == 1 => {
-                tracing::error!(%shard, bytes, "a report or its answer is too large to be sent: it is given up");
-            }
-            Err(NoAnswer::Bus(bus::Error::TooLarge(bytes))) => {
-                tracing::debug!(%shard, bytes, "reports or their answers are too large for one message");
-                self.most = items.len().div_ceil(2);
-                self.put_back(items);
+    fn settle(&mut self, Said { message, heard }: Said) {
+        let to = message.to;
+        self.lines.arrived(to);
+        let by_shard = message.by_shard();
+        match heard {
+            Ok(mut heard) => {
+                for (shard, items) in by_shard {
+                    match heard.remove(&shard).unwrap_or(Err(NoAnswer::Passed)) {
+                        Ok(answers) => self.answered(shard, items, answers),
+                        Err(error) => self.failed(to, shard, items, &error),
+                    }
+                }
             }
             Err(error) => {
-                let delay = self.delays.next().unwrap_or(AGAIN_MAX);
-                self.complain(&error);
-                tracing::debug!(%error, %shard, count = items.len(), ?delay, "reports are to be said again");
-                // The grants of several claims may have been too large for one answer.
-                let claims = items.iter().filter(|item| matches!(item.report.what, ReportKind::Claim { .. }));
-                if claims.count() > 1 {
-                    self.most = items.len().div_ceil(2);
+                for (shard, items) in by_shard {
+                    self.failed(to, shard, items, &error);
                 }
-                self.not_before = Some(clock::instant() + delay);
-                self.put_back(items);
             }
         }
     }
 
+    /// Hands each its answer. One that is to be said again goes back with all that follow it of its job.
+    fn answered(&mut self, shard: Shard, items: Vec<Item>, answers: Vec<Answer>) {
+        self.unheeded_since.remove(&shard);
+        let owner = |shard| self.inner.courier.epochs.owner(shard);
+        let mut again: Vec<Item> = Vec::new();
+        let mut done = Vec::new();
+        for (item, answer) in items.into_iter().zip(answers) {
+            let job = item.job;
+            if answer == Answer::TryAgain || again.last().is_some_and(|before| before.job == job) {
+                again.push(item);
+                continue;
+            }
+            if done.last() != Some(&job) {
+                done.push(job);
+            }
+            // Whoever has given up waiting for a grant declines it.
+            let _ = item.answer.send(answer);
+        }
+        done.retain(|job| again.iter().all(|item| item.job != *job));
+        for job in done {
+            self.lines.done(job, owner);
+        }
+        self.lines.again(again, clock::instant());
+    }
+
+    /// Has the reports of one shard said again that weren't answered.
+    fn failed(&mut self, to: To, shard: Shard, items: Vec<Item>, error: &NoAnswer) {
+        let count = items.len();
+        if let To::Owner(owner) = to {
+            self.inner.courier.epochs.forget_owner(shard, owner);
+        }
+        self.complain(shard, error);
+        let too_large = matches!(error, NoAnswer::Bus(bus::Error::TooLarge(_)));
+        if too_large && count == 1 && matches!(to, To::Shard(_)) {
+            tracing::error!(%shard, %error, "a report or its answer is too large to be sent: it is given up");
+            for item in items {
+                self.lines.done(item.job, |shard| self.inner.courier.epochs.owner(shard));
+            }
+            return;
+        }
+        // Away from other shards' reports they may be heard; where they were alone, what one of them holds may be the
+        // reason, or what several are answered together. Where nobody was reached, smaller messages reach nobody either.
+        let split = matches!(to, To::Shard(_)) && is_of_its_content(error);
+        self.lines.apart(&items, if split { count.div_ceil(2) } else { usize::MAX });
+        let now = clock::instant();
+        let again_at = if too_large { now } else { self.lines.again_at(&items, now) };
+        tracing::debug!(%error, %shard, count, ?to, wait = ?again_at.duration_since(now), "reports are to be said again");
+        self.lines.hold(items, again_at);
+    }
+
     /// Says that the shard's owner isn't heeded, if that lasts: one that isn't owner any more soon falls silent.
-    fn complain(&mut self, error: &NoAnswer) {
+    fn complain(&mut self, shard: Shard, error: &NoAnswer) {
         let NoAnswer::Unheeded(unheeded) = error else { return };
         let now = clock::instant();
-        if now.duration_since(*self.unheeded_since.get_or_insert(now)) >= UNHEEDED_MAX {
-            self.unheeded_since = Some(now);
+        let since = self.unheeded_since.entry(shard).or_insert(now);
+        if now.duration_since(*since) >= UNHEEDED_MAX {
+            *since = now;
             tracing::warn!(
                 %unheeded,
                 "who answers for a shard isn't heeded: if the database was restored from a backup, start this worker with an \
@@ -273,60 +236,13 @@ impl Sender {
             );
         }
     }
-
-    /// Hands each its answer. One that is to be said again goes back with all that follow it of its job.
-    fn answered(&mut self, items: Vec<Item>, answers: Vec<Answer>) {
-        let mut again: Vec<Item> = Vec::new();
-        for (item, answer) in items.into_iter().zip(answers) {
-            let job = item.report.job;
-            if answer == Answer::TryAgain || again.iter().any(|before| before.report.job == job) {
-                again.push(item);
-            } else {
-                self.held.remove(&job);
-                // Whoever has given up waiting for a grant declines it.
-                let _ = item.answer.send(answer);
-            }
-        }
-        let now = clock::instant();
-        let jobs: BTreeSet<JobId> = again.iter().map(|item| item.report.job).collect();
-        for job in jobs {
-            let (at, waits) = self.held.entry(job).or_insert_with(|| (now, delays()));
-            let delay = waits.next().unwrap_or(AGAIN_MAX);
-            tracing::debug!(%job, ?delay, "reports of a job are to be said again");
-            *at = now + delay;
-        }
-        self.put_back(again);
-    }
-
-    /// Puts these back where they were: before all that has come since.
-    fn put_back(&self, items: Vec<Item>) {
-        if let Some(waiting) = self.inner.shards().get_mut(&self.shard) {
-            for item in items.into_iter().rev() {
-                waiting.items.push_front(item);
-            }
-        }
-    }
 }
 
-async fn exchange(
-    courier: &Courier,
-    shard: Shard,
-    reports: Vec<Report>,
-    within: Duration,
-) -> Result<Vec<Answer>, NoAnswer> {
-    let Courier { worker, instance, .. } = *courier;
-    let message = Reports { worker, instance, reports };
-    let to = Address::Report(shard, worker);
-    let Answers { answers } = courier.ask_owner(shard, &to, &message, within).await?;
-    let (said, given) = (message.reports.len(), answers.len());
-    if said == given { Ok(answers) } else { Err(NoAnswer::Miscounted { said, given }) }
-}
-
-fn delays() -> ExponentialBackoff {
-    ExponentialBuilder::new()
-        .with_min_delay(AGAIN_FIRST)
-        .with_max_delay(AGAIN_MAX)
-        .with_jitter()
-        .without_max_times()
-        .build()
+/// Whether a message with less in it might have been answered.
+fn is_of_its_content(error: &NoAnswer) -> bool {
+    match error {
+        NoAnswer::Bus(bus::Error::TooLarge(_) | bus::Error::TimedOut(_)) => true,
+        NoAnswer::Undecodable(_) | NoAnswer::Miscounted { .. } | NoAnswer::Defect => true,
+        NoAnswer::Bus(_) | NoAnswer::Unheeded(_) | NoAnswer::Passed => false,
+    }
 }
