@@ -7,6 +7,7 @@ use async_nats::jetstream::Message;
 use async_nats::jetstream::consumer::DeliverPolicy;
 use async_nats::jetstream::consumer::pull::{Ordered, OrderedConfig};
 use futures_util::StreamExt;
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{broadcast, mpsc};
 use tokio::time::MissedTickBehavior;
@@ -22,25 +23,38 @@ use crate::wire;
 pub const LAG_MAX: usize = 16 * 1024;
 /// The most hints that wait to be sent. One more is dropped: they may be lost.
 pub const HINTS_MAX: usize = 1024;
+/// The most hints of one message: a few KiB.
+const HINTS_PER_MESSAGE_MAX: usize = 256;
 /// When a feed that broke off is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
 /// How often a feed looks whether its stream is still the same one, and whether anybody listens.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Sends hints until nobody gives any more.
+/// Sends hints until nobody gives any more: all that wait in one message.
 pub async fn send_hints(line: Line, mut hints: mpsc::Receiver<Hint>) {
-    while let Some(hint) = hints.recv().await {
+    let mut together = Vec::new();
+    while hints.recv_many(&mut together, HINTS_PER_MESSAGE_MAX).await > 0 {
         if line.is_up() {
-            line.send(HINT, None, wire::encode(&hint)).await;
+            line.send(HINT, None, wire::encode(&together)).await;
         }
+        together.clear();
     }
+}
+
+/// The hints of a message: a list, or one alone as earlier versions send it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Together {
+    Several(Vec<Hint>),
+    One(Hint),
 }
 
 /// Passes hints on until the bus is gone.
 pub async fn pass_hints(mut incoming: Subscriber, hints: broadcast::Sender<Hint>) {
     while let Some(message) = incoming.next().await {
         match wire::decode(&message.payload) {
-            Ok(hint) => drop(hints.send(hint)),
+            Ok(Together::Several(several)) => several.into_iter().for_each(|hint| drop(hints.send(hint))),
+            Ok(Together::One(hint)) => drop(hints.send(hint)),
             Err(error) => tracing::debug!(%error, "a hint that isn't one"),
         }
     }

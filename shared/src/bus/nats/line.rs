@@ -40,7 +40,14 @@ struct Replies {
     /// What the subject of each reply begins with.
     prefix: String,
     last: AtomicU64,
-    waiting: Mutex<HashMap<u64, oneshot::Sender<Message>>>,
+    waiting: Mutex<HashMap<u64, Asker>>,
+}
+
+/// Who waits for a reply.
+struct Asker {
+    reply: oneshot::Sender<Message>,
+    /// How often the connection had broken when the server itself was asked: with the next break its answer is lost.
+    breaks: Option<u64>,
 }
 
 /// Why there is no reply.
@@ -81,7 +88,22 @@ impl Line {
                 takers.hand_over(reply);
             }
         });
-        Ok(Self { client, replies, turns })
+        let line = Self { client, replies, turns };
+        tasks.spawn(line.clone().tell_of_breaks());
+        Ok(line)
+    }
+
+    /// Tells whoever waits for the server's answer over a connection that has broken, until the client has ended.
+    async fn tell_of_breaks(self) {
+        let (mut turns, mut told) = (self.turns(), 0);
+        // A change is told a moment before it is true.
+        while !matches!(timeout(LOOK_EVERY, turns.changed()).await, Ok(Err(_))) {
+            let breaks = self.link().breaks;
+            if breaks != told {
+                told = breaks;
+                self.replies.held().retain(|_, asker| asker.breaks.is_none_or(|before| before >= breaks));
+            }
+        }
     }
 
     /// Whether there is a connection now.
@@ -121,10 +143,32 @@ impl Line {
         body: Bytes,
         within: Duration,
     ) -> Result<Message, Unanswered> {
+        self.exchange(Waiting::new(&self.replies, None), subject, headers, body, within).await
+    }
+
+    /// The same, of the server itself or a stream: what they have said when the connection breaks is lost with it, so
+    /// there is nothing to wait for any more.
+    pub async fn ask_server(
+        &self,
+        subject: String,
+        headers: Option<HeaderMap>,
+        body: Bytes,
+    ) -> Result<Message, Unanswered> {
+        let waiting = Waiting::new(&self.replies, Some(self.link().breaks));
+        self.exchange(waiting, subject, headers, body, SERVER_WITHIN).await
+    }
+
+    async fn exchange(
+        &self,
+        (waiting, answer): (Waiting<'_>, oneshot::Receiver<Message>),
+        subject: String,
+        headers: Option<HeaderMap>,
+        body: Bytes,
+        within: Duration,
+    ) -> Result<Message, Unanswered> {
         if !self.is_up() {
             return Err(Unanswered::Down);
         }
-        let (waiting, answer) = Waiting::new(&self.replies);
         let exchange = async {
             let reply = waiting.subject();
             let sent = match headers {
@@ -139,32 +183,6 @@ impl Line {
         };
         let reply = timeout(within, exchange).await.map_err(|_| Unanswered::TimedOut)??;
         if reply.status == Some(StatusCode::NO_RESPONDERS) { Err(Unanswered::NoResponder) } else { Ok(reply) }
-    }
-
-    /// The same, of the server itself or a stream: what they have said when the connection breaks is lost with it, so
-    /// there is nothing to wait for any more.
-    pub async fn ask_server(
-        &self,
-        subject: String,
-        headers: Option<HeaderMap>,
-        body: Bytes,
-    ) -> Result<Message, Unanswered> {
-        let breaks = self.link().breaks;
-        tokio::select! {
-            reply = self.ask(subject, headers, body, SERVER_WITHIN) => reply,
-            () = self.broken(breaks) => Err(Unanswered::Down),
-        }
-    }
-
-    /// Waits until the connection has broken more than `breaks` times.
-    async fn broken(&self, breaks: u64) {
-        let mut turns = self.turns();
-        while self.link().breaks <= breaks {
-            // A change is told a moment before it is true.
-            if let Ok(Err(_)) = timeout(LOOK_EVERY, turns.changed()).await {
-                return;
-            }
-        }
     }
 
     /// Sends what nobody answers, or gives it up where that takes too long.
@@ -184,7 +202,7 @@ impl Line {
 
     /// Returns once the server has dealt with all that was sent before, or when it is plain that it hasn't.
     pub async fn settled(&self) {
-        let (waiting, echo) = Waiting::new(&self.replies);
+        let (waiting, echo) = Waiting::new(&self.replies, None);
         let echo = async {
             // A message to ourselves comes back behind everything else.
             let sent = self.client.publish(waiting.subject(), Bytes::new()).await;
@@ -202,11 +220,11 @@ impl Replies {
         let asker = number.and_then(|number: u64| self.held().remove(&number));
         if let Some(asker) = asker {
             // It may have stopped waiting just now.
-            let _ = asker.send(reply);
+            let _ = asker.reply.send(reply);
         }
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Message>>> {
+    fn held(&self) -> MutexGuard<'_, HashMap<u64, Asker>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -218,11 +236,11 @@ struct Waiting<'a> {
 }
 
 impl<'a> Waiting<'a> {
-    fn new(replies: &'a Replies) -> (Self, oneshot::Receiver<Message>) {
+    fn new(replies: &'a Replies, breaks: Option<u64>) -> (Self, oneshot::Receiver<Message>) {
         let number = replies.last.fetch_add(1, Ordering::Relaxed);
-        let (sender, reply) = oneshot::channel();
-        replies.held().insert(number, sender);
-        (Self { replies, number }, reply)
+        let (reply, answer) = oneshot::channel();
+        replies.held().insert(number, Asker { reply, breaks });
+        (Self { replies, number }, answer)
     }
 
     fn subject(&self) -> String {
