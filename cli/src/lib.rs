@@ -8,6 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
 use clap::Parser;
+use mimalloc::MiMalloc;
 
 use crate::args::{Cli, Command};
 use crate::exit::Error;
@@ -33,6 +34,10 @@ mod terminal;
 mod timeline;
 mod token;
 mod workers;
+
+/// Most of what a coordinator does besides the database's work is to make and drop small things.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// The whole program; what is returned is the code to end with.
 pub fn main() -> ExitCode {

@@ -6,7 +6,7 @@
 //! itself, under a new id, which fences the lost batch. What isn't in its own map of shards it doesn't write, nor a change
 //! that was handed over before its shard was taken over: who holds the job from then on knows nothing of that.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,14 +15,15 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use shared::bus::{Bus, Hint};
-use shared::id::{CoordinatorId, Shard, ShardSeq, Version};
+use shared::id::{CoordinatorId, JobId, Shard, ShardSeq, Version};
 use shared::job::{Event, Job, Transition};
+use shared::time::Time;
 
 use crate::fault;
 use crate::holdings::Holdings;
 use crate::publisher::{Missed, Publish, Publisher};
 use crate::store::{Batch, Error as StoreError, NewJob, OwnedShard, Store, Submitted, Write, Written};
-use crate::timekeeper::{SetTimer, Timekeeper};
+use crate::timekeeper::{SetTimers, Timekeeper};
 
 /// The most jobs that one batch writes, unless a single submission has more: others wait for the writer meanwhile.
 const BATCH_JOBS_MAX: usize = 512;
@@ -153,6 +154,13 @@ struct Commit {
     permit: OwnedSemaphorePermit,
 }
 
+/// What follows from a batch for others than those who asked.
+#[derive(Default)]
+struct News {
+    events: BTreeMap<Shard, Vec<(ShardSeq, Event)>>,
+    timers: Vec<(JobId, Time)>,
+}
+
 /// What the committer works with.
 pub struct Parts {
     pub store: Arc<dyn Store>,
@@ -278,48 +286,50 @@ impl Committer {
 
     /// Tells everybody who needs to know what was committed: first those who act on it, then those who asked for it.
     fn took(&mut self, batch: Batch, written: Vec<Written>, callers: Vec<Caller>) {
-        for ((write, written), caller) in batch.writes.into_iter().zip(written).zip(callers) {
-            match (write, &written) {
+        let mut news = News::default();
+        for (write, written) in batch.writes.into_iter().zip(&written) {
+            match (write, written) {
                 (Write::Change { transition, .. }, Written::Changed { first, .. }) => {
-                    self.announce(*transition, *first);
+                    self.announce(*transition, *first, &mut news);
                 }
                 (Write::Submit(jobs), Written::Submitted(submitted)) => {
                     for (new, submitted) in jobs.into_iter().zip(submitted) {
                         if let Submitted::New(first) = submitted {
-                            self.announce(new.transition, *first);
+                            self.announce(new.transition, *first, &mut news);
                         }
                     }
                 }
                 _ => {}
             }
+        }
+        let News { events, timers } = news;
+        let shards: Vec<Shard> = events.keys().copied().collect();
+        if !events.is_empty() && self.parts.publisher.try_send(Publish(events.into_iter().collect())).is_err() {
+            self.missed.extend(shards);
+        }
+        if !timers.is_empty() && self.parts.timekeeper.try_send(SetTimers(timers)).is_err() {
+            tracing::debug!("the timekeeper is behind; it will read the store");
+        }
+        for (written, caller) in written.into_iter().zip(callers) {
             // Whoever asked may have gone away; what is committed stays so.
             let _ = caller.reply.send(Ok(written));
         }
     }
 
-    fn announce(&mut self, transition: Transition, first: ShardSeq) {
+    fn announce(&mut self, transition: Transition, first: ShardSeq, news: &mut News) {
         let Transition { job, events } = transition;
         let shard = job.id.shard();
-        let numbered: Vec<(ShardSeq, Event)> = events
-            .into_iter()
-            .scan(first, |number, event| {
-                let this = *number;
-                *number = number.next();
-                Some((this, event))
-            })
-            .collect();
+        let mut number = first;
+        let together = news.events.entry(shard).or_default();
+        for event in events {
+            together.push((number, event));
+            number = number.next();
+        }
         // A shard that was released meanwhile stays so.
-        if let (Some((last, _)), Some(known)) = (numbered.last(), self.last.get_mut(&shard)) {
+        if let (Some((last, _)), Some(known)) = (together.last(), self.last.get_mut(&shard)) {
             *known = (*known).max(*last);
         }
-        if self.parts.publisher.try_send(Publish { shard, events: numbered }).is_err() {
-            self.missed.insert(shard);
-        }
-        if let Some(at) = job.state.wake_at()
-            && self.parts.timekeeper.try_send(SetTimer { job: job.id, at }).is_err()
-        {
-            tracing::debug!(job = %job.id, "the timekeeper is behind; it will read the store");
-        }
+        news.timers.extend(job.state.wake_at().map(|at| (job.id, at)));
         self.parts.bus.hint(Hint::Job(job.id));
     }
 

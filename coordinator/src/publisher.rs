@@ -2,41 +2,38 @@
 //! numbers follow on, and from the store at any gap; the cursor moves only over what is out without a gap. After a crash
 //! it goes on from the cursor: a repeat is harmless, since each event has its number.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
-use futures_util::future::join_all;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-use shared::bus::{Address, Bus, Error as BusError};
-use shared::id::{Epoch, JobId, Shard, ShardSeq};
-use shared::job::{Event, Message as Outgoing, StopOrder};
-use shared::wire::{self, Control, Word};
+use shared::bus::Bus;
+use shared::id::{Epoch, Shard, ShardSeq};
+use shared::job::{Event, Message as Outgoing};
 
 use crate::fault;
 use crate::holdings::Holdings;
 use crate::store::{Error as StoreError, OwnedShard, Store};
+use voice::{Outcome, Part, Voice};
+
+mod voice;
 
 /// The most events of a shard that are published together, and that one reading brings.
 const WINDOW_EVENTS_MAX: u32 = 256;
 /// The most events of a shard that wait in memory; the store keeps the rest.
 const HELD_EVENTS_MAX: usize = 4096;
+/// About how many events of all shards are published in one run, and how many runs are under way at a time.
+const RUN_EVENTS_MAX: usize = 1024;
+const RUNS_MAX: usize = 4;
 /// The most messages that wait here.
 const MAILBOX_MAX: usize = 16 * 1024;
 /// How often the cursors are written.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
-/// Between two tries to publish, doubled each time up to the second figure.
-const RETRY_FIRST: Duration = Duration::from_millis(50);
-const RETRY_MAX: Duration = Duration::from_secs(5);
-/// How often an offer is tried before it is left to the slow round.
-const OFFER_TRIES_MAX: u32 = 5;
 /// From a window that was lost to reading it from the store.
 const READ_AGAIN_AFTER: Duration = Duration::from_millis(250);
-/// How long a worker may take to say that it has heard an order; heartbeats repeat it.
-const STOP_WITHIN: Duration = Duration::from_secs(2);
 /// The most orders to workers that are under way.
 const STOPS_MAX: usize = 1024;
 
@@ -54,6 +51,10 @@ pub struct Publisher {
     parts: Parts,
     stops: Arc<Semaphore>,
     shards: HashMap<Shard, ShardLog>,
+    /// Those that may have something to be published.
+    ready: BTreeSet<Shard>,
+    /// How many runs are under way.
+    runs: usize,
     /// How often shards were gained.
     gains: u64,
     /// Whether cursors are being written.
@@ -106,48 +107,134 @@ impl Publisher {
     /// A publisher without shards.
     pub fn new(parts: Parts) -> Self {
         let stops = Arc::new(Semaphore::new(STOPS_MAX));
-        Self { parts, stops, shards: HashMap::new(), gains: 0, writing: false }
+        let (shards, ready) = (HashMap::new(), BTreeSet::new());
+        Self { parts, stops, shards, ready, runs: 0, gains: 0, writing: false }
     }
 
-    fn pump(&mut self, shard: Shard, ctx: &mut Context<Self>) {
-        let Some(log) = self.shards.get_mut(&shard).filter(|log| !log.busy) else { return };
-        if log.published >= log.committed {
-            return;
+    /// Publishes what waits of this shard, as soon as it may: see [`Publisher::pump`].
+    fn wake(&mut self, shard: Shard, ctx: &mut Context<Self>) {
+        self.ready.insert(shard);
+        self.pump(ctx);
+    }
+
+    /// Publishes what waits, a window of each shard in common runs. A few runs are under way at a time, so that what comes
+    /// next neither waits for all before it nor goes alone; a shard is in one of them at a time.
+    fn pump(&mut self, ctx: &mut Context<Self>) {
+        while self.runs < RUNS_MAX && !self.ready.is_empty() {
+            let (mut run, mut events) = (Vec::new(), 0);
+            while events < RUN_EVENTS_MAX
+                && let Some(shard) = self.ready.pop_first()
+            {
+                let Some(log) = self.shards.get_mut(&shard).filter(|log| !log.busy) else { continue };
+                if log.published >= log.committed {
+                    continue;
+                }
+                log.busy = true;
+                let window: Vec<_> = log.waiting.drain(..log.waiting.len().min(WINDOW_EVENTS_MAX as usize)).collect();
+                let (after, epoch, gain) = (log.published, log.epoch, log.gain);
+                let voice = Voice { parts: self.parts.clone(), stops: Arc::clone(&self.stops), shard, epoch };
+                if window.is_empty() {
+                    self.read_on(voice, after, gain, ctx);
+                } else {
+                    events += window.len();
+                    run.push(Part { voice, gain, window });
+                }
+            }
+            if !run.is_empty() {
+                self.run(run, ctx);
+            }
         }
-        log.busy = true;
-        let window: Vec<_> = log.waiting.drain(..log.waiting.len().min(WINDOW_EVENTS_MAX as usize)).collect();
-        let (after, epoch, gain) = (log.published, log.epoch, log.gain);
-        let voice = Voice { parts: self.parts.clone(), stops: Arc::clone(&self.stops), shard, epoch };
+    }
+
+    /// Publishes windows together. What of a shard doesn't go out at once is tried again apart from the others.
+    fn run(&mut self, run: Vec<Part>, ctx: &mut Context<Self>) {
+        self.runs += 1;
+        let shards: Vec<_> = run.iter().map(|part| (part.voice.shard, part.gain)).collect();
+        let published = self.parts.runtime.spawn(voice::publish(run));
+        ctx.spawn(published.into_actor(self).map(move |outcomes, actor, ctx| {
+            actor.runs -= 1;
+            match outcomes {
+                Ok(outcomes) => {
+                    for Outcome { voice, gain, last, left } in outcomes {
+                        match last {
+                            Ok(last) if left.is_empty() => actor.done(voice.shard, gain, last),
+                            Ok(last) => actor.finish(voice, gain, last, left, ctx),
+                            Err(error) => actor.again(voice.shard, gain, &error.to_string(), ctx),
+                        }
+                    }
+                }
+                Err(panic) => {
+                    for (shard, gain) in shards {
+                        actor.again(shard, gain, &panic.to_string(), ctx);
+                    }
+                }
+            }
+            actor.pump(ctx);
+        }));
+    }
+
+    /// Publishes a window of a shard that memory doesn't hold.
+    fn read_on(&mut self, voice: Voice, after: ShardSeq, gain: u64, ctx: &mut Context<Self>) {
+        let shard = voice.shard;
         let published = self.parts.runtime.spawn(async move {
-            let window = if window.is_empty() { read(&voice.parts, shard, after).await? } else { window };
+            let window = voice.read(after).await?;
             voice.publish(&window).await?;
             let last = window.last().map(|(number, _)| *number);
             last.ok_or_else(|| StoreError::Corrupt(format!("shard {shard} has no event after {after}")))
         });
         ctx.spawn(published.into_actor(self).map(move |result, actor, ctx| {
-            // A shard that was gained again meanwhile has begun anew.
-            let Some(log) = actor.shards.get_mut(&shard).filter(|log| log.gain == gain) else { return };
-            log.busy = false;
             match result {
-                Ok(Ok(last)) => {
-                    log.published = log.published.max(last);
-                    log.taken = log.taken.max(last);
-                    actor.pump(shard, ctx);
-                }
-                Ok(Err(error)) => actor.again(shard, &error.to_string(), ctx),
-                Err(panic) => actor.again(shard, &panic.to_string(), ctx),
+                Ok(Ok(last)) => actor.done(shard, gain, last),
+                Ok(Err(error)) => actor.again(shard, gain, &error.to_string(), ctx),
+                Err(panic) => actor.again(shard, gain, &panic.to_string(), ctx),
             }
+            actor.pump(ctx);
         }));
     }
 
+    /// Goes on with what of a window didn't go out with the others: a job's messages each in their order.
+    fn finish(
+        &mut self,
+        voice: Voice,
+        gain: u64,
+        last: ShardSeq,
+        left: Vec<VecDeque<Outgoing>>,
+        ctx: &mut Context<Self>,
+    ) {
+        let shard = voice.shard;
+        let published = self.parts.runtime.spawn(async move { voice.send_each(left).await });
+        ctx.spawn(published.into_actor(self).map(move |result, actor, ctx| {
+            match result {
+                Ok(Ok(())) => actor.done(shard, gain, last),
+                Ok(Err(error)) => actor.again(shard, gain, &error.to_string(), ctx),
+                Err(panic) => actor.again(shard, gain, &panic.to_string(), ctx),
+            }
+            actor.pump(ctx);
+        }));
+    }
+
+    /// The shard's log, unless it was gained again since: then it has begun anew.
+    fn log_of(&mut self, shard: Shard, gain: u64) -> Option<&mut ShardLog> {
+        self.shards.get_mut(&shard).filter(|log| log.gain == gain)
+    }
+
+    /// A window is out, up to that event.
+    fn done(&mut self, shard: Shard, gain: u64, last: ShardSeq) {
+        let Some(log) = self.log_of(shard, gain) else { return };
+        log.busy = false;
+        log.published = log.published.max(last);
+        log.taken = log.taken.max(last);
+        self.ready.insert(shard);
+    }
+
     /// A window was lost on its way: it is read from the store, a little later.
-    fn again(&mut self, shard: Shard, error: &str, ctx: &mut Context<Self>) {
+    fn again(&mut self, shard: Shard, gain: u64, error: &str, ctx: &mut Context<Self>) {
+        let Some(log) = self.log_of(shard, gain) else { return };
         tracing::warn!(%shard, error, "publishing a shard's events");
-        if let Some(log) = self.shards.get_mut(&shard) {
-            log.waiting.clear();
-            log.taken = log.published;
-        }
-        ctx.run_later(READ_AGAIN_AFTER, move |actor, ctx| actor.pump(shard, ctx));
+        log.busy = false;
+        log.waiting.clear();
+        log.taken = log.published;
+        ctx.run_later(READ_AGAIN_AFTER, move |actor, ctx| actor.wake(shard, ctx));
     }
 
     fn write_cursors(&mut self, ctx: &mut Context<Self>) {
@@ -174,104 +261,6 @@ impl Publisher {
                 Err(error) => tracing::error!(%error, "writing how far shards are published"),
             }
         }));
-    }
-}
-
-async fn read(parts: &Parts, shard: Shard, after: ShardSeq) -> Result<Vec<(ShardSeq, Event)>, StoreError> {
-    parts.store.shard_events(shard, after, WINDOW_EVENTS_MAX).await
-}
-
-/// Speaks for one shard under one epoch, for as long as it is owned so.
-#[derive(Clone)]
-struct Voice {
-    parts: Parts,
-    stops: Arc<Semaphore>,
-    shard: Shard,
-    epoch: Epoch,
-}
-
-impl Voice {
-    /// Publishes a window: a job's events one after the other, any number of jobs at once. Returns when all is out, or
-    /// the shard isn't ours any more.
-    async fn publish(&self, window: &[(ShardSeq, Event)]) -> Result<(), StoreError> {
-        fault::point("publisher.publish");
-        let mut by_job: BTreeMap<JobId, Vec<&Event>> = BTreeMap::new();
-        for (_, event) in window {
-            by_job.entry(event.job).or_default().push(event);
-        }
-        let jobs = by_job.into_values().map(|events| async move {
-            for message in events.into_iter().flat_map(Event::outgoing) {
-                self.send(message).await?;
-            }
-            Ok(())
-        });
-        join_all(jobs).await.into_iter().collect()
-    }
-
-    /// Sends a message until the bus has it; one that the bus will never take is logged and passed over. While the lease
-    /// has lapsed nothing is said.
-    async fn send(&self, message: Outgoing) -> Result<(), StoreError> {
-        let (mut wait, mut tries) = (RETRY_FIRST, 0);
-        loop {
-            if !self.parts.holdings.owns(self.shard, self.epoch) {
-                return Err(StoreError::Fenced);
-            }
-            if self.parts.holdings.is_alive() {
-                match self.send_once(&message).await {
-                    Ok(()) => return Ok(()),
-                    Err(error @ (BusError::TooLarge(_) | BusError::Closed)) => {
-                        tracing::error!(%error, ?message, "a message can't be sent");
-                        return Ok(());
-                    }
-                    // The event before it went out, so it is this lane that is in trouble: it mustn't hold up all others.
-                    Err(error) if matches!(message, Outgoing::Offer(_)) && tries == OFFER_TRIES_MAX => {
-                        tracing::warn!(%error, ?message, "an offer can't be made now; the slow round makes it again");
-                        return Ok(());
-                    }
-                    Err(error) => tracing::warn!(%error, "publishing"),
-                }
-                tries += 1;
-            }
-            tokio::time::sleep(wait).await;
-            wait = (wait * 2).min(RETRY_MAX);
-        }
-    }
-
-    async fn send_once(&self, message: &Outgoing) -> Result<(), BusError> {
-        let bus = &self.parts.bus;
-        match message {
-            Outgoing::Event(event) => bus.publish(event).await,
-            Outgoing::Offer(offer) => bus.offer(offer).await.map(|_| ()),
-            Outgoing::Withdraw(offer) => {
-                // Best effort: a claim of what is left is refused.
-                if let Err(error) = bus.withdraw(offer).await {
-                    tracing::info!(job = %offer.job, %error, "an offer could not be taken back");
-                }
-                Ok(())
-            }
-            Outgoing::Stop(order) => {
-                self.stop(order.clone());
-                Ok(())
-            }
-        }
-    }
-
-    /// Gives a worker its order without waiting for it: a worker that doesn't hear must not hold up what others wait for.
-    fn stop(&self, order: StopOrder) {
-        let Ok(permit) = Arc::clone(&self.stops).try_acquire_owned() else {
-            tracing::warn!(job = %order.job, "too many orders are under way; a heartbeat's reply will carry this one");
-            return;
-        };
-        let bus = Arc::clone(&self.parts.bus);
-        let (shard, epoch) = (self.shard, self.epoch);
-        self.parts.runtime.spawn(async move {
-            let (job, worker) = (order.job, order.worker);
-            let body = wire::encode(&Control::Stop(Word { shard, epoch, owner: None, said: order }));
-            if let Err(error) = bus.request(&Address::Control(worker), body, STOP_WITHIN).await {
-                tracing::info!(%job, %worker, %error, "a worker did not hear its order; a heartbeat's reply repeats it");
-            }
-            drop(permit);
-        });
     }
 }
 
@@ -308,9 +297,8 @@ impl Handler<Begin> for Publisher {
     type Result = ();
 
     fn handle(&mut self, Begin(shards): Begin, ctx: &mut Context<Self>) {
-        for shard in shards {
-            self.pump(shard, ctx);
-        }
+        self.ready.extend(shards);
+        self.pump(ctx);
     }
 }
 
@@ -329,24 +317,24 @@ impl Handler<Lose> for Publisher {
     }
 }
 
-/// Events that were just committed.
+/// Events that were committed together, of each shard in their order.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct Publish {
-    pub shard: Shard,
-    pub events: Vec<(ShardSeq, Event)>,
-}
+pub struct Publish(pub Vec<(Shard, Vec<(ShardSeq, Event)>)>);
 
 impl Handler<Publish> for Publisher {
     type Result = ();
 
-    fn handle(&mut self, publish: Publish, ctx: &mut Context<Self>) {
+    fn handle(&mut self, Publish(committed): Publish, ctx: &mut Context<Self>) {
         fault::point("publisher.hear");
-        // Where the shard was lost meanwhile, its next owner publishes them.
-        if let Some(log) = self.shards.get_mut(&publish.shard) {
-            log.take_up(publish.events);
+        for (shard, events) in committed {
+            // Where the shard was lost meanwhile, its next owner publishes them.
+            if let Some(log) = self.shards.get_mut(&shard) {
+                log.take_up(events);
+                self.ready.insert(shard);
+            }
         }
-        self.pump(publish.shard, ctx);
+        self.pump(ctx);
     }
 }
 
@@ -365,7 +353,7 @@ impl Handler<Missed> for Publisher {
         if let Some(log) = self.shards.get_mut(&missed.shard) {
             log.committed = log.committed.max(missed.committed);
         }
-        self.pump(missed.shard, ctx);
+        self.wake(missed.shard, ctx);
     }
 }
 

@@ -150,23 +150,22 @@ impl Handler<ReadAgain> for Timekeeper {
     }
 }
 
-/// A job must be woken at that time.
+/// These jobs must be woken at those times.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub struct SetTimer {
-    pub job: JobId,
-    pub at: Time,
-}
+pub struct SetTimers(pub Vec<(JobId, Time)>);
 
-impl Handler<SetTimer> for Timekeeper {
+impl Handler<SetTimers> for Timekeeper {
     type Result = ();
 
-    fn handle(&mut self, timer: SetTimer, ctx: &mut Context<Self>) {
+    fn handle(&mut self, SetTimers(timers): SetTimers, ctx: &mut Context<Self>) {
         fault::point("timekeeper.hear");
-        let near = timer.at <= self.parts.holdings.now().plus(AHEAD);
-        if near && self.times.len() < HELD_MAX {
-            self.times.push(Reverse((timer.at, timer.job)));
-            self.set_alarm(ctx);
+        let horizon = self.parts.holdings.now().plus(AHEAD);
+        for (job, at) in timers {
+            if at <= horizon && self.times.len() < HELD_MAX {
+                self.times.push(Reverse((at, job)));
+            }
         }
+        self.set_alarm(ctx);
     }
 }

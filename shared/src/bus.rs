@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::future::join_all;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
@@ -44,6 +45,18 @@ pub trait Bus: Send + Sync + 'static {
     /// Tells the subscribers of an event; returns when it can't be lost any more.
     async fn publish(&self, event: &Event) -> Result<(), Error>;
 
+    /// Does [`Bus::publish`] or [`Bus::offer`] for each of these at once, which are about different jobs; what became of each
+    /// is in their order.
+    async fn send_all(&self, messages: &[ToSend<'_>]) -> Vec<Result<(), Error>> {
+        let sent = messages.iter().map(|message| async move {
+            match message {
+                ToSend::Event(event) => self.publish(event).await,
+                ToSend::Offer(offer) => self.offer(offer).await.map(drop),
+            }
+        });
+        join_all(sent).await
+    }
+
     /// The events that are published from now on, a job's in order, as a subscriber gets them.
     async fn events(&self) -> Result<broadcast::Receiver<CloudEvent>, Error>;
 
@@ -59,6 +72,15 @@ pub trait Bus: Send + Sync + 'static {
     /// How often all offers were lost at once, as when their stream was deleted: each time they are to be made again
     /// from the store.
     fn offers_lost(&self) -> watch::Receiver<u64>;
+}
+
+/// One of several messages that are sent at once.
+#[derive(Debug, Clone, Copy)]
+pub enum ToSend<'a> {
+    /// For subscribers.
+    Event(&'a Event),
+    /// For workers.
+    Offer(&'a Offer),
 }
 
 /// How the connection to the bus is.

@@ -20,11 +20,11 @@ use tokio::time::timeout;
 
 use self::consumers::{Consumers, Trouble};
 use self::feed::Feed;
-use self::jetstream::Error as JetStreamError;
+use self::jetstream::{Error as JetStreamError, ForStream};
 use self::line::{Line, Tasks, Unanswered};
 use self::lookout::{Fault, Findings, Lookout};
 use self::pulls::Pulls;
-use super::{Address, Bus, Delivery, Error, Hint, Link, Placed, Requests, Service};
+use super::{Address, Bus, Delivery, Error, Hint, Link, Placed, Requests, Service, ToSend};
 use crate::cloud_event::CloudEvent;
 use crate::job::{Event, Offer};
 use crate::wire::{self, Lane, MESSAGE_BYTES_MAX};
@@ -181,6 +181,30 @@ impl NatsBus {
         }
     }
 
+    /// An offer as its stream takes it, and its bytes, once its lane has a consumer.
+    async fn offer_for_stream(&self, offer: &Offer) -> Result<(ForStream, usize), Error> {
+        let lane = subjects::lane_of(offer);
+        self.inner.consumers.ensure(self.usable()?, &lane).await.map_err(|trouble| match trouble {
+            Trouble::JetStream(error) => self.fault(error, subjects::OFFERS, 0),
+            Trouble::Mismatch(mismatch) => {
+                tracing::error!(%mismatch, "an offer can't be put out");
+                Error::Unreachable(mismatch.to_string())
+            }
+        })?;
+        let body = wire::encode(offer);
+        let bytes = body.len();
+        Ok((ForStream { subject: subjects::offer(offer), headers: None, body }, bytes))
+    }
+
+    /// What became of an offer.
+    fn placed(&self, held: Result<(), JetStreamError>, bytes: usize) -> Result<Placed, Error> {
+        match held {
+            Ok(()) => Ok(Placed::New),
+            Err(JetStreamError::Refused(fault)) if fault.is_still_there() => Ok(Placed::StillThere),
+            Err(error) => Err(self.fault(error, subjects::OFFERS, bytes)),
+        }
+    }
+
     /// What a fault of `JetStream` means to a caller. A stream that isn't there is looked for at once.
     fn fault(&self, error: JetStreamError, stream: &'static str, bytes: usize) -> Error {
         let missing = match &error {
@@ -241,22 +265,8 @@ impl Bus for NatsBus {
     }
 
     async fn offer(&self, offer: &Offer) -> Result<Placed, Error> {
-        let nats = self.usable()?;
-        let lane = subjects::lane_of(offer);
-        self.inner.consumers.ensure(nats, &lane).await.map_err(|trouble| match trouble {
-            Trouble::JetStream(error) => self.fault(error, subjects::OFFERS, 0),
-            Trouble::Mismatch(mismatch) => {
-                tracing::error!(%mismatch, "an offer can't be put out");
-                Error::Unreachable(mismatch.to_string())
-            }
-        })?;
-        let body = wire::encode(offer);
-        let bytes = body.len();
-        match jetstream::publish(nats, subjects::offer(offer), None, body).await {
-            Ok(()) => Ok(Placed::New),
-            Err(JetStreamError::Refused(fault)) if fault.is_still_there() => Ok(Placed::StillThere),
-            Err(error) => Err(self.fault(error, subjects::OFFERS, bytes)),
-        }
+        let (message, bytes) = self.offer_for_stream(offer).await?;
+        self.placed(jetstream::publish(self.usable()?, message).await, bytes)
     }
 
     async fn withdraw(&self, offer: &Offer) -> Result<(), Error> {
@@ -276,13 +286,38 @@ impl Bus for NatsBus {
     }
 
     async fn publish(&self, event: &Event) -> Result<(), Error> {
-        let line = self.usable()?;
-        let mut headers = HeaderMap::new();
-        headers.insert("content-type", EVENT_TYPE);
-        let body = wire::encode(&CloudEvent::from(event));
-        let bytes = body.len();
-        let published = jetstream::publish(line, subjects::event(event), Some(headers), body).await;
+        let (message, bytes) = event_for_stream(event);
+        let published = jetstream::publish(self.usable()?, message).await;
         published.map_err(|error| self.fault(error, subjects::EVENTS, bytes))
+    }
+
+    async fn send_all(&self, messages: &[ToSend<'_>]) -> Vec<Result<(), Error>> {
+        let (mut sent, mut results) = (Vec::with_capacity(messages.len()), Vec::with_capacity(messages.len()));
+        let line = match self.usable() {
+            Ok(line) => line,
+            Err(error) => return messages.iter().map(|_| Err(error.clone())).collect(),
+        };
+        for message in messages {
+            let message = match message {
+                ToSend::Event(event) => Ok(event_for_stream(event)),
+                ToSend::Offer(offer) => self.offer_for_stream(offer).await,
+            };
+            results.push(message.map(|(message, bytes)| {
+                sent.push(message);
+                bytes
+            }));
+        }
+        let mut held = jetstream::publish_all(line, sent).await.into_iter();
+        let result = |(message, prepared): (&ToSend<'_>, Result<usize, Error>)| {
+            let bytes = prepared?;
+            // There is one for each that was prepared.
+            let held = held.next().unwrap_or(Err(Unanswered::Down.into()));
+            match message {
+                ToSend::Event(_) => held.map_err(|error| self.fault(error, subjects::EVENTS, bytes)),
+                ToSend::Offer(_) => self.placed(held, bytes).map(drop),
+            }
+        };
+        messages.iter().zip(results).map(result).collect()
     }
 
     async fn events(&self) -> Result<broadcast::Receiver<CloudEvent>, Error> {
@@ -311,6 +346,15 @@ impl Bus for NatsBus {
     fn offers_lost(&self) -> watch::Receiver<u64> {
         self.inner.findings.offers_lost.subscribe()
     }
+}
+
+/// An event as its stream takes it, and its bytes.
+fn event_for_stream(event: &Event) -> (ForStream, usize) {
+    let mut headers = HeaderMap::new();
+    headers.insert("content-type", EVENT_TYPE);
+    let body = wire::encode(&CloudEvent::from(event));
+    let bytes = body.len();
+    (ForStream { subject: subjects::event(event), headers: Some(headers), body }, bytes)
 }
 
 fn down() -> Error {

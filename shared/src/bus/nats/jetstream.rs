@@ -7,8 +7,9 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
-use super::line::{Line, Unanswered};
+use super::line::{Line, SERVER_WITHIN, Unanswered};
 
 /// "Stream not found".
 const NO_STREAM: u64 = 10059;
@@ -97,13 +98,51 @@ pub async fn api(line: &Line, verb: &str, body: &Value) -> Result<Value, Error> 
     answer(&reply.payload)
 }
 
+/// A message for a stream.
+pub struct ForStream {
+    pub subject: String,
+    pub headers: Option<HeaderMap>,
+    pub body: Bytes,
+}
+
 /// Has a stream take a message; returns once it holds it.
-pub async fn publish(line: &Line, subject: String, headers: Option<HeaderMap>, body: Bytes) -> Result<(), Error> {
-    let reply = line.ask_server(subject, headers, body).await?;
-    let ack = answer(&reply.payload)?;
-    match ack.get("stream") {
-        Some(Value::String(_)) => Ok(()),
-        _ => Err(Error::Garbled("no stream acknowledged the message".to_owned())),
+pub async fn publish(line: &Line, message: ForStream) -> Result<(), Error> {
+    let ForStream { subject, headers, body } = message;
+    acknowledged(&line.ask_server(subject, headers, body).await?.payload)
+}
+
+/// The same for several at once, in their order; returns once each is held, or its fate is known to be another.
+pub async fn publish_all(line: &Line, messages: Vec<ForStream>) -> Vec<Result<(), Error>> {
+    let deadline = Instant::now() + SERVER_WITHIN;
+    let mut asked = Vec::with_capacity(messages.len());
+    for ForStream { subject, headers, body } in messages {
+        asked.push(line.begin_asking_server(subject, headers, body, deadline).await);
+    }
+    let mut held = Vec::with_capacity(asked.len());
+    for asked in asked {
+        held.push(match asked {
+            Ok(asked) => {
+                asked.reply(deadline).await.map_err(Error::from).and_then(|reply| acknowledged(&reply.payload))
+            }
+            Err(error) => Err(error.into()),
+        });
+    }
+    held
+}
+
+/// What a stream answers that was to take a message.
+#[derive(Deserialize)]
+struct Acknowledgement {
+    error: Option<Fault>,
+    stream: Option<String>,
+}
+
+fn acknowledged(payload: &[u8]) -> Result<(), Error> {
+    let answer: Acknowledgement = serde_json::from_slice(payload).map_err(|error| Error::Garbled(error.to_string()))?;
+    match (answer.error, answer.stream) {
+        (Some(fault), _) => Err(fault.into()),
+        (None, Some(_)) => Ok(()),
+        (None, None) => Err(Error::Garbled("no stream acknowledged the message".to_owned())),
     }
 }
 
@@ -149,6 +188,7 @@ mod tests {
     use super::*;
 
     fn fault(json: &[u8]) -> Fault {
+        assert_eq!(acknowledged(json).unwrap_err(), answer(json).unwrap_err());
         match answer(json) {
             Err(Error::Refused(fault)) => fault,
             other => panic!("{other:?}"),
@@ -169,7 +209,9 @@ mod tests {
 
     #[test]
     fn an_acknowledgement_has_no_fault() {
-        assert!(answer(br#"{"stream":"S", "seq":1}"#).is_ok());
+        assert_eq!(acknowledged(br#"{"stream":"S", "seq":1}"#), Ok(()));
+        assert!(matches!(acknowledged(br#"{"seq":1}"#), Err(Error::Garbled(_))));
+        assert!(matches!(acknowledged(b"+OK"), Err(Error::Garbled(_))));
         assert!(matches!(answer(b"+OK"), Err(Error::Garbled(_))));
     }
 }

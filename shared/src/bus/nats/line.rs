@@ -15,12 +15,12 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::bus::Link;
 
 /// How long the server or a stream may take to answer. After that the fate of what was said is unknown.
-const SERVER_WITHIN: Duration = Duration::from_secs(5);
+pub const SERVER_WITHIN: Duration = Duration::from_secs(5);
 /// How often who waits for a connection looks for one.
 pub const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// How long a message that nobody answers may take to leave this process.
@@ -158,6 +158,23 @@ impl Line {
         self.exchange(waiting, subject, headers, body, SERVER_WITHIN).await
     }
 
+    /// Sends `body` to the server itself or a stream, by `deadline` at the latest; what is returned waits for the answer.
+    pub async fn begin_asking_server(
+        &self,
+        subject: String,
+        headers: Option<HeaderMap>,
+        body: Bytes,
+        deadline: Instant,
+    ) -> Result<Asked<'_>, Unanswered> {
+        if !self.is_up() {
+            return Err(Unanswered::Down);
+        }
+        let (waiting, answer) = Waiting::new(&self.replies, Some(self.link().breaks));
+        let sending = self.publish(subject, waiting.subject(), headers, body);
+        timeout_at(deadline, sending).await.map_err(|_| Unanswered::TimedOut)??;
+        Ok(Asked { _waiting: waiting, answer })
+    }
+
     async fn exchange(
         &self,
         (waiting, answer): (Waiting<'_>, oneshot::Receiver<Message>),
@@ -170,19 +187,27 @@ impl Line {
             return Err(Unanswered::Down);
         }
         let exchange = async {
-            let reply = waiting.subject();
-            let sent = match headers {
-                Some(headers) => self.client.publish_with_reply_and_headers(subject, reply, headers, body).await,
-                None => self.client.publish_with_reply(subject, reply, body).await,
-            };
-            sent.map_err(|error| match error.kind() {
-                PublishErrorKind::MaxPayloadExceeded => Unanswered::TooLarge,
-                PublishErrorKind::Send | PublishErrorKind::InvalidSubject => Unanswered::Down,
-            })?;
+            self.publish(subject, waiting.subject(), headers, body).await?;
             answer.await.map_err(|_| Unanswered::Down)
         };
-        let reply = timeout(within, exchange).await.map_err(|_| Unanswered::TimedOut)??;
-        if reply.status == Some(StatusCode::NO_RESPONDERS) { Err(Unanswered::NoResponder) } else { Ok(reply) }
+        heard(timeout(within, exchange).await.map_err(|_| Unanswered::TimedOut)??)
+    }
+
+    async fn publish(
+        &self,
+        subject: String,
+        reply: String,
+        headers: Option<HeaderMap>,
+        body: Bytes,
+    ) -> Result<(), Unanswered> {
+        let sent = match headers {
+            Some(headers) => self.client.publish_with_reply_and_headers(subject, reply, headers, body).await,
+            None => self.client.publish_with_reply(subject, reply, body).await,
+        };
+        sent.map_err(|error| match error.kind() {
+            PublishErrorKind::MaxPayloadExceeded => Unanswered::TooLarge,
+            PublishErrorKind::Send | PublishErrorKind::InvalidSubject => Unanswered::Down,
+        })
     }
 
     /// Sends what nobody answers, or gives it up where that takes too long.
@@ -212,6 +237,24 @@ impl Line {
         };
         let _ = timeout(SEND_WITHIN, echo).await;
     }
+}
+
+/// What the server was asked, until its answer is there or nobody waits for it any more.
+pub struct Asked<'a> {
+    _waiting: Waiting<'a>,
+    answer: oneshot::Receiver<Message>,
+}
+
+impl Asked<'_> {
+    /// The answer, if it comes by `deadline`.
+    pub async fn reply(self, deadline: Instant) -> Result<Message, Unanswered> {
+        let reply = timeout_at(deadline, self.answer).await.map_err(|_| Unanswered::TimedOut)?;
+        heard(reply.map_err(|_| Unanswered::Down)?)
+    }
+}
+
+fn heard(reply: Message) -> Result<Message, Unanswered> {
+    if reply.status == Some(StatusCode::NO_RESPONDERS) { Err(Unanswered::NoResponder) } else { Ok(reply) }
 }
 
 impl Replies {
