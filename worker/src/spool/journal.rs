@@ -3,6 +3,7 @@
 //! - What is told as kept is in a segment that the disk has. A segment that couldn't be written or synced is never written
 //!   to again, since nobody knows what of it the disk has: the next one begins with all entries that are live.
 //! - A segment that has grown large is left for a new one too, so that the files stay as small as what is live, or a few MiB.
+//! - Room is made ahead of what is written: zeros, at which reading ends.
 //! - A new segment is whole before it has its name, and only then do those before it go. So at each moment the segments that
 //!   are there, read in the order of their numbers, tell what is live, and perhaps entries that were removed already: those
 //!   are told again, which changes nothing.
@@ -25,6 +26,12 @@ use crate::durable::{self, remove_if_there};
 
 /// How large a segment grows before the next one is begun, unless it began with half of that or more.
 pub const SEGMENT_BYTES: u64 = 8 * 1024 * 1024;
+
+/// The least and the most room that is made at once for what comes next; between them as much as is written already.
+const ROOM_BYTES_MIN: u64 = 128 * 1024;
+pub const ROOM_BYTES_MAX: u64 = 2 * 1024 * 1024;
+/// With less room than that left, more is made: as much as a busy worker writes at a time.
+const ROOM_BYTES_LOW: u64 = 64 * 1024;
 
 /// Whose entry it is.
 pub type Key = (JobId, Attempt);
@@ -69,8 +76,32 @@ struct Current {
     file: Box<dyn Segment>,
     path: PathBuf,
     bytes: u64,
+    /// Up to where there is room for what comes next.
+    room: u64,
     /// At how many bytes the next one is begun.
     enough: u64,
+}
+
+impl Current {
+    /// Makes room for what comes next, where little is left. Where the disk has none, the file grows with what is written.
+    fn make_room(&mut self) {
+        if self.bytes + ROOM_BYTES_LOW <= self.room {
+            return;
+        }
+        let more = self.bytes.clamp(ROOM_BYTES_MIN, ROOM_BYTES_MAX);
+        let begin = self.room.max(self.bytes);
+        let made = usize::try_from(more).map_err(io::Error::other).and_then(|more| self.file.make_room(begin, more));
+        match made {
+            Ok(()) => self.room = begin + more,
+            Err(error) => {
+                tracing::debug!(%error, "the spool's file can't be given room ahead");
+                // What was given of it is given back; what can't be is overwritten.
+                let _ = self.file.cut(begin);
+                // It is tried again when so much was written.
+                self.room = begin + ROOM_BYTES_MIN;
+            }
+        }
+    }
 }
 
 impl Journal {
@@ -125,11 +156,11 @@ impl Journal {
         Ok(())
     }
 
-    /// Begins a new segment where the last one is too large or couldn't be written, so that no caller has to wait for that
-    /// later.
+    /// Begins a new segment where the last one is too large or couldn't be written, and makes room in one that goes on, so that
+    /// no caller has to wait for that later.
     pub fn tidy(&mut self) {
-        if self.current.as_ref().is_some_and(|current| current.bytes <= current.enough) {
-            return;
+        if let Some(current) = self.current.as_mut().filter(|current| current.bytes <= current.enough) {
+            return current.make_room();
         }
         if let Err(error) = self.begin() {
             tracing::error!(%error, "beginning a new file of the spool");
@@ -164,7 +195,9 @@ impl Journal {
             self.spent.push(Spent { path, is_read: true });
             return Err(error);
         }
-        self.current = Some(Current { file, path, bytes, enough: SEGMENT_BYTES.max(2 * bytes) });
+        let mut current = Current { file, path, bytes, room: bytes, enough: SEGMENT_BYTES.max(2 * bytes) };
+        current.make_room();
+        self.current = Some(current);
         self.spent.retain(|spent| spent.leave().inspect_err(|error| spent.stays(error)).is_err());
         Ok(())
     }

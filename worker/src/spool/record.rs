@@ -29,7 +29,7 @@ pub enum Record<E = Entry> {
 /// What can't be read as records.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Damage {
-    /// Whole lines that are no records.
+    /// Whole lines that are no records, and zeros before the end.
     pub lines: u64,
     /// The bytes of a last line without an end, as a crash in the middle of a write leaves it.
     pub torn: u64,
@@ -52,21 +52,48 @@ pub fn framed(json: &[u8]) -> Vec<u8> {
     [checksum(json).as_bytes(), json, b"\n"].concat()
 }
 
-/// Gives `each` every record that can be read, in their order, and says what can't.
+/// Gives `each` every record that can be read, in their order, and says what can't. Zeros at the end are room that wasn't used.
 pub fn read(mut source: impl BufRead, mut each: impl FnMut(Record)) -> io::Result<Damage> {
     let (mut damage, mut line) = (Damage::default(), Vec::new());
     loop {
         line.clear();
         let read = source.by_ref().take(RECORD_BYTES_MAX as u64).read_until(b'\n', &mut line)?;
-        match line.strip_suffix(b"\n").map(record) {
+        // No record holds a zero: what stands before one was broken off.
+        let whole = match line.iter().position(|byte| *byte == 0) {
+            None => &line[..],
+            Some(broken_off) => {
+                let zeros = line.iter().skip(broken_off).take_while(|byte| **byte == 0).count();
+                let behind = line.get(broken_off + zeros..).unwrap_or_default();
+                if behind.is_empty() && skip_zeros(&mut source)? {
+                    damage.torn = broken_off as u64;
+                    return Ok(damage);
+                }
+                damage.lines += 1;
+                behind
+            }
+        };
+        match whole.strip_suffix(b"\n").map(record) {
             Some(Some(record)) => each(record),
             Some(None) => damage.lines += 1,
             None if read == 0 => return Ok(damage),
+            None if whole.is_empty() => {}
             None if read == RECORD_BYTES_MAX => {
                 damage.lines += 1;
                 source.skip_until(b'\n')?;
             }
-            None => damage.torn = read as u64,
+            None => damage.torn = whole.len() as u64,
+        }
+    }
+}
+
+/// Passes zeros over; whether nothing is behind them.
+fn skip_zeros(source: &mut impl BufRead) -> io::Result<bool> {
+    loop {
+        let bytes = source.fill_buf()?;
+        let (zeros, most) = (bytes.iter().take_while(|byte| **byte == 0).count(), bytes.len());
+        source.consume(zeros);
+        if most == 0 || zeros < most {
+            return Ok(most == 0);
         }
     }
 }
@@ -110,6 +137,20 @@ mod tests {
             matches!(&*records, [Record::Put(first), Record::Put(second)] if *first == entry(1) && first == second)
         );
         assert_eq!(damage, Damage { lines: 2, torn: 40 });
+    }
+
+    #[test]
+    fn zeros_at_the_end_are_room_and_elsewhere_damage() {
+        let one = line(&Record::Put(&entry(1))).unwrap();
+        let room = vec![0; 3 * RECORD_BYTES_MAX];
+        for (room, torn) in [(&room[..], 0), (&room[..5], 0), (&room[..], 30), (&room[..1], 1)] {
+            let (records, damage) = read_all(&[&one[..], &one[..torn], room].concat());
+            assert_eq!((records.len(), damage), (1, Damage { lines: 0, torn: torn as u64 }), "{torn}");
+        }
+        for zeros in [1, 100, RECORD_BYTES_MAX, 2 * RECORD_BYTES_MAX + 9] {
+            let (records, damage) = read_all(&[&one[..], &room[..zeros], &one, &room].concat());
+            assert_eq!((records.len(), damage), (2, Damage { lines: 1, torn: 0 }), "{zeros}");
+        }
     }
 
     #[test]

@@ -3,14 +3,19 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 
 use crate::durable;
 
-/// A file that only grows.
+/// A file that is written from its beginning to its end.
 pub trait Segment: Send {
+    /// Writes behind what was written before, where there may be room already.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes room on disk for so many bytes behind the first `from`: zeros, which are overwritten later. To have a file on disk that
+    /// grows, its file system has to write more than the file: that is slow, and the more so the more others write.
+    fn make_room(&mut self, from: u64, bytes: usize) -> io::Result<()>;
 
     /// Returns when the disk has all of it.
     ///
@@ -33,6 +38,11 @@ pub fn create(path: &Path) -> io::Result<Box<dyn Segment>> {
 impl Segment for File {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.write_all(bytes)
+    }
+
+    fn make_room(&mut self, from: u64, bytes: usize) -> io::Result<()> {
+        self.write_all_at(&vec![0; bytes], from)?;
+        self.sync_data()
     }
 
     fn sync(&mut self) -> io::Result<()> {

@@ -81,6 +81,11 @@ impl Segment for OnDisk {
         if fits < bytes.len() { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
     }
 
+    fn make_room(&mut self, from: u64, bytes: usize) -> io::Result<()> {
+        let fits = i64::try_from(bytes).unwrap() <= self.disk.0.room.load(SeqCst);
+        if fits { self.file.make_room(from, bytes) } else { Err(io::ErrorKind::StorageFull.into()) }
+    }
+
     fn sync(&mut self) -> io::Result<()> {
         self.disk.0.syncs.fetch_add(1, SeqCst);
         while self.disk.0.stands_still.load(SeqCst) {
@@ -119,6 +124,13 @@ fn files(dir: &Path, ending: &str) -> Vec<PathBuf> {
 fn segment(dir: &Path) -> PathBuf {
     let [segment] = &files(dir, found::SUFFIX)[..] else { panic!("one segment") };
     segment.clone()
+}
+
+/// What was written to that file, without the room that is left in it.
+fn written(path: &Path) -> Vec<u8> {
+    let mut bytes = fs::read(path).unwrap();
+    bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+    bytes
 }
 
 #[tokio::test]
@@ -238,16 +250,16 @@ async fn a_crash_at_any_byte_of_a_write_costs_nothing_that_was_kept() {
         after.retain(|one: &Entry| one.job != entry(n).job);
         after.push(change);
         after.sort_by_key(|entry| entry.job);
-        kept.push((fs::metadata(&path).unwrap().len(), after));
+        kept.push((written(&path).len(), after));
     }
     spool.remove(entry(2).job, Attempt(2)).await.unwrap();
     spool.settled().await.unwrap();
-    kept.push((fs::metadata(&path).unwrap().len(), vec![ended(1), entry(3)]));
-    let (whole, name) = (fs::read(&path).unwrap(), path.file_name().unwrap());
-    for length in 0..=whole.len() {
+    kept.push((written(&path).len(), vec![ended(1), entry(3)]));
+    let (whole, name) = (written(&path), path.file_name().unwrap());
+    for (length, room) in (0..=whole.len()).flat_map(|length| [(length, 0), (length, 999)]) {
         let crashed = tempfile::tempdir().unwrap();
-        fs::write(crashed.path().join(name), &whole[..length]).unwrap();
-        let (_, there) = kept.iter().rfind(|(bytes, _)| *bytes <= length as u64).unwrap();
+        fs::write(crashed.path().join(name), [&whole[..length], &vec![0; room]].concat()).unwrap();
+        let (_, there) = kept.iter().rfind(|(bytes, _)| *bytes <= length).unwrap();
         let (next, left) = disk.open(crashed.path());
         assert_eq!(left, *there, "after {length} bytes");
         // What was broken off is gone, and what is written next counts.
@@ -266,7 +278,7 @@ async fn a_record_that_is_damaged_takes_no_other_along_and_its_file_is_put_aside
     drop(spool);
     let path = segment(dir.path());
     let mut bytes = fs::read(&path).unwrap();
-    let middle = bytes.len() / 2;
+    let middle = written(&path).len() / 2;
     bytes[middle] ^= 1;
     fs::write(&path, &bytes).unwrap();
     for _ in 0..2 {
@@ -288,11 +300,12 @@ async fn the_files_stay_small_however_much_comes_and_goes() {
         spool.remove(entry(2).job, Attempt(2)).await.unwrap();
         spool.settled().await.unwrap();
         largest = largest.max(fs::metadata(&first).map_or(0, |file| file.len()));
-        assert!(largest < journal::SEGMENT_BYTES + 64 * 1024, "it has grown to {largest} bytes");
+        let most = journal::SEGMENT_BYTES + journal::ROOM_BYTES_MAX;
+        assert!(largest <= most, "it has grown to {largest} bytes");
     }
     assert!(largest > journal::SEGMENT_BYTES / 2, "it was left at {largest} bytes");
     assert_eq!(in_spool(dir.path()), [ended(1)]);
-    assert!(fs::metadata(segment(dir.path())).unwrap().len() < 1000);
+    assert!(written(&segment(dir.path())).len() < 1000);
     spool.put(&ended(2)).await.unwrap();
     drop(spool);
     assert_eq!(disk.open(dir.path()).1, [ended(1), ended(2)]);
@@ -396,4 +409,23 @@ async fn a_file_that_somebody_removes_is_noticed_and_nothing_is_lost_with_it() {
     spool.put(&entry(2)).await.unwrap_err();
     spool.put(&entry(3)).await.unwrap();
     assert_eq!(in_spool(dir.path()), [entry(1), entry(3)]);
+}
+
+#[tokio::test]
+async fn a_file_that_is_written_to_does_not_grow_with_each_entry() {
+    let (dir, _disk, spool) = spool();
+    spool.put(&entry(1)).await.unwrap();
+    let length = || fs::metadata(segment(dir.path())).unwrap().len();
+    let before = length();
+    for n in 2..100 {
+        spool.put(&entry(n)).await.unwrap();
+    }
+    assert_eq!(length(), before, "it had room");
+    assert_eq!(in_spool(dir.path()).len(), 99);
+    // More than the first room holds.
+    for n in 0..1000 {
+        spool.put(&entry((n % 100) as u8)).await.unwrap();
+    }
+    assert!(length() > before);
+    assert_eq!(in_spool(dir.path()).len(), 100);
 }
