@@ -79,6 +79,7 @@ macro_rules! suite {
             events {
                 the_events_of_a_job_come_in_order_to_every_subscriber,
                 a_subscriber_hears_what_is_published_from_then_on,
+                what_is_sent_together_arrives_each_by_itself,
                 a_hint_reaches_everybody,
                 a_hint_of_shards_is_no_hint_of_a_job,
                 publishing_needs_no_listener,

@@ -1,6 +1,6 @@
 //! Events to subscribers, hints to coordinators.
 
-use shared::bus::Hint;
+use shared::bus::{Hint, ToSend};
 use shared::clock;
 use shared::cloud_event::CloudEvent;
 use shared::id::{Actor, Attempt, JobId, Seq, Shard};
@@ -9,6 +9,7 @@ use shared::time::Time;
 use tokio::sync::broadcast::Receiver;
 use tokio::time::timeout;
 
+use super::offers::{lanes, offer, take_done};
 use super::{Medium, SOON};
 
 pub async fn the_events_of_a_job_come_in_order_to_every_subscriber(medium: &dyn Medium) {
@@ -49,6 +50,29 @@ pub async fn a_subscriber_hears_what_is_published_from_then_on(medium: &dyn Medi
     bus.publish(&event(job, 2)).await.unwrap();
 
     assert_eq!(next(&mut subscriber).await, heard_as(job, 2));
+}
+
+pub async fn what_is_sent_together_arrives_each_by_itself(medium: &dyn Medium) {
+    let bus = medium.connect().await;
+    let mut subscriber = bus.events().await.unwrap();
+    let (there, new) = (offer("together"), offer("together"));
+    bus.offer(&there).await.unwrap();
+    let events: Vec<Event> = (0..100).map(|_| event(job(), 1)).collect();
+
+    let mut messages: Vec<ToSend<'_>> = events.iter().map(ToSend::Event).collect();
+    messages.insert(50, ToSend::Offer(&new));
+    messages.push(ToSend::Offer(&there));
+    assert_eq!(bus.send_all(&messages).await, vec![Ok(()); 102], "one that is there counts as well");
+    assert_eq!(bus.send_all(&[]).await, []);
+
+    for event in &events {
+        assert_eq!(next(&mut subscriber).await, CloudEvent::from(event));
+    }
+    let mut taken = Vec::new();
+    while taken.len() < 2 {
+        taken.extend(take_done(&*bus, &lanes(["together"]), 2).await);
+    }
+    assert_eq!(taken, [there, new]);
 }
 
 pub async fn a_hint_reaches_everybody(medium: &dyn Medium) {

@@ -47,6 +47,8 @@ macro_rules! against {
             }
             words {
                 an_event_is_what_a_plain_subscriber_expects,
+                hints_come_in_a_list_or_alone_as_earlier_versions_send_them,
+                what_is_too_large_among_others_harms_none_of_them,
                 strangers_among_the_requests_harm_nobody,
                 a_new_offer_reaches_who_waits_within_milliseconds,
                 many_offers_are_put_out_at_once,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use shared::bus::nats::Role;
-use shared::bus::{Address, Placed, Service};
+use shared::bus::{Address, Error, Hint, Placed, Service, ToSend};
 use shared::clock;
 use shared::cloud_event::CloudEvent;
 use shared::id::Shard;
@@ -35,6 +35,28 @@ pub async fn an_event_is_what_a_plain_subscriber_expects(version: Version) {
     let headers = message.headers.expect("headers");
     assert_eq!(headers.get("content-type").map(async_nats::HeaderValue::as_str), Some("application/cloudevents+json"));
     assert_eq!(serde_json::from_slice::<CloudEvent>(&message.payload).unwrap(), CloudEvent::from(&event));
+}
+
+pub async fn hints_come_in_a_list_or_alone_as_earlier_versions_send_them(version: Version) {
+    let Some(server) = Nats::start(version) else { return };
+    let bus = connect(&server, Role::Coordinator).await;
+    let mut hints = bus.hints();
+    let (client, [one, two]) = (server.client().await, [job(), job()]);
+    for text in [format!(r#"{{"job":"{one}"}}"#), "gossip".to_owned(), format!(r#"["shards",{{"job":"{two}"}}]"#)] {
+        client.publish("windlass.hint", text.into()).await.unwrap();
+    }
+    for expected in [Hint::Job(one), Hint::Shards, Hint::Job(two)] {
+        assert_eq!(timeout(SOON, hints.recv()).await.expect("a hint"), Ok(expected));
+    }
+}
+
+pub async fn what_is_too_large_among_others_harms_none_of_them(version: Version) {
+    let Some(server) = Nats::start(version) else { return };
+    let bus = connect(&server, Role::Coordinator).await;
+    let (small, large, event) = (offer("a"), offer(&"x".repeat(2 * 1024 * 1024)), event(job(), 1));
+    let sent = bus.send_all(&[ToSend::Offer(&large), ToSend::Event(&event), ToSend::Offer(&small)]).await;
+    assert!(matches!(sent[..], [Err(Error::TooLarge(_)), Ok(()), Ok(())]), "{sent:?}");
+    assert_eq!(offered(&bus.take(&lanes(["a"]), 1, SOON).await.unwrap()), [small]);
 }
 
 pub async fn strangers_among_the_requests_harm_nobody(version: Version) {
