@@ -70,9 +70,9 @@ struct Jobs {
 }
 
 impl Jobs {
-    /// How many events they have: one that waits was submitted and queued.
+    /// How many events they have: one that waits was submitted and queued, and the cancel of one was requested and done.
     fn events(&self) -> u64 {
-        self.ran * EVENTS_PER_JOB + self.waiting * 2 + self.canceled * 3
+        self.ran * EVENTS_PER_JOB + self.waiting * 2 + self.canceled * 4
     }
 
     /// Waits until all that was asked for is done and told.

@@ -1,5 +1,5 @@
-//! Graphile Worker, measured as its own benchmark does it: jobs that do nothing are put in at once, then several processes
-//! work until none is left; how long one needs to start and end without a job is taken off.
+//! Graphile Worker, measured as its own benchmark does it: jobs that do nothing are put in at once, then its processes
+//! work until none is left; how long as many need to start and end without a job is taken off.
 //!
 //! Its version 0.16 knows no batches; 0.17, the next that runs on the same Node.js, does.
 
@@ -13,8 +13,7 @@ use super::{Cost, Running, Used};
 use crate::bench::results::Results;
 use crate::postgres::Database;
 
-/// How many processes work, and how many jobs each has under way: the numbers of its own benchmark.
-const PROCESSES: u32 = 4;
+/// How many jobs a process has under way, as in its own benchmark: on two cores it does more with these than with ten.
 const CONCURRENT_JOBS: u32 = 24;
 
 /// How it is set up.
@@ -40,6 +39,14 @@ impl Kind {
             Self::Batched => "graphile-worker-batched",
         }
     }
+
+    /// How many processes work: of one, two and the four of its own benchmark, those that do the most on two cores.
+    fn processes(self) -> u32 {
+        match self {
+            Self::Unbatched => 1,
+            Self::Batched => 2,
+        }
+    }
 }
 
 /// Where it is installed, or nothing where it can't be.
@@ -58,17 +65,17 @@ pub fn installed(results: &mut Results) -> Option<PathBuf> {
 pub fn measured(place: &Path, kind: Kind, database: &Database<'_>, jobs: u32) -> Cost {
     let command = |arguments: &[&str]| command(place, kind, database, arguments);
     Running::start(command(&["--schema-only"])).end();
-    let nothing = cost(database, vec![command(&["--once"])]);
+    let processes = || (0..kind.processes()).map(|_| command(&["--once"])).collect();
+    let nothing = cost(database, processes());
     let put = format!(
         "SELECT graphile_worker.add_job('nothing', json_build_object('id', id)) FROM generate_series(1, {jobs}) AS id"
     );
     database.execute(&put).expect("jobs");
     let left = "SELECT count(*) FROM graphile_worker._private_jobs";
     assert_eq!(database.number(left), i64::from(jobs), "jobs that were put in");
-    let all = cost(database, (0..PROCESSES).map(|_| command(&["--once"])).collect());
+    let all = cost(database, processes());
     assert_eq!(database.number(left), 0, "jobs that are left");
-    let took = all.took.saturating_sub(nothing.took);
-    Cost { took, cpu: all.cpu - nothing.cpu * f64::from(PROCESSES) }
+    Cost { took: all.took.saturating_sub(nothing.took), cpu: all.cpu - nothing.cpu }
 }
 
 /// What it costs to run these beside each other, from the first one's start to the last one's end.
