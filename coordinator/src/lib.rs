@@ -98,7 +98,8 @@ pub struct Coordinator {
     arbiters: Arbiters,
     commits: Commits,
     intake: Arc<Intake>,
-    shards: Shards,
+    /// None once it has left the cluster.
+    shards: Option<Shards>,
     /// What goes on beside (see [`Ground::start_beside`]).
     beside: Vec<JoinHandle<()>>,
 }
@@ -163,7 +164,7 @@ impl Coordinator {
             beside: beside.iter().map(JoinHandle::abort_handle).collect(),
             stopping: AtomicBool::new(false),
         };
-        Ok(Self { service: Service::new(parts), store, arbiters, commits, intake, shards, beside })
+        Ok(Self { service: Service::new(parts), store, arbiters, commits, intake, shards: Some(shards), beside })
     }
 
     /// What the API and the command line speak to.
@@ -171,15 +172,22 @@ impl Coordinator {
         self.service.clone()
     }
 
+    /// Gives the shards away and leaves the cluster, while commands for them are still passed on to whoever has them next.
+    pub async fn leave(&mut self) {
+        if let Some(shards) = self.shards.take() {
+            shards.stop().await;
+        }
+    }
+
     /// Stops in this order: refuse what would move a job, answer what workers have said, commit what was taken, publish
     /// what was committed and give the shards away, close the store, end the actors. Embedded, the worker must have been
     /// stopped before.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         self.service.refuse();
         for beside in &self.beside {
             beside.abort();
         }
-        self.shards.stop().await;
+        self.leave().await;
         self.intake.stop().await;
         self.commits.refuse_waiting().await;
         self.commits.drain().await;

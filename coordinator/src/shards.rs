@@ -280,17 +280,17 @@ impl Keeper {
     }
 
     async fn enter_some(&mut self, shards: &[Shard]) -> Result<(), Error> {
-        let Parts { store, holdings, commits, publisher, jobs, .. } = &self.parts;
+        let Parts { store, bus, holdings, commits, publisher, jobs, .. } = &self.parts;
         let owned = store.take_over(holdings.id(), shards).await?;
         fault::point("shards.taken");
-        let shards: Vec<Shard> = owned.iter().map(|owned| owned.shard).collect();
-        let live = self.live_jobs(&shards).await?;
-        tracing::info!(shards = shards.len(), live = live.len(), "shards are ours");
+        let live = self.live_jobs(&owned.iter().map(|owned| owned.shard).collect::<Vec<_>>()).await?;
+        tracing::info!(shards = owned.len(), live = live.len(), "shards are ours");
         // Before anything can be committed, so that no event is missed.
         publisher.do_send(publisher::Gain(owned.clone()));
         commits.gain(&owned).await;
         jobs.adopt(live);
         self.open(&owned);
+        bus.hint(Hint::Shards); // Until they look again, the others have nobody to pass commands on to.
         self.changed_at = clock::instant();
         Ok(())
     }

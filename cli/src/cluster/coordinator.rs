@@ -135,8 +135,10 @@ async fn serve(listener: TcpListener, plan: Plan) -> anyhow::Result<u8> {
     tracing::info!("listening on http://{address}");
     signals.next().await;
     tracing::info!("stopping: the shards are handed over; a second signal stops at once");
-    let Parts { api, coordinator, meters } = parts;
+    let Parts { api, mut coordinator, meters } = parts;
     let stop = async {
+        // First, while requests are answered: the API takes a second to end where a connection is open.
+        within(COORDINATOR_STOP_MAX, "the handover", coordinator.leave()).await;
         within(API_STOP_MAX, "the API", api.stop()).await;
         within(COORDINATOR_STOP_MAX, "the coordinator", coordinator.stop()).await;
     };

@@ -32,6 +32,9 @@ use super::tree;
 
 /// How soon what was killed is looked at again.
 const KILL_AGAIN: Duration = Duration::from_millis(5);
+/// How long after a cgroup was killed what has left it is looked for, if a child is left by then: that reads what `/proc` says of
+/// every process on the machine, which a hundred keepers that end at once would all do.
+const SEARCH_AFTER: Duration = Duration::from_millis(50);
 /// How many bytes are read from the socket at once.
 const READ_BYTES: usize = 64 * 1024;
 /// The descriptors of one order to run something: standard output and standard error.
@@ -54,6 +57,8 @@ struct Keeper {
     /// What was started last, until it ends.
     main: Option<Pid>,
     ending: Ending,
+    /// When the cgroup was killed first.
+    killed_at: Option<Instant>,
     /// The worker is gone: there is nobody to talk to.
     orphaned: bool,
     setup: Setup,
@@ -100,6 +105,7 @@ pub fn run(cgroup: Option<&Path>) -> io::Result<()> {
         cgroup,
         main: None,
         ending: Ending::NotYet,
+        killed_at: None,
         orphaned: false,
         setup,
     };
@@ -331,9 +337,12 @@ impl Keeper {
         }
     }
 
-    fn kill(&self) {
+    fn kill(&mut self) {
         if let Some(cgroup) = &self.cgroup {
             cgroup.kill();
+            if self.killed_at.get_or_insert_with(clock::instant).elapsed() < SEARCH_AFTER {
+                return;
+            }
         }
         // Those that couldn't be seen are looked for again: a child that is left is known without looking.
         let _ = tree::kill_all(self.setup.keeper);
