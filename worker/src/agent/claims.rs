@@ -13,6 +13,7 @@ use shared::id::ClaimId;
 use shared::job::{AttemptEnd, Failure, Rejection};
 use shared::log::LogSummary;
 use shared::seal::OneTimeKey;
+use shared::secret::Secrets;
 use shared::spec::{OnLostContact, Priority};
 use shared::time::Period;
 use shared::wire::{Answer, Grant, Lane, Report, ReportKind};
@@ -97,16 +98,16 @@ async fn claim(site: Arc<Site>, agent: Addr<Agent>, delivery: Delivery, slot: Ow
         Err(NotStarted::Running | NotStarted::Marked) => return delivery.done(),
         Err(NotStarted::Stopping | NotStarted::NoAgent) => return delivery.back(Duration::ZERO),
     }
-    let key = OneTimeKey::generate();
+    let key = delivery.offer.has_secrets.then(OneTimeKey::generate);
     let sent = clock::instant();
     let until = sent + CLAIM_WITHIN;
     // The outbox says how long we wait, and says it again under the same id, so that a repeat gets the same grant.
     let claim = ClaimId(clock::random_uuid());
-    let what = ReportKind::Claim { claim, wait: Period::ZERO, recipient: key.recipient() };
+    let what = ReportKind::Claim { claim, wait: Period::ZERO, recipient: key.as_ref().map(OneTimeKey::recipient) };
     let grant = match site.reporter.by(Report { job, attempt, what }, until).await {
         Some(Answer::Granted(grant)) => grant,
         // Nothing was applied, and the job waits as before.
-        Some(Answer::Refused { why: Rejection::Late }) => return delivery.back(OFFER_AGAIN),
+        Some(Answer::Refused { why: Rejection::Late | Rejection::Unsealable }) => return delivery.back(OFFER_AGAIN),
         Some(Answer::Refused { .. } | Answer::Unknown) => return delivery.done(),
         Some(Answer::Taken | Answer::TryAgain) | None => {
             delivery.back(OFFER_AGAIN);
@@ -119,7 +120,7 @@ async fn claim(site: Arc<Site>, agent: Addr<Agent>, delivery: Delivery, slot: Ow
     if heard > until || (grant.job, grant.attempt) != (job, attempt) {
         return site.reporter.decline(grant.job, grant.attempt, Some(claim), "the grant came too late").await;
     }
-    start(&site, &agent, *grant, &key, Times { sent, heard }, slot).await;
+    start(&site, &agent, *grant, key, Times { sent, heard }, slot).await;
 }
 
 /// When a claim was sent first, and when its grant was heard.
@@ -133,13 +134,12 @@ async fn start(
     site: &Arc<Site>,
     agent: &Addr<Agent>,
     grant: Grant,
-    key: &OneTimeKey,
+    key: Option<OneTimeKey>,
     times: Times,
     slot: OwnedSemaphorePermit,
 ) {
     let (job, attempt) = (grant.job, grant.attempt);
-    let readied = grant.secrets.as_ref().map(|sealed| key.open(sealed)).transpose().map_err(|error| error.to_string());
-    let readied = readied.and_then(|secrets| Ok((secrets.unwrap_or_default(), lifeline(&grant, times.sent)?)));
+    let readied = opened(&grant, key).and_then(|secrets| Ok((secrets, lifeline(&grant, times.sent)?)));
     let (secrets, lifeline) = match readied {
         Ok(readied) => readied,
         Err(message) => {
@@ -169,6 +169,13 @@ async fn start(
             site.reporter.decline(job, attempt, None, &why.to_string()).await;
         }
     }
+}
+
+/// The grant's secrets, which only the claim's own key opens.
+fn opened(grant: &Grant, key: Option<OneTimeKey>) -> Result<Secrets, String> {
+    let Some(sealed) = &grant.secrets else { return Ok(Secrets::default()) };
+    let key = key.ok_or("the grant has secrets, and its offer had none")?;
+    key.open(sealed).map_err(|error| error.to_string())
 }
 
 /// The deadline of a job that must not outlive its lease.

@@ -356,7 +356,7 @@ async fn what_nobody_waits_for_is_not_said() {
 
 #[test]
 fn a_claim_is_weighed_with_no_less_than_it_has() {
-    let (job, recipient) = (JobId::mint(shard(255), Time::from_micros(i64::MAX), [255; 10]), "age1".repeat(16));
+    let (job, recipient) = (JobId::mint(shard(255), Time::from_micros(i64::MAX), [255; 10]), Some("age1".repeat(16)));
     let (claim, wait) = (ClaimId(clock::random_uuid()), Period::from_millis(u64::MAX));
     let report = Report { job, attempt: Attempt(u32::MAX), what: ReportKind::Claim { claim, wait, recipient } };
     let encoded = wire::encode(&report).len();
