@@ -188,7 +188,8 @@ mod tests {
     }
 
     fn queued() -> EventKind {
-        let offer = Offer { job: id::<JobId>(), attempt: Attempt(1), tags: Vec::new(), priority: Priority::Normal };
+        let (job, attempt, tags, priority) = (id::<JobId>(), Attempt(1), Vec::new(), Priority::Normal);
+        let offer = Offer { job, attempt, tags, priority, has_secrets: false };
         EventKind::Queued { offer, expires: after(1000) }
     }
 

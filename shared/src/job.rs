@@ -255,6 +255,8 @@ impl Job {
 
     /// The offer that is out while the job is queued: it names the attempt that its grant would get.
     pub fn offer(&self) -> Offer {
-        Offer { job: self.id, attempt: self.attempt.next(), tags: self.spec.tags.clone(), priority: self.spec.priority }
+        let Self { id, has_secrets, .. } = *self;
+        let (tags, priority) = (self.spec.tags.clone(), self.spec.priority);
+        Offer { job: id, attempt: self.attempt.next(), tags, priority, has_secrets }
     }
 }

@@ -156,8 +156,15 @@ pub struct Report {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "report", rename_all = "snake_case")]
 pub enum ReportKind {
-    /// It wants the attempt. `recipient` is the one-time public key that the job's secrets are to be sealed to.
-    Claim { claim: ClaimId, wait: Period, recipient: String },
+    /// It wants the attempt. `recipient` is the one-time public key that the job's secrets are to be sealed to; none where
+    /// the offer says that it has no secrets. Then it is an empty text on the wire, since an older coordinator, which may own
+    /// the shard by now, wants one.
+    Claim {
+        claim: ClaimId,
+        wait: Period,
+        #[serde(default, with = "recipient")]
+        recipient: Option<String>,
+    },
     /// It doesn't want the grant of that claim any more, or of any, and has started nothing.
     Decline {
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -172,6 +179,21 @@ pub enum ReportKind {
     GiveBack { log: LogSummary },
     /// The attempt is over.
     End { end: AttemptEnd, log: LogSummary },
+}
+
+/// A recipient that may be missing, as a text that may be empty.
+mod recipient {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[expect(clippy::ref_option, reason = "serde hands over a reference to the field")]
+    pub fn serialize<S: Serializer>(recipient: &Option<String>, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(recipient.as_deref().unwrap_or_default())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+        let text = Option::<String>::deserialize(from)?;
+        Ok(text.filter(|text| !text.is_empty()))
+    }
 }
 
 impl Reports {
@@ -344,7 +366,7 @@ pub struct Lane {
 mod tests {
     use super::*;
     use crate::clock;
-    use crate::job::Progress;
+    use crate::job::{Offer, Progress};
     use crate::time::Time;
 
     #[test]
@@ -358,6 +380,34 @@ mod tests {
             let encoded: Vec<Bytes> = reports.iter().map(encode).collect();
             let joined = Reports::of_encoded(worker, instance, encoded.iter().map(|bytes| &bytes[..]));
             assert_eq!(joined, encode(&Reports { worker, instance, reports }));
+        }
+    }
+
+    #[test]
+    fn a_claim_without_a_recipient_is_one_with_an_empty_text() {
+        let claim =
+            |recipient| ReportKind::Claim { claim: ClaimId(clock::random_uuid()), wait: Period::ZERO, recipient };
+        for recipient in [None, Some("age1".to_owned())] {
+            let told = claim(recipient.clone());
+            let json: serde_json::Value = decode(&encode(&told)).unwrap();
+            assert_eq!(json["recipient"], recipient.unwrap_or_default(), "an older coordinator wants a text");
+            assert_eq!(decode::<ReportKind>(&encode(&told)).unwrap(), told);
+            let mut without = json;
+            without.as_object_mut().unwrap().remove("recipient");
+            let ReportKind::Claim { recipient: None, .. } = decode(&encode(&without)).unwrap() else { panic!("one") };
+        }
+    }
+
+    #[test]
+    fn an_offer_that_does_not_say_may_have_secrets() {
+        let job = JobId::mint(Shard::new(7).unwrap(), Time::from_micros(1), [3; 10]);
+        for has_secrets in [true, false] {
+            let (attempt, tags, priority) = (Attempt(1), Vec::new(), Priority::Normal);
+            let offer = Offer { job, attempt, tags, priority, has_secrets };
+            assert_eq!(decode::<Offer>(&encode(&offer)).unwrap(), offer);
+            let mut old: serde_json::Value = decode(&encode(&offer)).unwrap();
+            old.as_object_mut().unwrap().remove("has_secrets");
+            assert!(decode::<Offer>(&encode(&old)).unwrap().has_secrets);
         }
     }
 

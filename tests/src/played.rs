@@ -244,8 +244,12 @@ impl Hand {
 
     /// Claims an attempt.
     pub async fn claim_attempt(&self, job: JobId, attempt: Attempt) -> Answer {
+        self.claim_for(job, attempt, Some(OneTimeKey::generate().recipient())).await
+    }
+
+    /// The same for that recipient of the job's secrets.
+    pub async fn claim_for(&self, job: JobId, attempt: Attempt, recipient: Option<String>) -> Answer {
         let claim = ClaimId(clock::random_uuid());
-        let recipient = OneTimeKey::generate().recipient();
         self.say(job, attempt, ReportKind::Claim { claim, wait: Period::from_secs(10), recipient }).await
     }
 

@@ -47,6 +47,8 @@ pub const JOIN_TOKEN: &str = "a join token";
 pub struct Seen {
     pub hellos: Vec<Hello>,
     pub claims: Vec<JobId>,
+    /// How many of the claims named a recipient.
+    pub keyed: u32,
     pub progress: Vec<(JobId, u32, Progress)>,
     pub ends: Vec<End>,
     pub declines: Vec<(JobId, String)>,
@@ -228,8 +230,13 @@ impl Script {
     pub async fn offer_in(&self, shard: u16, spec: Value) -> JobId {
         let job = JobId::mint(Shard::new(shard).expect("a shard"), clock::now(), clock::random());
         let submission = parse_single(&spec, None).expect("the specification is right");
-        let offer =
-            Offer { job, attempt: Attempt(1), tags: submission.spec.tags.clone(), priority: submission.spec.priority };
+        let offer = Offer {
+            job,
+            attempt: Attempt(1),
+            tags: submission.spec.tags.clone(),
+            priority: submission.spec.priority,
+            has_secrets: !submission.secrets.is_empty(),
+        };
         self.seen().jobs.insert(job, submission);
         self.bus.offer(&offer).await.expect("the offer is placed");
         job
@@ -385,6 +392,7 @@ impl Script {
                     let mut seen = self.seen();
                     seen.order.push("claim");
                     seen.claims.push(job);
+                    seen.keyed += u32::from(recipient.is_some());
                     seen.grants += 1;
                     if lost(&mut seen.lose_claims) {
                         return None;
@@ -393,7 +401,7 @@ impl Script {
                         return Some(Answer::Refused { why: Rejection::Late });
                     }
                     let submission = seen.jobs.get(&job).expect("only what was offered is claimed");
-                    let grant = grant(job, attempt, Fence(seen.grants), submission, &recipient);
+                    let grant = grant(job, attempt, Fence(seen.grants), submission, recipient.as_deref());
                     (seen.stop_before_grant, Grant { commit: seen.commit.clone(), ..grant })
                 };
                 if stop {
@@ -476,8 +484,8 @@ fn lost(left: &mut u32) -> bool {
     lost
 }
 
-fn grant(job: JobId, attempt: Attempt, fence: Fence, submission: &Submission, recipient: &str) -> Grant {
+fn grant(job: JobId, attempt: Attempt, fence: Fence, submission: &Submission, recipient: Option<&str>) -> Grant {
     let Submission { spec, secrets, .. } = submission;
-    let secrets = (!secrets.is_empty()).then(|| seal::seal(secrets, recipient).expect("a recipient"));
+    let secrets = (!secrets.is_empty()).then(|| seal::seal(secrets, recipient.expect("a recipient")).expect("a key"));
     Grant { job, attempt, fence, spec: spec.clone(), commit: None, secrets }
 }

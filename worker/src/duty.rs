@@ -99,6 +99,12 @@ impl Duty {
         (!now.paused && !now.draining).then(|| now.tag_sets.clone())
     }
 
+    /// Whether offers may be taken now.
+    pub fn takes_now(&self) -> bool {
+        let now = self.now.borrow();
+        !now.paused && !now.draining
+    }
+
     /// Waits while it is paused; whether it may take offers after that.
     pub async fn takes(&self) -> bool {
         let mut now = self.now.subscribe();
@@ -118,12 +124,12 @@ mod tests {
     async fn a_pause_ends_and_a_drain_does_not() {
         let duty = Duty::new();
         duty.welcomed(welcome(WorkerMode::Paused));
-        assert_eq!(duty.tag_sets(), None);
+        assert!(duty.tag_sets().is_none() && !duty.takes_now());
         duty.welcomed(welcome(WorkerMode::Active));
-        assert!(duty.takes().await && duty.tag_sets().is_some());
+        assert!(duty.takes().await && duty.takes_now() && duty.tag_sets().is_some());
         duty.welcomed(welcome(WorkerMode::Draining));
         duty.welcomed(welcome(WorkerMode::Active));
         assert!(!duty.takes().await && duty.is_draining());
-        assert_eq!(duty.tag_sets(), None);
+        assert!(duty.tag_sets().is_none() && !duty.takes_now());
     }
 }

@@ -107,6 +107,11 @@ impl Log {
     async fn has_more(&self) -> bool {
         let settled = |state: &mut State| state.finished || state.has_more();
         self.until(&self.inner.more, settled).await;
+        self.is_owed()
+    }
+
+    /// Whether there is something to send.
+    fn is_owed(&self) -> bool {
         self.state().has_more()
     }
 

@@ -3,17 +3,20 @@
 //! A panic in the work ends the attempt with an `internal` failure, and so does one in the actor: the work hears that
 //! there is nobody to order any more. Neither touches the worker.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use actix::{Actor, Context, Handler, Message};
+use futures_util::FutureExt;
 use shared::clock;
 use shared::id::JobId;
 use shared::job::{AttemptEnd, Failure};
 use shared::secret::Secrets;
 use shared::wire::Grant;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
-use tokio::task::{JoinError, JoinHandle};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::agent::{Agent, Ended};
@@ -23,8 +26,9 @@ use crate::attempt::{Attempt, PROGRESS_MAX};
 use crate::deploy_key::fetcher::{self, Search};
 use crate::deploy_key::{Fetching, Told};
 use crate::keeper::lifeline::Lifeline;
-use crate::output::{Log, sender};
-use crate::report;
+use crate::output::Log;
+use crate::output::sender::Sending;
+use crate::report::Telling;
 use crate::site::Site;
 use crate::spool::{Conclusion, Entry, Outcome};
 use crate::sweep;
@@ -80,17 +84,16 @@ impl AttemptRunner {
         let (orders, heard) = watch::channel(None);
         let (work, runtime) = (site.clone(), site.runtime.clone());
         let search = Search::of(&granted.grant, &site);
-        let (told, fetching) = mpsc::channel(TOLD_MAX);
-        let fetching = search.is_some().then_some(fetching);
+        let (told, fetching) = search.as_ref().map(|_| mpsc::channel(TOLD_MAX)).unzip();
         runtime.spawn(async move {
             let ended = Ended { job: granted.grant.job, attempt: granted.grant.attempt };
-            if let Err(error) = tokio::spawn(conduct(work, granted, heard, fetching)).await {
-                tracing::error!(job = %ended.job, %error, "an attempt was not told: its lease will end it");
+            if let Err(panic) = AssertUnwindSafe(conduct(work, granted, heard, fetching)).catch_unwind().await {
+                let error = said(&*panic);
+                tracing::error!(job = %ended.job, error, "an attempt was not told: its lease will end it");
             }
-            // Nobody is there to be told when the worker has ended.
-            let _ = agent.send(ended).await;
+            // Nobody is there to be told when the worker has ended. There is one of these for each slot that was taken.
+            agent.do_send(ended);
         });
-        let told = search.is_some().then_some(told);
         Self { site, orders, search, told }
     }
 }
@@ -138,10 +141,9 @@ async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders, fetching: Op
     let (job, attempt) = (grant.job, grant.attempt);
     tracing::info!(%job, %attempt, "attempt begins");
     let log = Log::new(job, attempt);
-    let sending = sender::send(log.clone(), site.reporter.courier.clone(), job);
-    let mut sending = tokio::spawn(sending);
+    let mut sending = Sending::of(log.clone(), site.reporter.courier.clone(), job);
     let (progress, queue) = mpsc::channel(PROGRESS_MAX);
-    let telling = tokio::spawn(report::progress(site.reporter.clone(), job, attempt, queue));
+    let mut telling = Telling::of(site.reporter.clone(), job, attempt, queue);
     let directories = Directories::of(&site.work, job, attempt);
     let work = Attempt {
         config: site.config.clone(),
@@ -158,26 +160,36 @@ async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders, fetching: Op
         agents: site.agents.clone(),
         mirrors: site.mirrors.clone(),
     };
-    let end = match tokio::spawn(work.run()).await {
+    let work = AssertUnwindSafe(Box::pin(work.run())).catch_unwind();
+    let ended = tokio::select! {
+        biased;
+        ended = work => ended,
+        never = telling.go_on() => match never {},
+        never = sending.begin() => match never {},
+    };
+    let end = match ended {
         Ok(end) => end,
-        Err(error) => failed(error, entry.clone(), site.config.adopts).await,
+        Err(panic) => failed(said(&*panic), entry.clone(), site.config.adopts).await,
     };
     let summary = log.finish();
     tracing::info!(%job, %attempt, %end, "attempt ends");
     let outcome = Outcome { end, log: summary };
     let epoch = site.reporter.courier.epochs.highest(job.shard());
     let entry = Entry { epoch, outcome: Some(outcome.clone()), ..entry };
+    let sending = sending.finish();
+    if sending.is_some() {
+        // What waits for the log isn't the progress. Otherwise it goes together with the end.
+        telling.catch_up();
+    }
     let kept = site.keep(&entry).await;
-    let removing = tokio::task::spawn_blocking(move || directories.remove());
-    if !sent_in_time(&site, &mut sending).await {
+    let removing = directories.are_made().then(|| tokio::task::spawn_blocking(move || directories.remove()));
+    if let Some(mut sending) = sending
+        && !sent_in_time(&site, &mut sending).await
+    {
         let logs = site.logs.clone().acquire_owned().await;
         tokio::spawn(send_the_rest(job, sending, logs.ok()));
     }
-    if let Err(error) = telling.await {
-        tracing::error!(%job, %error, "telling of an attempt's progress");
-    }
-    let report = outcome.report(job, attempt);
-    let told = site.reporter.until_answered(vec![report]);
+    let told = telling.end(outcome.report(job, attempt));
     tokio::pin!(told);
     tokio::select! {
         () = &mut told => {}
@@ -185,18 +197,26 @@ async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders, fetching: Op
         () = site.keep_at_last(entry), if !kept => told.await,
     }
     site.forget(job, attempt).await;
-    if let Ok(Err(error)) = removing.await {
+    if let Some(removing) = removing
+        && let Ok(Err(error)) = removing.await
+    {
         tracing::warn!(%job, %error, "removing an attempt's directories: the next start tries again");
     }
     drop(slot);
 }
 
 /// What becomes of an attempt whose work panicked: its keeper has gone with it, and what that kept is looked for.
-async fn failed(error: JoinError, entry: Entry, adopts: bool) -> Conclusion {
-    tracing::error!(job = %entry.job, %error, "an attempt's work failed");
+async fn failed(error: String, entry: Entry, adopts: bool) -> Conclusion {
+    tracing::error!(job = %entry.job, error, "an attempt's work failed");
     sweep::until_gone(entry, adopts).await;
     let message = "the worker failed at this attempt; its log says more".to_owned();
     Conclusion::Ended(AttemptEnd::Failed { failure: Failure::Internal { message } })
+}
+
+/// What somebody said who panicked.
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without words".to_owned())
 }
 
 /// Whether the log is stored before the outcome has to be told. Without contact neither can be said: the log's time begins

@@ -107,13 +107,12 @@ fn hand_over(parts: &Arc<Parts>, batch: Reports) -> impl Future<Output = Vec<Ans
             by_job.push((job, Vec::new(), Vec::new()));
         }
         let Some((_, asked, commands)) = by_job.get_mut(place) else { continue };
-        let (recipient, over) = match &what {
-            ReportKind::Claim { recipient, .. } => (Some(recipient.clone()), false),
-            // With these it waits for no key any more.
-            ReportKind::Park { .. } | ReportKind::GiveBack { .. } | ReportKind::End { .. } => (None, true),
-            ReportKind::Decline { .. } | ReportKind::Progress { .. } => (None, false),
+        let asks = match &what {
+            ReportKind::Claim { recipient, .. } => Asks::Claim { recipient: recipient.clone() },
+            ReportKind::Park { .. } | ReportKind::GiveBack { .. } | ReportKind::End { .. } => Asks::Over,
+            ReportKind::Decline { .. } | ReportKind::Progress { .. } => Asks::Nothing,
         };
-        asked.push(Asked { index, attempt, recipient, over });
+        asked.push(Asked { index, attempt, asks });
         commands.push(command(parts, worker, instance, attempt, what));
     }
     let told: Vec<_> =
@@ -125,10 +124,10 @@ fn hand_over(parts: &Arc<Parts>, batch: Reports) -> impl Future<Output = Vec<Ans
             async move {
                 let mut answers = Vec::with_capacity(asked.len());
                 for (asked, taken) in asked.into_iter().zip(told.await) {
-                    if asked.over && taken.is_ok() {
+                    if matches!(asked.asks, Asks::Over) && taken.is_ok() {
                         parts.keys_watched.forget(job, asked.attempt, worker);
                     }
-                    answers.push((asked.index, answer_to(parts, taken, asked.recipient).await));
+                    answers.push((asked.index, answer_to(parts, taken, asked.asks).await));
                 }
                 answers
             }
@@ -148,18 +147,26 @@ struct Asked {
     /// Which one of its message it is.
     index: usize,
     attempt: Attempt,
-    /// Whom a claim's secrets are to be sealed to.
-    recipient: Option<String>,
-    /// Whether nothing of the attempt waits for a key after it.
-    over: bool,
+    asks: Asks,
+}
+
+/// What a report asks for beside being taken.
+enum Asks {
+    /// A grant, its secrets sealed to that recipient.
+    Claim {
+        recipient: Option<String>,
+    },
+    /// That nothing of the attempt waits for a key any more.
+    Over,
+    Nothing,
 }
 
 /// A report as its job is told it.
 fn command(parts: &Parts, worker: WorkerId, instance: Instance, attempt: Attempt, what: ReportKind) -> Command {
     let word = match what {
-        ReportKind::Claim { claim, wait, .. } => {
-            let expires = parts.holdings.now().plus(wait);
-            return Command::Claim(Claim { claim, attempt, worker, instance, expires });
+        ReportKind::Claim { claim, wait, recipient } => {
+            let (has_recipient, expires) = (recipient.is_some(), parts.holdings.now().plus(wait));
+            return Command::Claim(Claim { claim, attempt, worker, instance, has_recipient, expires });
         }
         ReportKind::Decline { claim, why } => WorkerWord::Decline { claim, why },
         ReportKind::Progress { number, progress } => WorkerWord::Progress { number, progress },
@@ -170,10 +177,10 @@ fn command(parts: &Parts, worker: WorkerId, instance: Instance, attempt: Attempt
     Command::Worker(WorkerMessage { worker, attempt, word })
 }
 
-async fn answer_to(parts: &Parts, taken: Result<Taken, JobError>, recipient: Option<String>) -> Answer {
-    match (taken, recipient) {
-        (Ok(Taken { job, .. }), Some(recipient)) => grant(parts, &job, &recipient).await,
-        (Ok(_), None) => Answer::Taken,
+async fn answer_to(parts: &Parts, taken: Result<Taken, JobError>, asks: Asks) -> Answer {
+    match (taken, asks) {
+        (Ok(Taken { job, .. }), Asks::Claim { recipient }) => grant(parts, &job, recipient.as_deref()).await,
+        (Ok(_), Asks::Over | Asks::Nothing) => Answer::Taken,
         (Err(JobError::Refused(Rejection::Early)), _) => Answer::TryAgain,
         (Err(JobError::Refused(why)), _) => Answer::Refused { why },
         (Err(JobError::Unknown), _) => Answer::Unknown,
@@ -182,7 +189,7 @@ async fn answer_to(parts: &Parts, taken: Result<Taken, JobError>, recipient: Opt
 }
 
 /// The grant of a claim that is committed, made from the job as it stands.
-async fn grant(parts: &Parts, job: &Job, recipient: &str) -> Answer {
+async fn grant(parts: &Parts, job: &Job, recipient: Option<&str>) -> Answer {
     let (State::Assigned(_) | State::Running(_)) = &job.state else {
         return Answer::Refused { why: Rejection::NotQueued };
     };
@@ -201,10 +208,12 @@ async fn grant(parts: &Parts, job: &Job, recipient: &str) -> Answer {
 }
 
 /// The job's secrets for the claim's recipient, or what to answer without them.
-async fn sealed_secrets(parts: &Parts, job: &Job, recipient: &str) -> Result<Option<Sealed>, Answer> {
+async fn sealed_secrets(parts: &Parts, job: &Job, recipient: Option<&str>) -> Result<Option<Sealed>, Answer> {
     if !job.has_secrets {
         return Ok(None);
     }
+    // The job has refused such a claim already.
+    let recipient = recipient.ok_or(Answer::Refused { why: Rejection::Unsealable })?;
     let stored = parts.store.secrets(job.id).await.map_err(|error| {
         tracing::warn!(job = %job.id, %error, "reading a job's secrets");
         Answer::TryAgain

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{Address, Bus, Delivery, Error, Hint, Link, Placed, Request, Requests, Service, Settled};
 use crate::cloud_event::CloudEvent;
+use crate::id::{Attempt, JobId};
 use crate::job::{Event, Offer};
 use crate::wire::{Lane, MESSAGE_BYTES_MAX};
 
@@ -45,9 +46,12 @@ struct Offers {
     /// In the order of their tickets.
     waiting: BTreeMap<Lane, BTreeMap<Ticket, Offer>>,
     /// All that are out, each with its last ticket: an older one speaks for an offer that was withdrawn since.
-    known: HashMap<Offer, Ticket>,
+    known: HashMap<Name, Ticket>,
     last: Ticket,
 }
+
+/// What makes an offer the same one, whatever else it says.
+type Name = (JobId, Attempt);
 
 /// An offer's place in its lane, drawn anew whenever it joins the end.
 type Ticket = u64;
@@ -55,12 +59,12 @@ type Ticket = u64;
 impl Offers {
     fn join(&mut self, offer: Offer) {
         self.last += 1;
-        self.known.insert(offer.clone(), self.last);
+        self.known.insert(name(&offer), self.last);
         self.waiting.entry(lane(&offer)).or_default().insert(self.last, offer);
     }
 
     fn withdraw(&mut self, offer: &Offer) {
-        let Some(ticket) = self.known.remove(offer) else { return };
+        let Some(ticket) = self.known.remove(&name(offer)) else { return };
         let lane = lane(offer);
         if let Some(waiting) = self.waiting.get_mut(&lane) {
             waiting.remove(&ticket);
@@ -88,7 +92,7 @@ impl Offers {
 
     /// Whether it is still the offer that was handed out under that ticket.
     fn is(&self, offer: &Offer, ticket: Ticket) -> bool {
-        self.known.get(offer) == Some(&ticket)
+        self.known.get(&name(offer)) == Some(&ticket)
     }
 }
 
@@ -203,7 +207,7 @@ impl Bus for LocalBus {
 
     async fn offer(&self, offer: &Offer) -> Result<Placed, Error> {
         let mut offers = held(&self.inner.offers);
-        if offers.known.contains_key(offer) {
+        if offers.known.contains_key(&name(offer)) {
             return Ok(Placed::StillThere);
         }
         offers.join(offer.clone());
@@ -260,6 +264,10 @@ impl Bus for LocalBus {
     fn offers_lost(&self) -> watch::Receiver<u64> {
         self.inner.offers_lost.subscribe()
     }
+}
+
+fn name(offer: &Offer) -> Name {
+    (offer.job, offer.attempt)
 }
 
 fn lane(offer: &Offer) -> Lane {

@@ -107,6 +107,7 @@ impl Job {
                 if !repeated {
                     return Err(Rejection::NotQueued);
                 }
+                self.sealable(&claim)?;
                 by_itself()
             }
             (S::Scheduled { .. } | S::Blocked { .. } | S::Canceling { .. }, Command::Claim(_))
@@ -163,6 +164,7 @@ impl Job {
         if claim.attempt != self.attempt.next() {
             return Err(Rejection::Stale);
         }
+        self.sealable(claim)?;
         let spec = &self.spec;
         let hold = Hold {
             worker: claim.worker,
@@ -178,6 +180,11 @@ impl Job {
         moved.job.started_at = None;
         moved = moved.event(assigned);
         Ok(if spec.needs_preparation() { moved.at(State::Assigned(hold)) } else { moved.started(hold) })
+    }
+
+    /// Whether all that a grant holds can be given to whoever claims.
+    fn sealable(&self, claim: &Claim) -> Result<(), Rejection> {
+        if self.has_secrets && !claim.has_recipient { Err(Rejection::Unsealable) } else { Ok(()) }
     }
 
     fn scheduled_time_came(&self, now: Time) -> Move {

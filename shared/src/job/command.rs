@@ -33,6 +33,8 @@ pub struct Claim {
     pub attempt: Attempt,
     pub worker: WorkerId,
     pub instance: Instance,
+    /// Whether it names whom the job's secrets can be sealed to.
+    pub has_recipient: bool,
     /// After this the worker has stopped waiting for the answer: the claim is dropped unapplied.
     pub expires: Time,
 }
@@ -132,6 +134,9 @@ pub enum Rejection {
     /// The claim's deadline has passed.
     #[error("the claim came after its deadline")]
     Late,
+    /// The job has secrets, and the claim names nobody whom they could be sealed to.
+    #[error("the claim can't be given the job's secrets")]
+    Unsealable,
     /// The attempt is already under way, so it can't be given back.
     #[error("the attempt has already begun")]
     Begun,

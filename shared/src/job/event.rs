@@ -166,6 +166,14 @@ pub struct Offer {
     pub attempt: Attempt,
     pub tags: Vec<String>,
     pub priority: Priority,
+    /// Whether the job has secrets, for which a claim needs a key that they can be sealed to. An offer that an older version
+    /// made doesn't say: it may have.
+    #[serde(default = "may_have")]
+    pub has_secrets: bool,
+}
+
+fn may_have() -> bool {
+    true
 }
 
 /// An order to a worker: end that attempt, all of its processes included.

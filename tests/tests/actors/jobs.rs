@@ -23,6 +23,26 @@ fn progress(number: u32, progress: Progress) -> ReportKind {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_claims_a_job_with_secrets_must_say_whom_they_are_sealed_to() {
+    let _turn = Turn::shared().await;
+    let dir = tempfile::tempdir().unwrap();
+    let played = Played::start(&dir.path().join("db")).await;
+    let hand = Hand::arrive(&played).await;
+    let mut spec = one_step();
+    let plain = played.submit(spec.clone()).await;
+    spec["secrets"] = json!({"TOKEN": "hunter2-hunter2"});
+    let id = played.submit(spec).await;
+    let without = async |id| hand.claim_for(id, Attempt(1), None).await;
+    assert_eq!(without(id).await, Answer::Refused { why: Rejection::Unsealable });
+    // Nothing was applied: the next claim gets the attempt that the offer named.
+    let Answer::Granted(grant) = hand.claim_attempt(id, Attempt(1)).await else { panic!("it isn't granted") };
+    assert!(grant.secrets.is_some());
+    let Answer::Granted(grant) = without(plain).await else { panic!("it isn't granted") };
+    assert_eq!((grant.attempt, grant.secrets), (Attempt(1), None));
+    played.coordinator.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_succeeds_and_its_timeline_tells_it_all() {
     let _turn = Turn::shared().await;
     let dir = tempfile::tempdir().unwrap();

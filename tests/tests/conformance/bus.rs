@@ -67,6 +67,7 @@ macro_rules! suite {
                 an_offer_withdrawn_from_a_hand_does_not_come_again,
                 an_offer_withdrawn_and_put_out_anew_is_delivered_once,
                 an_offer_put_out_anew_while_its_old_self_is_in_a_hand_is_delivered_once,
+                an_offer_that_says_something_else_is_still_the_same_one,
                 the_offer_of_the_next_attempt_is_another_one,
             }
             lanes {

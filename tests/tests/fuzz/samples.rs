@@ -117,7 +117,8 @@ pub fn reports() -> Vec<Report> {
     let log = LogSummary::default;
     let claim = ClaimId(Uuid::from_u128(4));
     let mut kinds = vec![
-        ReportKind::Claim { claim, wait: Period::from_secs(5), recipient: recipient() },
+        ReportKind::Claim { claim, wait: Period::from_secs(5), recipient: Some(recipient()) },
+        ReportKind::Claim { claim, wait: Period::from_secs(5), recipient: None },
         ReportKind::Decline { claim: Some(claim), why: "too late".to_owned() },
         ReportKind::Park { key: "app".to_owned(), wait: Period::from_secs(600), log: log() },
         ReportKind::GiveBack { log: log() },
@@ -134,7 +135,7 @@ pub fn stop() -> StopOrder {
 
 pub fn offer() -> Offer {
     let tags = vec!["linux".to_owned(), "x86_64".to_owned()];
-    Offer { job: job(), attempt: Attempt(1), tags, priority: Priority::High }
+    Offer { job: job(), attempt: Attempt(1), tags, priority: Priority::High, has_secrets: true }
 }
 
 /// An event of every kind.

@@ -266,6 +266,7 @@ fn command(job: &Job, said: Said) -> (Command, Time) {
                 attempt: Attempt(attempt.into()),
                 worker: WorkerId(Uuid::from_u128(u128::from(worker) + 1)),
                 instance: Instance(Uuid::from_u128(u128::from(instance) + 1)),
+                has_recipient: true,
                 expires: if late { now().minus(Period::from_secs(1)) } else { now() },
             };
             (Command::Claim(claim), now())

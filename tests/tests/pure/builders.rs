@@ -93,6 +93,7 @@ pub fn claim_of(attempt: Attempt, by: u128, now: Time) -> Claim {
         attempt,
         worker: worker(by),
         instance: Instance(Uuid::from_u128(by << 64)),
+        has_recipient: true,
         expires: now.plus(Period::from_secs(10)),
     }
 }

@@ -1,18 +1,20 @@
 //! What the table leaves out: the times, counts and words inside a job, a few commands after its submission.
 
+use std::sync::Arc;
+
 use serde_json::json;
 
 use shared::id::{Attempt, Instance};
 use shared::job::{
-    AttemptEnd, Cancel, Command, EventKind, Exit, Failure, Job, KeyAnswer, KeyAsker, KeyRefusal, Limit, Progress,
-    Rejection, State, StateName, WorkerWord,
+    AttemptEnd, Cancel, Claim, Command, EventKind, Exit, Failure, Job, KeyAnswer, KeyAsker, KeyRefusal, Limit,
+    Progress, Rejection, State, StateName, WorkerWord, submit,
 };
 use shared::log::LogSummary;
 use shared::time::{Period, Time};
 
 use super::builders::{
     HOLDER, OTHER, after, at, cancel, cancel_with_grace, checked_out, claim, claim_id, client, decline, end, exit,
-    failed, give_back, key_try, lost, park, plain, prepared, says, step_started, submitted, worker,
+    failed, give_back, job_id, key_try, lost, park, plain, prepared, says, step_started, submitted, worker,
 };
 
 #[test]
@@ -126,6 +128,20 @@ fn a_decline_that_names_a_claim_is_about_no_other() {
         for named in [None, Some(claim_id(HOLDER, job.attempt))] {
             assert!(held.apply(declines(named), at(2)).is_ok_and(|moved| !moved.is_empty()));
         }
+    }
+}
+
+#[test]
+fn a_claim_that_secrets_can_not_be_sealed_for_is_refused_where_there_are_some() {
+    for has_secrets in [true, false] {
+        let job = submit(job_id(), Arc::new(plain(&json!({}))), has_secrets, None, client(), at(0)).job;
+        assert_eq!(job.offer().has_secrets, has_secrets);
+        let claim = claim(&job, HOLDER, at(1));
+        let without = Command::Claim(Claim { has_recipient: false, ..claim.clone() });
+        let refused = |job: &Job| job.apply(without.clone(), at(1)).err();
+        assert_eq!(refused(&job), has_secrets.then_some(Rejection::Unsealable));
+        let granted = after(&job, Command::Claim(claim), at(1));
+        assert_eq!(refused(&granted), has_secrets.then_some(Rejection::Unsealable), "a repeat");
     }
 }
 

@@ -133,7 +133,7 @@ pub fn kinds() -> Vec<EventKind> {
     let job = job_id();
     let instance = Instance(uuid::Uuid::from_u128(3));
     let attempt = shared::id::Attempt(1);
-    let offer = Offer { job, attempt, tags: vec!["linux".to_owned()], priority: Priority::High };
+    let offer = Offer { job, attempt, tags: vec!["linux".to_owned()], priority: Priority::High, has_secrets: false };
     let stop = StopOrder { job, attempt, worker: worker(1), instance, grace: Period::from_secs(10) };
     let canceled = Canceled { by: Actor::Worker(worker(1)), at: at(4), why: None, confirmed: true };
     let commit: shared::id::CommitId = "0123456789".repeat(4).try_into().expect("a commit");

@@ -40,6 +40,22 @@ async fn an_offer_whose_claim_came_too_late_is_given_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_claim_names_a_recipient_only_where_the_job_has_secrets() {
+    let staged = Staged::start(HOST, |_| {}).await;
+    let counted = || {
+        let seen = staged.script.seen();
+        (seen.claims.len(), seen.keyed)
+    };
+    let plain = staged.script.offer(json!({"steps": [{"run": "true"}]})).await;
+    assert_eq!(staged.script.end(plain).await.end, AttemptEnd::Succeeded);
+    assert_eq!(counted(), (1, 0));
+    let run = "test \"$TOKEN\" = hunter2-hunter2";
+    let secret = staged.script.offer(json!({"steps": [{"run": run}], "secrets": {"TOKEN": "hunter2-hunter2"}})).await;
+    assert_eq!(staged.script.end(secret).await.end, AttemptEnd::Succeeded);
+    assert_eq!(counted(), (2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stop_for_what_never_ran_is_confirmed_once_it_can_not_start_any_more() {
     let staged = Staged::start(HOST, |_| {}).await;
     staged.script.until("a hello", |seen| seen.hellos.first().map(|_| ())).await;
@@ -51,7 +67,7 @@ async fn a_stop_for_what_never_ran_is_confirmed_once_it_can_not_start_any_more()
     let declined = staged.script.until("the confirmation", |seen| seen.declines.first().cloned()).await;
     assert_eq!(declined, (job, "it was told to stop before it had started".to_owned()));
     // Its offer is dropped unclaimed.
-    let offer = Offer { job, attempt: Attempt(1), tags: Vec::new(), priority: Priority::Normal };
+    let offer = Offer { job, attempt: Attempt(1), tags: Vec::new(), priority: Priority::Normal, has_secrets: false };
     staged.script.bus.offer(&offer).await.unwrap();
     let next = staged.script.offer(json!({"steps": [{"run": "true"}]})).await;
     staged.script.end(next).await;
@@ -64,7 +80,7 @@ async fn an_offer_of_what_runs_already_touches_nothing() {
     let staged = Staged::start(HOST, |_| {}).await;
     let job = staged.script.offer(json!({"steps": [{"run": "sleep 1000"}]})).await;
     staged.script.started(job, 0).await;
-    let offer = Offer { job, attempt: Attempt(1), tags: Vec::new(), priority: Priority::Normal };
+    let offer = Offer { job, attempt: Attempt(1), tags: Vec::new(), priority: Priority::Normal, has_secrets: false };
     staged.script.bus.offer(&offer).await.unwrap();
     let next = staged.script.offer(json!({"steps": [{"run": "true"}]})).await;
     staged.script.end(next).await;

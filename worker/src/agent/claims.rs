@@ -13,11 +13,12 @@ use shared::id::ClaimId;
 use shared::job::{AttemptEnd, Failure, Rejection};
 use shared::log::LogSummary;
 use shared::seal::OneTimeKey;
+use shared::secret::Secrets;
 use shared::spec::{OnLostContact, Priority};
 use shared::time::Period;
 use shared::wire::{Answer, Grant, Lane, Report, ReportKind};
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::sleep;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{sleep, timeout};
 
 use super::{Agent, MayStart, NotStarted, Start, contact};
 use crate::keeper::lifeline::Lifeline;
@@ -36,21 +37,27 @@ const CLAIM_WITHIN: Duration = Duration::from_secs(5);
 const OFFER_AGAIN: Duration = Duration::from_secs(1);
 /// Every so many rounds the lowest priority is looked at first, so that it isn't starved.
 const LOWEST_FIRST_EVERY: usize = 10;
+/// While more is offered than runs, a round waits for this part of the slots, so that it doesn't cost a round for each slot
+/// that comes free, and for no longer than that: far less than what is offered waits already.
+const GATHERED_PART: u32 = 16;
+const GATHER_WITHIN: Duration = Duration::from_millis(2);
 
 /// Takes offers until the worker drains or stops, or has no agent any more to run anything.
 pub async fn take(site: Arc<Site>, agent: Addr<Agent>) {
     let mut idle = IDLE_FIRST;
+    // Whether the last round found as much as it asked for.
+    let mut is_full = false;
     for round in 1_usize.. {
         if !site.duty.takes().await || !agent.connected() {
             return;
         }
         site.spool_writable().await;
-        let Ok(first) = site.slots.clone().acquire_owned().await else { return };
-        let more = std::iter::from_fn(|| site.slots.clone().try_acquire_owned().ok());
-        let free: Vec<OwnedSemaphorePermit> = std::iter::once(first).chain(more).collect();
+        let gathered = if is_full { site.config.slots / GATHERED_PART } else { 0 };
+        let Some(mut free) = free_slots(&site.slots, gathered, GATHER_WITHIN).await else { return };
+        let most = free.num_permits();
         // Both may have changed while a slot was waited for.
         let Some(tag_sets) = site.duty.tag_sets().filter(|_| site.spool.takes()) else { continue };
-        let taken = match site.reporter.courier.bus.take(&lanes(&tag_sets, round), free.len(), idle).await {
+        let taken = match site.reporter.courier.bus.take(&lanes(&tag_sets, round), most, idle).await {
             Ok(taken) => taken,
             Err(error) => {
                 tracing::warn!(%error, "taking offers");
@@ -58,6 +65,7 @@ pub async fn take(site: Arc<Site>, agent: Addr<Agent>) {
                 Vec::new()
             }
         };
+        is_full = taken.len() >= most;
         if taken.is_empty() {
             drop(free);
             contact::hello(&site).await;
@@ -65,15 +73,30 @@ pub async fn take(site: Arc<Site>, agent: Addr<Agent>) {
             continue;
         }
         idle = IDLE_FIRST;
-        let mut free = free.into_iter();
         for delivery in taken {
             // What has changed meanwhile counts: another worker may have it at once.
-            match free.next().filter(|_| site.duty.tag_sets().is_some()) {
+            match free.split(1).filter(|_| site.duty.takes_now()) {
                 Some(slot) => drop(tokio::spawn(claim(site.clone(), agent.clone(), delivery, slot))),
                 None => delivery.back(Duration::ZERO),
             }
         }
     }
+}
+
+/// All slots that are free, as soon as there is one; it waits `within` that for as many as are to be `gathered`. None when no
+/// slot will ever be free again.
+async fn free_slots(slots: &Arc<Semaphore>, gathered: u32, within: Duration) -> Option<OwnedSemaphorePermit> {
+    let mut free = slots.clone().acquire_owned().await.ok()?;
+    if let Some(more) = gathered.checked_sub(1).filter(|more| *more > 0) {
+        // What this got is taken below, with what else is free.
+        let _ = timeout(within, slots.acquire_many(more)).await;
+    }
+    // Nobody else takes any while this worker takes offers.
+    let more = u32::try_from(slots.available_permits()).unwrap_or(0);
+    if let Ok(more) = slots.clone().try_acquire_many_owned(more) {
+        free.merge(more);
+    }
+    Some(free)
 }
 
 /// The lanes in the order in which they are looked at. Tag sets take turns.
@@ -97,16 +120,16 @@ async fn claim(site: Arc<Site>, agent: Addr<Agent>, delivery: Delivery, slot: Ow
         Err(NotStarted::Running | NotStarted::Marked) => return delivery.done(),
         Err(NotStarted::Stopping | NotStarted::NoAgent) => return delivery.back(Duration::ZERO),
     }
-    let key = OneTimeKey::generate();
+    let key = delivery.offer.has_secrets.then(OneTimeKey::generate);
     let sent = clock::instant();
     let until = sent + CLAIM_WITHIN;
     // The outbox says how long we wait, and says it again under the same id, so that a repeat gets the same grant.
     let claim = ClaimId(clock::random_uuid());
-    let what = ReportKind::Claim { claim, wait: Period::ZERO, recipient: key.recipient() };
+    let what = ReportKind::Claim { claim, wait: Period::ZERO, recipient: key.as_ref().map(OneTimeKey::recipient) };
     let grant = match site.reporter.by(Report { job, attempt, what }, until).await {
         Some(Answer::Granted(grant)) => grant,
         // Nothing was applied, and the job waits as before.
-        Some(Answer::Refused { why: Rejection::Late }) => return delivery.back(OFFER_AGAIN),
+        Some(Answer::Refused { why: Rejection::Late | Rejection::Unsealable }) => return delivery.back(OFFER_AGAIN),
         Some(Answer::Refused { .. } | Answer::Unknown) => return delivery.done(),
         Some(Answer::Taken | Answer::TryAgain) | None => {
             delivery.back(OFFER_AGAIN);
@@ -119,7 +142,7 @@ async fn claim(site: Arc<Site>, agent: Addr<Agent>, delivery: Delivery, slot: Ow
     if heard > until || (grant.job, grant.attempt) != (job, attempt) {
         return site.reporter.decline(grant.job, grant.attempt, Some(claim), "the grant came too late").await;
     }
-    start(&site, &agent, *grant, &key, Times { sent, heard }, slot).await;
+    start(&site, &agent, *grant, key, Times { sent, heard }, slot).await;
 }
 
 /// When a claim was sent first, and when its grant was heard.
@@ -133,13 +156,12 @@ async fn start(
     site: &Arc<Site>,
     agent: &Addr<Agent>,
     grant: Grant,
-    key: &OneTimeKey,
+    key: Option<OneTimeKey>,
     times: Times,
     slot: OwnedSemaphorePermit,
 ) {
     let (job, attempt) = (grant.job, grant.attempt);
-    let readied = grant.secrets.as_ref().map(|sealed| key.open(sealed)).transpose().map_err(|error| error.to_string());
-    let readied = readied.and_then(|secrets| Ok((secrets.unwrap_or_default(), lifeline(&grant, times.sent)?)));
+    let readied = opened(&grant, key).and_then(|secrets| Ok((secrets, lifeline(&grant, times.sent)?)));
     let (secrets, lifeline) = match readied {
         Ok(readied) => readied,
         Err(message) => {
@@ -171,6 +193,13 @@ async fn start(
     }
 }
 
+/// The grant's secrets, which only the claim's own key opens.
+fn opened(grant: &Grant, key: Option<OneTimeKey>) -> Result<Secrets, String> {
+    let Some(sealed) = &grant.secrets else { return Ok(Secrets::default()) };
+    let key = key.ok_or("the grant has secrets, and its offer had none")?;
+    key.open(sealed).map_err(|error| error.to_string())
+}
+
 /// The deadline of a job that must not outlive its lease.
 fn lifeline(grant: &Grant, sent: Instant) -> Result<Option<Arc<Lifeline>>, String> {
     match grant.spec.on_lost_contact {
@@ -196,6 +225,25 @@ mod tests {
         }
         assert_eq!(priorities(10)[..2], [Priority::Low; 2]);
         assert!(lanes(&[], 1).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_busy_worker_gathers_free_slots_for_a_moment_only() {
+        let (slots, long) = (Arc::new(Semaphore::new(2)), Duration::from_hours(1));
+        let all = free_slots(&slots, 0, long).await.unwrap();
+        assert_eq!((all.num_permits(), slots.available_permits()), (2, 0));
+        drop(all);
+        assert_eq!(free_slots(&slots, 8, Duration::from_millis(1)).await.unwrap().num_permits(), 2, "no more came");
+        let gathering = tokio::spawn({
+            let slots = slots.clone();
+            async move { free_slots(&slots, 4, long).await.unwrap().num_permits() }
+        });
+        tokio::task::yield_now().await;
+        assert!(!gathering.is_finished());
+        slots.add_permits(3);
+        assert_eq!(gathering.await.unwrap(), 5, "also what came beside those that were waited for");
+        slots.close();
+        assert!(free_slots(&slots, 0, long).await.is_none());
     }
 
     #[test]

@@ -5,29 +5,38 @@ use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use shared::id::{Attempt, JobId};
 
 /// What the owner alone may read, change and enter.
 const PRIVATE: u32 = 0o700;
 
-/// One attempt's directories.
+/// One attempt's directories. Clones are the same directories.
 #[derive(Debug, Clone)]
 pub struct Directories {
     root: PathBuf,
+    made: Arc<AtomicBool>,
 }
 
 impl Directories {
     /// Where the directories of that attempt are, below `work`.
     pub fn of(work: &Path, job: JobId, attempt: Attempt) -> Self {
-        Self { root: work.join(format!("{job}-{attempt}")) }
+        Self { root: work.join(format!("{job}-{attempt}")), made: Arc::default() }
     }
 
     /// Makes them, empty.
     pub fn make(&self) -> io::Result<()> {
+        self.made.store(true, Ordering::Release);
         self.remove()?;
         private(&self.root)?;
         [self.tree(), self.home(), self.tmp()].iter().try_for_each(|dir| private(dir))
+    }
+
+    /// Whether any of them may be there: they were made, or half of them.
+    pub fn are_made(&self) -> bool {
+        self.made.load(Ordering::Acquire)
     }
 
     /// Where the steps run.

@@ -1,5 +1,7 @@
 //! Carries an attempt's chunks to the owner of the job's shard until each is stored or refused for good.
 
+use std::convert::Infallible;
+use std::future::pending;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -8,6 +10,7 @@ use shared::clock;
 use shared::id::JobId;
 use shared::log::Chunk;
 use shared::wire::{LogAnswer, LogBatch, LogReply};
+use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::Log;
@@ -27,8 +30,43 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(5);
 /// The most bytes of chunks in a batch: what is left of a message beside its own fields.
 const BATCH_BYTES_MAX: usize = SAID_BYTES_MAX - 1024;
 
+/// An attempt's log on its way. Many an attempt says nothing: a task that sends begins with the first that there is.
+pub struct Sending {
+    log: Log,
+    courier: Courier,
+    job: JobId,
+    task: Option<JoinHandle<()>>,
+}
+
+impl Sending {
+    /// Nothing is sent yet.
+    pub fn of(log: Log, courier: Courier, job: JobId) -> Self {
+        Self { log, courier, job, task: None }
+    }
+
+    /// Begins to send as soon as there is something, for as long as it is waited for. It may be dropped and called again.
+    pub async fn begin(&mut self) -> Infallible {
+        if self.task.is_none() && self.log.has_more().await {
+            self.start();
+        }
+        pending().await
+    }
+
+    /// The task that sends what is left of a log that is finished; none where nothing of it ever was to be sent.
+    pub fn finish(mut self) -> Option<JoinHandle<()>> {
+        if self.task.is_none() && self.log.is_owed() {
+            self.start();
+        }
+        self.task
+    }
+
+    fn start(&mut self) {
+        self.task = Some(tokio::spawn(send(self.log.clone(), self.courier.clone(), self.job)));
+    }
+}
+
 /// Sends what `log` takes in until it is finished and nothing is left.
-pub async fn send(log: Log, courier: Courier, job: JobId) {
+async fn send(log: Log, courier: Courier, job: JobId) {
     let policy = ExponentialBuilder::new()
         .with_min_delay(AGAIN_FIRST)
         .with_max_delay(AGAIN_MAX)

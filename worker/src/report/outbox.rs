@@ -6,8 +6,8 @@
 //! heard in order. What isn't answered is said again after a wait of its own, by the address of its shard alone and in
 //! smaller messages, until what is in trouble is alone in it: see [`lines`].
 //!
-//! How much waits is bounded by the slots: an attempt has one batch of progress or one end under way, and each claim holds
-//! a slot.
+//! How much waits is bounded by the slots, for each claim and each attempt has one: an attempt makes a bounded number of
+//! reports of progress, and tells one end.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -73,15 +73,32 @@ impl Outbox {
     /// isn't said any more. It is dropped without an answer when it can't be sent at all.
     pub fn put(&self, report: Report, until: Option<Instant>) -> oneshot::Receiver<Answer> {
         let (answer, answered) = oneshot::channel();
-        let item = Item::new(report, until, answer);
+        self.add([Item::new(report, until, answer)]);
+        answered
+    }
+
+    /// The same of several, without a time, which arrive together: so those of one job go in one message, as far as it holds
+    /// them.
+    pub fn put_all(&self, reports: impl Iterator<Item = Report>) -> Vec<oneshot::Receiver<Answer>> {
+        let item = |report| {
+            let (answer, answered) = oneshot::channel();
+            (Item::new(report, None, answer), answered)
+        };
+        let (items, answered): (Vec<_>, Vec<_>) = reports.map(item).unzip();
+        if !items.is_empty() {
+            self.add(items);
+        }
+        answered
+    }
+
+    fn add(&self, items: impl IntoIterator<Item = Item>) {
         let mut arrived = self.inner.arrived();
-        arrived.items.push(item);
+        arrived.items.extend(items);
         if !std::mem::replace(&mut arrived.is_sent, true) {
             self.inner.runtime.spawn(Sender::new(self.inner.clone()).send());
         }
         drop(arrived);
         self.inner.more.notify_one();
-        answered
     }
 }
 

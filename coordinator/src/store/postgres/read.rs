@@ -132,7 +132,7 @@ pub(super) async fn offers(
     let rows = sqlx::query_as!(
         OfferRow,
         r#"
-        SELECT id, attempt, tags, priority FROM jobs
+        SELECT id, attempt, tags, priority, has_secrets FROM jobs
         WHERE phase = 'queued' AND ($1::uuid IS NULL OR id > $1) AND queued_at < $2 AND shard = ANY ($3)
         ORDER BY id LIMIT $4
         "#,

@@ -114,6 +114,7 @@ pub(super) struct OfferRow {
     pub attempt: i64,
     pub tags: String,
     pub priority: String,
+    pub has_secrets: bool,
 }
 
 impl OfferRow {
@@ -124,6 +125,7 @@ impl OfferRow {
             attempt: Attempt(natural("attempt", self.attempt)?).next(),
             tags: parsed("tags", &self.tags)?,
             priority: self.priority.parse().map_err(|fault| corrupt("priority", fault))?,
+            has_secrets: self.has_secrets,
         })
     }
 }

@@ -70,7 +70,7 @@ pub(super) async fn offers(
     after: Option<JobId>,
     limit: u32,
 ) -> Result<Vec<Offer>, Error> {
-    let offers = "SELECT id, attempt, tags, priority FROM jobs WHERE state = 'queued' AND id > coalesce(?1, x'') \
+    let offers = "SELECT id, attempt, tags, priority, has_secrets FROM jobs WHERE state = 'queued' AND id > coalesce(?1, x'') \
          AND queued_at < ?4 AND shard IN (SELECT value FROM json_each(?2)) ORDER BY id LIMIT ?3";
     let rows = sqlx::query(offers)
         .bind(after.map(JobId::uuid))

@@ -86,7 +86,7 @@ pub(super) fn job(row: &SqliteRow) -> Result<Job, Error> {
     })
 }
 
-/// The offer of the queued job whose `id`, `attempt`, `tags` and `priority` a row holds.
+/// The offer of the queued job whose `id`, `attempt`, `tags`, `priority` and `has_secrets` a row holds.
 pub(super) fn offer(row: &SqliteRow) -> Result<Offer, Error> {
     let priority: &str = row.try_get("priority")?;
     Ok(Offer {
@@ -94,6 +94,7 @@ pub(super) fn offer(row: &SqliteRow) -> Result<Offer, Error> {
         attempt: Attempt(row.try_get("attempt")?).next(),
         tags: parsed(row, "tags")?,
         priority: priority.parse().map_err(|fault| corrupt("priority", fault))?,
+        has_secrets: row.try_get("has_secrets")?,
     })
 }
 

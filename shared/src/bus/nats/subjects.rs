@@ -232,7 +232,13 @@ mod tests {
     #[test]
     fn an_offers_lane_is_read_back_from_its_subject() {
         let job = JobId::mint(Shard::new(3).unwrap(), Time::from_micros(0), clock::random());
-        let offer = Offer { job, attempt: Attempt(7), tags: vec!["linux".to_owned()], priority: Priority::High };
+        let offer = Offer {
+            job,
+            attempt: Attempt(7),
+            tags: vec!["linux".to_owned()],
+            priority: Priority::High,
+            has_secrets: false,
+        };
         let subject = super::offer(&offer);
         assert_eq!(lane_on(&subject), Some(lane_of(&offer)));
         assert!(subject.starts_with(lane_of(&offer).subjects().trim_end_matches('>')));

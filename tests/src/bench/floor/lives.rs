@@ -132,7 +132,7 @@ impl Lives {
             Word::Claim => {
                 let (claim, attempt) = (ClaimId(clock::random_uuid()), job.attempt.next());
                 let expires = now.plus(CLAIMED_WITHIN);
-                return Command::Claim(Claim { claim, attempt, worker, instance, expires });
+                return Command::Claim(Claim { claim, attempt, worker, instance, has_recipient: true, expires });
             }
             Word::StepStarted => progress(1, Progress::StepStarted { step: 0 }),
             Word::StepFinished => progress(2, Progress::StepFinished { step: 0, exit: Exit::ExitCode(0) }),

@@ -137,7 +137,8 @@ impl Life {
         let worker = WorkerId(worker(number).0.parse().expect("an id"));
         let expires = self.now.plus(Period::from_secs(10));
         let (claim, attempt) = (ClaimId(Uuid::from_u128(random.random())), self.job.attempt.next());
-        Command::Claim(Claim { claim, attempt, worker, instance: Instance(Uuid::from_u128(7)), expires })
+        let instance = Instance(Uuid::from_u128(7));
+        Command::Claim(Claim { claim, attempt, worker, instance, has_recipient: true, expires })
     }
 
     /// Something that may happen to an attempt.

@@ -226,6 +226,20 @@ pub async fn an_offer_put_out_anew_while_its_old_self_is_in_a_hand_is_delivered_
     assert_never_again(medium, &*bus, "a").await;
 }
 
+/// As when one that an older version made is made again.
+pub async fn an_offer_that_says_something_else_is_still_the_same_one(medium: &dyn Medium) {
+    let bus = medium.connect().await;
+    let plain = offer("a");
+    let vague = Offer { has_secrets: true, ..plain.clone() };
+    assert_eq!(bus.offer(&vague).await, Ok(Placed::New));
+
+    assert_eq!(bus.offer(&plain).await, Ok(Placed::StillThere));
+    bus.withdraw(&plain).await.unwrap();
+    assert_eq!(bus.offer(&plain).await, Ok(Placed::New));
+
+    assert_eq!(take_done(&*bus, &lanes(["a"]), 10).await, [plain]);
+}
+
 pub async fn the_offer_of_the_next_attempt_is_another_one(medium: &dyn Medium) {
     let bus = medium.connect().await;
     let first = offer("a");
@@ -267,7 +281,7 @@ pub async fn put(bus: &dyn Bus, count: usize, tag: &str) -> Vec<Offer> {
 pub fn offer(tag: &str) -> Offer {
     let shard = Shard::new(1).expect("a shard");
     let job = JobId::mint(shard, Time::from_micros(0), clock::random());
-    Offer { job, attempt: Attempt(1), tags: vec![tag.to_owned()], priority: Priority::Normal }
+    Offer { job, attempt: Attempt(1), tags: vec![tag.to_owned()], priority: Priority::Normal, has_secrets: false }
 }
 
 pub fn lanes<const N: usize>(tags: [&str; N]) -> [Lane; N] {

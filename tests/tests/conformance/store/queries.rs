@@ -1,14 +1,14 @@
 //! Lists, timers and events: what they leave out, their order, and their pages.
 
-use coordinator::store::{Error, Filter};
+use coordinator::store::{Error, Filter, NewJob};
 use serde_json::{Value, json};
 use shared::id::{Attempt, JobId, Seq, Shard, ShardSeq};
-use shared::job::{Job, StateName, WorkerWord};
+use shared::job::{Job, StateName, WorkerWord, submit};
 use shared::spec::Priority;
 use shared::wire::Hello;
 
 use super::Database;
-use super::writer::{Writer, all_shards, at, cancel, hello, new_job, said, shard, worker};
+use super::writer::{Writer, all_shards, at, cancel, client, hello, new_job, said, shard, spec, worker};
 
 pub async fn jobs_are_listed_newest_first_page_by_page(database: &dyn Database) {
     let mut writer = Writer::of(database).await;
@@ -138,7 +138,9 @@ pub async fn offers_are_those_of_queued_jobs_for_their_next_attempt(database: &d
         .change(&granted, said(&granted, WorkerWord::Decline { claim: None, why: "full".to_owned() }), at(2))
         .await;
     writer.grant(&jobs[3], worker()).await;
-    let queued = [&jobs[0], &jobs[1], &jobs[4]].map(Job::offer);
+    let secret = submit(JobId::mint(shard(5), at(5), [9; 10]), spec(json!({})), true, None, client(), at(5));
+    jobs.push(writer.submit(NewJob { transition: secret, secrets: Some(vec![1]), idempotency: None }).await);
+    let queued = [&jobs[0], &jobs[1], &jobs[4], &jobs[5]].map(Job::offer);
     let all = all_shards();
     let before =
         async |shards: &[Shard], before, after, limit| writer.store.offers(shards, before, after, limit).await.unwrap();
@@ -148,8 +150,9 @@ pub async fn offers_are_those_of_queued_jobs_for_their_next_attempt(database: &d
     assert_eq!((queued[0].attempt, queued[1].attempt), (Attempt(2), Attempt(1)));
     assert_eq!((&queued[1].tags[..], queued[1].priority), (&["a".to_owned(), "b".to_owned()][..], Priority::Urgent));
     assert_eq!(page(&all, None, 2).await, queued[..2]);
-    assert_eq!(page(&all, Some(queued[0].job), 2).await, queued[1..]);
-    assert_eq!(page(&[shard(4)], None, 10).await, queued[2..]);
+    assert_eq!(page(&all, Some(queued[0].job), 2).await, queued[1..3]);
+    assert_eq!(queued.each_ref().map(|offer| offer.has_secrets), [false, false, false, true]);
+    assert_eq!(page(&[shard(4)], None, 10).await, queued[2..3]);
     // The first was queued anew two seconds in, the second a second in.
     assert_eq!(before(&all, at(2), None, 10).await, queued[1..2]);
 }

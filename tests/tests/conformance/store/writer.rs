@@ -249,6 +249,7 @@ pub fn claim(job: &Job, worker: WorkerId) -> Command {
         attempt: job.attempt.next(),
         worker,
         instance: Instance(clock::random_uuid()),
+        has_recipient: true,
         expires: at(1_000_000),
     })
 }

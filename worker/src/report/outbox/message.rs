@@ -40,7 +40,7 @@ impl Item {
     pub fn new(report: Report, until: Option<Instant>, answer: oneshot::Sender<Answer>) -> Self {
         let job = report.job;
         let (body, bytes) = if let ReportKind::Claim { recipient, .. } = &report.what {
-            let bytes = CLAIM_BYTES_MAX + recipient.len();
+            let bytes = CLAIM_BYTES_MAX + recipient.as_ref().map_or(0, String::len);
             (Body::Claim(Box::new(report)), bytes)
         } else {
             let encoded = Vec::from(wire::encode(&report));

@@ -13,11 +13,12 @@ use shared::proof::ProofKey;
 use shared::secret::Secret;
 use shared::time::{Period, Time};
 use shared::wire::{self, Answers, MESSAGE_BYTES_MAX, REPORTS_MAX, ReportKind, Reports, ShardAnswers, Word, Words};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::time::timeout;
 
 use super::*;
 use crate::epochs::Epochs;
+use crate::report::{Reporter, Telling};
 
 const SHARDS: u16 = 16;
 const PERMITS: u32 = 1000;
@@ -356,10 +357,41 @@ async fn what_nobody_waits_for_is_not_said() {
 
 #[test]
 fn a_claim_is_weighed_with_no_less_than_it_has() {
-    let (job, recipient) = (JobId::mint(shard(255), Time::from_micros(i64::MAX), [255; 10]), "age1".repeat(16));
+    let (job, recipient) = (JobId::mint(shard(255), Time::from_micros(i64::MAX), [255; 10]), Some("age1".repeat(16)));
     let (claim, wait) = (ClaimId(clock::random_uuid()), Period::from_millis(u64::MAX));
     let report = Report { job, attempt: Attempt(u32::MAX), what: ReportKind::Claim { claim, wait, recipient } };
     let encoded = wire::encode(&report).len();
     let item = Item::new(report, None, oneshot::channel().0);
     assert!(item.bytes >= encoded, "{} for {encoded}", item.bytes);
+}
+
+#[tokio::test]
+async fn an_attempts_end_goes_with_the_progress_that_was_not_said_yet_and_behind_what_was() {
+    for said_before in [0, 1] {
+        let stage = Stage::start(Some(CoordinatorId(clock::random_uuid()))).await;
+        let (job, attempt) = (stage.job(3), Attempt(1));
+        let reporter = Reporter { courier: stage.courier.clone(), outbox: stage.outbox.clone() };
+        let (progress, queue) = mpsc::channel(8);
+        let mut telling = Telling::of(reporter, job, attempt, queue);
+        let closed = stage.gate.clone().acquire_many_owned(PERMITS).await.unwrap();
+        let tell = |step| progress.try_send(Progress::StepStarted { step }).unwrap();
+        (0..said_before).for_each(tell);
+        tokio::select! {
+            never = telling.go_on() => match never {},
+            () = stage.until(|world| world.messages.len() == said_before as usize) => {}
+        }
+        (said_before..3).for_each(tell);
+        let end = ReportKind::End { end: AttemptEnd::Succeeded, log: LogSummary::default() };
+        let ending = tokio::spawn(telling.end(Report { job, attempt, what: end.clone() }));
+        stage.until(|world| world.messages.len() == 1).await;
+        assert!(!ending.is_finished(), "nothing is answered yet");
+        drop(closed);
+        timeout(DEADLINE, ending).await.unwrap().unwrap();
+        let world = stage.world();
+        let sizes: Vec<usize> = world.messages.iter().map(|(_, jobs)| jobs.len()).collect();
+        assert_eq!(sizes, if said_before == 0 { vec![4] } else { vec![1, 3] });
+        let step = |step| ReportKind::Progress { number: step + 1, progress: Progress::StepStarted { step } };
+        let told: Vec<ReportKind> = world.taken.iter().map(|(_, what)| what.clone()).collect();
+        assert_eq!(told, [step(0), step(1), step(2), end]);
+    }
 }
