@@ -20,8 +20,8 @@ use shared::time::{Period, Time};
 use crate::bench::load;
 
 /// What a job hears after its submission: each item is one write, which merges the transitions of its words, as a supervisor
-/// does with what a worker says in one message.
-const LIFE: &[&[Word]] = &[&[Word::Claim], &[Word::StepStarted, Word::StepFinished], &[Word::End]];
+/// does with what a worker says in one message: of a pretended attempt all that follows the claim.
+const LIFE: &[&[Word]] = &[&[Word::Claim], &[Word::StepStarted, Word::StepFinished, Word::End]];
 /// What comes of it: submitted, queued, assigned, started, `step_started`, `step_finished`, succeeded.
 pub const EVENTS_PER_JOB: u32 = 7;
 /// How long claims are good for.
