@@ -2,7 +2,7 @@
 //! numbers follow on, and from the store at any gap; the cursor moves only over what is out without a gap. After a crash
 //! it goes on from the cursor: a repeat is harmless, since each event has its number.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,8 +51,8 @@ pub struct Publisher {
     parts: Parts,
     stops: Arc<Semaphore>,
     shards: HashMap<Shard, ShardLog>,
-    /// Those that may have something to be published.
-    ready: BTreeSet<Shard>,
+    /// Those that may have something to be published, each once, whoever has waited longest first.
+    ready: VecDeque<Shard>,
     /// How many runs are under way.
     runs: usize,
     /// How often shards were gained.
@@ -78,6 +78,8 @@ struct ShardLog {
     /// The number of the last event that is known to be committed; what lies after `taken` is in the store alone.
     committed: ShardSeq,
     busy: bool,
+    /// Whether it is among those that may have something to be published.
+    is_ready: bool,
 }
 
 impl ShardLog {
@@ -107,14 +109,21 @@ impl Publisher {
     /// A publisher without shards.
     pub fn new(parts: Parts) -> Self {
         let stops = Arc::new(Semaphore::new(STOPS_MAX));
-        let (shards, ready) = (HashMap::new(), BTreeSet::new());
+        let (shards, ready) = (HashMap::new(), VecDeque::new());
         Self { parts, stops, shards, ready, runs: 0, gains: 0, writing: false }
     }
 
     /// Publishes what waits of this shard, as soon as it may: see [`Publisher::pump`].
     fn wake(&mut self, shard: Shard, ctx: &mut Context<Self>) {
-        self.ready.insert(shard);
+        self.line_up(shard);
         self.pump(ctx);
+    }
+
+    fn line_up(&mut self, shard: Shard) {
+        if let Some(log) = self.shards.get_mut(&shard).filter(|log| !log.is_ready) {
+            log.is_ready = true;
+            self.ready.push_back(shard);
+        }
     }
 
     /// Publishes what waits, a window of each shard in common runs. A few runs are under way at a time, so that what comes
@@ -123,10 +132,11 @@ impl Publisher {
         while self.runs < RUNS_MAX && !self.ready.is_empty() {
             let (mut run, mut events) = (Vec::new(), 0);
             while events < RUN_EVENTS_MAX
-                && let Some(shard) = self.ready.pop_first()
+                && let Some(shard) = self.ready.pop_front()
             {
-                let Some(log) = self.shards.get_mut(&shard).filter(|log| !log.busy) else { continue };
-                if log.published >= log.committed {
+                let Some(log) = self.shards.get_mut(&shard) else { continue };
+                log.is_ready = false;
+                if log.busy || log.published >= log.committed {
                     continue;
                 }
                 log.busy = true;
@@ -224,7 +234,7 @@ impl Publisher {
         log.busy = false;
         log.published = log.published.max(last);
         log.taken = log.taken.max(last);
-        self.ready.insert(shard);
+        self.line_up(shard);
     }
 
     /// A window was lost on its way: it is read from the store, a little later.
@@ -297,7 +307,9 @@ impl Handler<Begin> for Publisher {
     type Result = ();
 
     fn handle(&mut self, Begin(shards): Begin, ctx: &mut Context<Self>) {
-        self.ready.extend(shards);
+        for shard in shards {
+            self.line_up(shard);
+        }
         self.pump(ctx);
     }
 }
@@ -331,7 +343,7 @@ impl Handler<Publish> for Publisher {
             // Where the shard was lost meanwhile, its next owner publishes them.
             if let Some(log) = self.shards.get_mut(&shard) {
                 log.take_up(events);
-                self.ready.insert(shard);
+                self.line_up(shard);
             }
         }
         self.pump(ctx);
