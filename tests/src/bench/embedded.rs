@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use shared::clock;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
@@ -16,6 +15,7 @@ use super::Settings;
 use super::load;
 use super::results::Results;
 use super::rig;
+use super::throughput::{EVENTS_PER_JOB, WARM_UP, WITHIN};
 use super::usage::{self, Meter};
 use crate::http::Client;
 use crate::server::Server;
@@ -23,12 +23,6 @@ use crate::wait;
 use crate::windlass::windlass_at;
 
 const NAME: &str = "embedded";
-/// What a job's life tells, as in `throughput`.
-const EVENTS_PER_JOB: u32 = 7;
-/// How many jobs come before, so that nothing is measured for the first time.
-const WARM_UP: u32 = 1000;
-/// How long all may take.
-const WITHIN: Duration = Duration::from_mins(10);
 
 /// See the module.
 pub fn run(settings: &Settings, results: &mut Results) {
@@ -65,7 +59,7 @@ const OPEN: &str = "SELECT EXISTS (SELECT 1 FROM jobs WHERE finished_at IS NULL)
 
 /// What was measured is what was promised: every job has succeeded, and each of its events was published.
 fn check(stored: &mut Stored, jobs: u32) {
-    let (jobs, events) = (i64::from(jobs), i64::from(jobs) * i64::from(EVENTS_PER_JOB));
+    let (jobs, events) = (i64::from(jobs), i64::from(jobs) * EVENTS_PER_JOB.cast_signed());
     let succeeded = stored.number("SELECT count(*) FROM jobs WHERE state = 'succeeded' AND attempt = 1");
     assert_eq!(succeeded, jobs, "jobs that have succeeded at once");
     assert_eq!(stored.number("SELECT count(*) FROM job_events"), events, "events in the store");

@@ -15,9 +15,9 @@ const NAME: &str = "throughput";
 /// What a job's life tells: submitted, queued, assigned, started, `step_started`, `step_finished`, succeeded.
 pub const EVENTS_PER_JOB: u64 = 7;
 /// How many jobs come before, so that nothing is measured for the first time.
-const WARM_UP: u32 = 1000;
+pub const WARM_UP: u32 = 1000;
 /// How long all may take.
-const WITHIN: Duration = Duration::from_mins(10);
+pub const WITHIN: Duration = Duration::from_mins(10);
 
 /// See the module.
 pub fn run(settings: &Settings, results: &mut Results) {
