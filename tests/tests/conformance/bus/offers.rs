@@ -82,12 +82,21 @@ pub async fn an_offer_goes_to_one_of_those_who_wait(medium: &dyn Medium) {
     let (one, other) = (medium.connect().await, medium.connect().await);
     let lanes = lanes(["a"]);
     let (offer, half) = (offer("a"), medium.settle_within() / 2);
+    let (mut first, mut second) = (Box::pin(one.take(&lanes, 1, SOON)), Box::pin(other.take(&lanes, 1, SOON)));
+    // Both wait before there is anything to take.
+    let brief = Duration::from_millis(50);
+    let (early, also_early) = tokio::join!(timeout(brief, &mut first), timeout(brief, &mut second));
+    assert!(early.is_err() && also_early.is_err());
 
-    let (first, second, placed) =
-        tokio::join!(one.take(&lanes, 1, half), other.take(&lanes, 1, half), one.offer(&offer));
+    assert_eq!(one.offer(&offer).await, Ok(Placed::New));
 
-    assert_eq!(placed, Ok(Placed::New));
-    assert_eq!(first.unwrap().len() + second.unwrap().len(), 1);
+    let (taken, empty_handed) = tokio::select! {
+        taken = &mut first => (taken.unwrap(), second),
+        taken = &mut second => (taken.unwrap(), first),
+    };
+    assert_eq!(offered(&taken), [offer]);
+    taken.into_iter().for_each(Delivery::done);
+    assert!(timeout(half, empty_handed).await.is_err());
 }
 
 pub async fn a_take_waits_for_a_new_offer(medium: &dyn Medium) {
