@@ -8,7 +8,7 @@ use shared::bus::Bus;
 use shared::bus::nats::{NatsBus, NatsOptions, Role};
 use tests::nats::{Nats, Version};
 
-use super::Medium;
+use super::{Medium, SOON};
 
 /// Short, so that the cases about offers that come again are, and long enough for what must come before.
 const SETTLE_WITHIN: Duration = Duration::from_secs(1);
@@ -24,7 +24,8 @@ impl NatsMedium {
 #[async_trait]
 impl Medium for NatsMedium {
     async fn connect(&self) -> Arc<dyn Bus> {
-        let options = NatsOptions { settle_within: SETTLE_WITHIN, ..NatsOptions::new(self.0.url(), Role::Coordinator) };
+        let usual = NatsOptions::new(self.0.url(), Role::Coordinator);
+        let options = NatsOptions { settle_within: SETTLE_WITHIN, connect_within: SOON, ..usual };
         Arc::new(NatsBus::connect(options).await.expect("a server that fits"))
     }
 

@@ -8,6 +8,8 @@ use shared::bus::Bus;
 use shared::bus::nats::{NatsBus, NatsOptions, Role, StartError};
 use tests::nats::Nats;
 
+use super::SOON;
+
 mod breaks;
 mod losses;
 mod refusals;
@@ -72,7 +74,7 @@ against!(current, tests::nats::Version::Current);
 
 /// How these cases connect.
 fn options(server: &Nats, role: Role) -> NatsOptions {
-    NatsOptions { settle_within: SETTLE_WITHIN, ..NatsOptions::new(server.url(), role) }
+    NatsOptions { settle_within: SETTLE_WITHIN, connect_within: SOON, ..NatsOptions::new(server.url(), role) }
 }
 
 async fn connect(server: &Nats, role: Role) -> Arc<dyn Bus> {
