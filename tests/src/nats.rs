@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -255,11 +256,22 @@ fn current() -> Option<PathBuf> {
     None
 }
 
+/// Returns once the server has dealt with all that this client has sent: a flush alone tells only that it was sent.
+///
+/// # Panics
+/// When the server is gone.
+pub async fn dealt_with(client: &async_nats::Client) {
+    let inbox = client.new_inbox();
+    let mut echo = client.subscribe(inbox.clone()).await.expect("a subscription");
+    client.publish(inbox, "".into()).await.expect("it is sent");
+    echo.next().await.expect("the server answers");
+}
+
 #[cfg(test)]
 mod tests {
     use shared::clock;
 
-    use super::{Nats, Setup, Version};
+    use super::{Nats, Setup, Version, dealt_with};
     use crate::http::Client;
 
     #[test]
@@ -284,7 +296,7 @@ mod tests {
         let before = count();
         let client = server.client().await;
         let _subscription = client.subscribe("a.subject").await.expect("a subscription");
-        client.flush().await.expect("the server has it");
+        dealt_with(&client).await;
         assert_eq!(count(), before + 1);
     }
 

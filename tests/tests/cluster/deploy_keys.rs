@@ -13,6 +13,7 @@ use serde_json::json;
 use shared::clock;
 use tests::cluster::{Cluster, LOAD_WITHIN};
 use tests::host::Host;
+use tests::nats::dealt_with;
 use tests::process::{carrying, command_lines};
 use tests::sshd::KeyPair;
 use tests::wait::{eventually, pass};
@@ -92,7 +93,7 @@ impl Tapped {
             runtime.block_on(async move {
                 let client = async_nats::connect(url).await.expect("a connection");
                 let mut messages = client.subscribe(">").await.expect("a subscription");
-                client.flush().await.expect("it is there");
+                dealt_with(&client).await;
                 ready.send(()).expect("somebody waits");
                 while let Some(message) = messages.next().await {
                     heard.lock().unwrap_or_else(PoisonError::into_inner).push(message.payload.to_vec());

@@ -17,6 +17,7 @@ use shared::secret::Secret;
 use shared::wire::{self, Control, Enrol, Enrolment, Heartbeat, Hello, IDENTITY_SECRET, KeyRequest, LogBatch, Reports};
 use tests::cluster::Cluster;
 use tests::dev::DEADLINE;
+use tests::nats::dealt_with;
 use tests::process::peak_kib;
 
 use super::campaign::{runner, share};
@@ -96,7 +97,7 @@ async fn storm(client: async_nats::Client, token: String, victim: WorkerId) {
             send(&client, &subject, body.into()).await;
         }
     }
-    client.flush().await.expect("all of it is sent");
+    dealt_with(&client).await;
 }
 
 const ROUTES: [&str; 17] = [

@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 use shared::clock;
 use tokio::sync::oneshot;
 
+use crate::nats::dealt_with;
 use crate::wait::eventually;
 
 /// The first event of one kind of each job, since this began to listen; it listens until it is dropped.
@@ -32,7 +33,7 @@ impl Told {
         let listening = async move {
             let client = async_nats::connect(url).await.expect("a server");
             let events = client.subscribe(subject).await.expect("a subscription");
-            client.flush().await.expect("the server has it");
+            dealt_with(&client).await;
             ready.send(()).expect("somebody waits for it");
             let mut events = events.take_until(stopped);
             while let Some(event) = events.next().await {
@@ -81,7 +82,7 @@ mod tests {
     use shared::clock;
 
     use super::Told;
-    use crate::nats::{Nats, Version};
+    use crate::nats::{Nats, Version, dealt_with};
 
     #[tokio::test]
     async fn the_first_event_of_a_kind_counts() {
@@ -91,7 +92,7 @@ mod tests {
         let client = server.client().await;
         let publish = async |subject: &'static str| {
             client.publish(subject, "".into()).await.expect("it is sent");
-            client.flush().await.expect("the server has it");
+            dealt_with(&client).await;
         };
         publish("windlass.event.a.queued").await;
         let before = clock::instant();

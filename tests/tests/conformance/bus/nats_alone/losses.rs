@@ -6,7 +6,7 @@ use shared::bus::{Bus, Error, Placed};
 use shared::clock;
 use shared::job::Offer;
 use std::time::Duration;
-use tests::nats::{Nats, Version};
+use tests::nats::{Nats, Version, dealt_with};
 use tokio::time::timeout;
 
 use super::super::SOON;
@@ -155,7 +155,7 @@ pub async fn what_is_no_offer_is_thrown_away(version: Version) {
     for (subject, body) in [(other, b"what?".to_vec()), (third, lie), (format!("{subject}.more"), b"{}".to_vec())] {
         client.publish(subject, body.into()).await.unwrap();
     }
-    client.flush().await.unwrap();
+    dealt_with(&client).await;
     let all = async { while messages(&server).await < 4 {} };
     timeout(SOON, all).await.expect("all are there");
 

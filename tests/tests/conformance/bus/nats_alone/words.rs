@@ -10,7 +10,7 @@ use shared::bus::{Address, Error, Hint, Placed, Service, ToSend};
 use shared::clock;
 use shared::cloud_event::CloudEvent;
 use shared::id::Shard;
-use tests::nats::{Nats, Version};
+use tests::nats::{Nats, Version, dealt_with};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
@@ -26,7 +26,7 @@ pub async fn an_event_is_what_a_plain_subscriber_expects(version: Version) {
     let client = server.client().await;
     let event = event(job(), 3);
     let mut subscriber = client.subscribe(format!("windlass.event.{}.*", event.job)).await.unwrap();
-    client.flush().await.unwrap();
+    dealt_with(&client).await;
 
     bus.publish(&event).await.unwrap();
 
