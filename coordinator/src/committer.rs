@@ -136,7 +136,7 @@ impl Commits {
     }
 
     async fn write(&self, write: Write) -> Result<Written, Error> {
-        let jobs = u32::try_from(write.jobs().len().max(1)).map_err(|_| Error::Busy)?;
+        let jobs = u32::try_from(write.jobs().count().max(1)).map_err(|_| Error::Busy)?;
         let permit = Arc::clone(&self.permits).try_acquire_many_owned(jobs).map_err(|_| Error::Busy)?;
         let (reply, answer) = oneshot::channel();
         self.committer.do_send(Commit { write, reply, permit });
@@ -258,7 +258,7 @@ impl Committer {
     }
 
     fn is_ours(&self, commit: &Commit) -> bool {
-        commit.write.jobs().iter().all(|job| self.last.contains_key(&job.id.shard()))
+        commit.write.jobs().all(|job| self.last.contains_key(&job.id.shard()))
     }
 
     /// The batch is over, or the trouble: whoever waited for that goes on, then the next batch begins.
@@ -374,15 +374,6 @@ impl Committer {
 struct Caller {
     reply: oneshot::Sender<Result<Written, Error>>,
     _permit: OwnedSemaphorePermit,
-}
-
-impl Write {
-    fn jobs(&self) -> Vec<&Job> {
-        match self {
-            Self::Submit(jobs) => jobs.iter().map(|new| &new.transition.job).collect(),
-            Self::Change { transition, .. } => vec![&transition.job],
-        }
-    }
 }
 
 impl Actor for Committer {

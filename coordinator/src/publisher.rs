@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use actix::{Actor, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 
 use shared::bus::Bus;
 use shared::id::{Epoch, Shard, ShardSeq};
@@ -17,7 +16,7 @@ use shared::job::{Event, Message as Outgoing};
 use crate::fault;
 use crate::holdings::Holdings;
 use crate::store::{Error as StoreError, OwnedShard, Store};
-use voice::{Outcome, Part, Voice};
+use voice::{Part, Room, Voice};
 
 mod voice;
 
@@ -34,8 +33,6 @@ const MAILBOX_MAX: usize = 16 * 1024;
 const WRITE_EVERY: Duration = Duration::from_secs(1);
 /// From a window that was lost to reading it from the store.
 const READ_AGAIN_AFTER: Duration = Duration::from_millis(250);
-/// The most orders to workers that are under way.
-const STOPS_MAX: usize = 1024;
 
 /// What the publisher works with.
 #[derive(Clone)]
@@ -49,7 +46,7 @@ pub struct Parts {
 /// The actor.
 pub struct Publisher {
     parts: Parts,
-    stops: Arc<Semaphore>,
+    room: Room,
     shards: HashMap<Shard, ShardLog>,
     /// Those that may have something to be published, each once, whoever has waited longest first.
     ready: VecDeque<Shard>,
@@ -108,9 +105,8 @@ impl ShardLog {
 impl Publisher {
     /// A publisher without shards.
     pub fn new(parts: Parts) -> Self {
-        let stops = Arc::new(Semaphore::new(STOPS_MAX));
         let (shards, ready) = (HashMap::new(), VecDeque::new());
-        Self { parts, stops, shards, ready, runs: 0, gains: 0, writing: false }
+        Self { parts, room: Room::default(), shards, ready, runs: 0, gains: 0, writing: false }
     }
 
     /// Publishes what waits of this shard, as soon as it may: see [`Publisher::pump`].
@@ -142,7 +138,7 @@ impl Publisher {
                 log.busy = true;
                 let window: Vec<_> = log.waiting.drain(..log.waiting.len().min(WINDOW_EVENTS_MAX as usize)).collect();
                 let (after, epoch, gain) = (log.published, log.epoch, log.gain);
-                let voice = Voice { parts: self.parts.clone(), stops: Arc::clone(&self.stops), shard, epoch };
+                let voice = Voice { parts: self.parts.clone(), room: self.room.clone(), shard, epoch };
                 if window.is_empty() {
                     self.read_on(voice, after, gain, ctx);
                 } else {
@@ -165,11 +161,12 @@ impl Publisher {
             actor.runs -= 1;
             match outcomes {
                 Ok(outcomes) => {
-                    for Outcome { voice, gain, last, left } in outcomes {
-                        match last {
-                            Ok(last) if left.is_empty() => actor.done(voice.shard, gain, last),
-                            Ok(last) => actor.finish(voice, gain, last, left, ctx),
-                            Err(error) => actor.again(voice.shard, gain, &error.to_string(), ctx),
+                    for mut outcome in outcomes {
+                        let (left, gain) = (outcome.take_left(), outcome.gain);
+                        match outcome.last {
+                            Ok(last) if left.is_empty() => actor.done(outcome.voice.shard, gain, last),
+                            Ok(last) => actor.finish(outcome.voice, gain, last, left, ctx),
+                            Err(error) => actor.again(outcome.voice.shard, gain, &error.to_string(), ctx),
                         }
                     }
                 }

@@ -125,6 +125,17 @@ pub enum Write {
     Change { from: Version, transition: Box<Transition> },
 }
 
+impl Write {
+    /// The jobs that it is about.
+    pub fn jobs(&self) -> impl Iterator<Item = &Job> {
+        let (new, changed) = match self {
+            Self::Submit(jobs) => (jobs.as_slice(), None),
+            Self::Change { transition, .. } => (&[] as &[NewJob], Some(&transition.job)),
+        };
+        new.iter().map(|new| &new.transition.job).chain(changed)
+    }
+}
+
 /// A job to be stored for the first time.
 #[derive(Debug, Clone)]
 pub struct NewJob {

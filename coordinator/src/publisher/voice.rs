@@ -1,13 +1,14 @@
 //! Says what follows from committed events, for shards that are owned at the epoch at which it is said.
 //!
-//! Windows of several shards go out together, in waves: the first message of each job, then the second of each, and so on.
+//! Windows of several shards go out together, in waves: the first event of each job, then the second of each, and so on. A
+//! job's offers go beside its events: what a worker does with one is told in later events, which wait for the earlier ones.
 //! What a wave doesn't bring out is left, with all that follows it of its job, to be tried again apart from the others.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{join, join_all};
+use futures_util::future::join_all;
 use tokio::sync::Semaphore;
 
 use shared::bus::{Address, Error as BusError, ToSend};
@@ -26,6 +27,12 @@ const RETRY_MAX: Duration = Duration::from_secs(5);
 const OFFER_TRIES_MAX: u32 = 5;
 /// How long a worker may take to say that it has heard an order; heartbeats repeat it.
 const STOP_WITHIN: Duration = Duration::from_secs(2);
+/// The most orders to workers that are under way.
+const STOPS_MAX: usize = 1024;
+/// The most offers that wait to be taken back, and how many are taken back at a time: few, since who cancels jobs waits for none
+/// of it.
+const WITHDRAWALS_MAX: usize = 4096;
+const WITHDRAWING_MAX: usize = 4;
 
 /// A window of one shard.
 pub struct Part {
@@ -41,14 +48,43 @@ pub struct Outcome {
     pub gain: u64,
     /// The last event of the window; it is out once nothing is left.
     pub last: Result<ShardSeq, StoreError>,
-    /// What isn't out yet, by job.
-    pub left: Vec<VecDeque<Outgoing>>,
+    /// What isn't out yet.
+    left: BTreeMap<(JobId, Track), VecDeque<Outgoing>>,
 }
 
-/// What is still to be said of one job.
+impl Outcome {
+    /// What isn't out yet, by job, the events of each first: while they can't be published, its offers aren't tried either.
+    pub fn take_left(&mut self) -> Vec<VecDeque<Outgoing>> {
+        let mut by_job: BTreeMap<JobId, VecDeque<Outgoing>> = BTreeMap::new();
+        for ((job, _), messages) in std::mem::take(&mut self.left) {
+            by_job.entry(job).or_default().extend(messages);
+        }
+        by_job.into_values().collect()
+    }
+}
+
+/// Which of a job's messages wait for each other.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Track {
+    Events,
+    /// Offers and what takes them back, and orders.
+    Work,
+}
+
+impl Track {
+    fn of(message: &Outgoing) -> Self {
+        match message {
+            Outgoing::Event(_) => Self::Events,
+            Outgoing::Offer(_) | Outgoing::Withdraw(_) | Outgoing::Stop(_) => Self::Work,
+        }
+    }
+}
+
+/// What is still to be said of one job on one track.
 struct Line {
     /// Whose it is, as an index.
     part: usize,
+    name: (JobId, Track),
     messages: VecDeque<Outgoing>,
 }
 
@@ -57,15 +93,17 @@ pub async fn publish(run: Vec<Part>) -> Vec<Outcome> {
     fault::point("publisher.publish");
     let (mut outcomes, mut lines) = (Vec::with_capacity(run.len()), Vec::new());
     for (part, Part { voice, gain, window }) in run.into_iter().enumerate() {
-        let mut by_job: BTreeMap<JobId, VecDeque<Outgoing>> = BTreeMap::new();
+        let mut by_name: BTreeMap<(JobId, Track), VecDeque<Outgoing>> = BTreeMap::new();
         let last = window.last().map(|(number, _)| *number);
         for (_, event) in window {
-            by_job.entry(event.job).or_default().extend(event.outgoing());
+            for message in event.outgoing() {
+                by_name.entry((event.job, Track::of(&message))).or_default().push_back(message);
+            }
         }
-        lines.extend(by_job.into_values().map(|messages| Line { part, messages }));
+        lines.extend(by_name.into_iter().map(|(name, messages)| Line { part, name, messages }));
         let shard = voice.shard;
         let last = last.ok_or_else(|| StoreError::Corrupt(format!("an empty window of shard {shard}")));
-        outcomes.push(Outcome { voice, gain, last, left: Vec::new() });
+        outcomes.push(Outcome { voice, gain, last, left: BTreeMap::new() });
     }
     while !lines.is_empty() {
         lines = wave(lines, &mut outcomes).await;
@@ -79,40 +117,22 @@ async fn wave(lines: Vec<Line>, outcomes: &mut [Outcome]) -> Vec<Line> {
     for mut line in lines {
         let Some(Outcome { voice, left, .. }) = outcomes.get_mut(line.part) else { continue };
         if !voice.may_speak() {
-            left.push(line.messages);
+            left.insert(line.name, line.messages);
             continue;
         }
-        while let Some(Outgoing::Stop(order)) = line.messages.front() {
-            voice.stop(order.clone());
-            line.messages.pop_front();
-        }
+        voice.say_aside(&mut line.messages).await;
         if !line.messages.is_empty() {
             going.push(line);
         }
     }
-    let Some(parts) = outcomes.first().map(|outcome| outcome.voice.parts.clone()) else { return Vec::new() };
-    let (mut together, mut apart) = (Vec::new(), Vec::new());
-    for (index, line) in going.iter().enumerate() {
-        match line.messages.front() {
-            Some(Outgoing::Event(event)) => together.push((index, ToSend::Event(event))),
-            Some(Outgoing::Offer(offer)) => together.push((index, ToSend::Offer(offer))),
-            Some(Outgoing::Withdraw(offer)) => apart.push(withdraw(&parts, offer)),
-            Some(Outgoing::Stop(_)) | None => {}
-        }
-    }
-    let messages: Vec<ToSend<'_>> = together.iter().map(|(_, message)| *message).collect();
-    let (sent, _) = join(parts.bus.send_all(&messages), join_all(apart)).await;
-    let mut failed: BTreeMap<usize, BusError> = BTreeMap::new();
-    for ((index, _), sent) in together.into_iter().zip(sent) {
-        if let Err(error) = sent {
-            failed.insert(index, error);
-        }
-    }
+    let Some(bus) = outcomes.first().map(|outcome| Arc::clone(&outcome.voice.parts.bus)) else { return Vec::new() };
+    let messages: Vec<ToSend<'_>> = going.iter().filter_map(|line| to_send(line.messages.front()?)).collect();
+    let sent = bus.send_all(&messages).await;
     let mut lines = Vec::with_capacity(going.len());
-    for (index, mut line) in going.into_iter().enumerate() {
-        if let (Some(error), Some(outcome)) = (failed.remove(&index), outcomes.get_mut(line.part)) {
+    for (mut line, sent) in going.into_iter().zip(sent) {
+        if let (Err(error), Some(outcome)) = (sent, outcomes.get_mut(line.part)) {
             tracing::debug!(%error, shard = %outcome.voice.shard, "a message is sent again");
-            outcome.left.push(line.messages);
+            outcome.left.insert(line.name, line.messages);
             continue;
         }
         line.messages.pop_front();
@@ -123,10 +143,29 @@ async fn wave(lines: Vec<Line>, outcomes: &mut [Outcome]) -> Vec<Line> {
     lines
 }
 
-/// Takes an offer back, as far as that can be done: a claim of what is left is refused.
-async fn withdraw(parts: &Parts, offer: &Offer) {
-    if let Err(error) = parts.bus.withdraw(offer).await {
-        tracing::info!(job = %offer.job, %error, "an offer could not be taken back");
+/// What goes out in a wave.
+fn to_send(message: &Outgoing) -> Option<ToSend<'_>> {
+    match message {
+        Outgoing::Event(event) => Some(ToSend::Event(event)),
+        Outgoing::Offer(offer) => Some(ToSend::Offer(offer)),
+        Outgoing::Withdraw(_) | Outgoing::Stop(_) => None,
+    }
+}
+
+/// Bounds on what is said aside, while what waits for it goes on.
+#[derive(Clone)]
+pub struct Room {
+    /// The orders to workers that are under way.
+    stops: Arc<Semaphore>,
+    /// The offers that are to be taken back, and those of them that are being taken back.
+    withdrawals: Arc<Semaphore>,
+    withdrawing: Arc<Semaphore>,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        let of = |most| Arc::new(Semaphore::new(most));
+        Self { stops: of(STOPS_MAX), withdrawals: of(WITHDRAWALS_MAX), withdrawing: of(WITHDRAWING_MAX) }
     }
 }
 
@@ -134,7 +173,7 @@ async fn withdraw(parts: &Parts, offer: &Offer) {
 #[derive(Clone)]
 pub struct Voice {
     pub parts: Parts,
-    pub stops: Arc<Semaphore>,
+    pub room: Room,
     pub shard: Shard,
     pub epoch: Epoch,
 }
@@ -207,7 +246,7 @@ impl Voice {
             Outgoing::Event(event) => bus.publish(event).await,
             Outgoing::Offer(offer) => bus.offer(offer).await.map(|_| ()),
             Outgoing::Withdraw(offer) => {
-                withdraw(&self.parts, offer).await;
+                self.withdraw(offer.clone()).await;
                 Ok(())
             }
             Outgoing::Stop(order) => {
@@ -217,9 +256,35 @@ impl Voice {
         }
     }
 
+    /// Says what comes next and need not be waited for.
+    async fn say_aside(&self, messages: &mut VecDeque<Outgoing>) {
+        loop {
+            match messages.front() {
+                Some(Outgoing::Stop(order)) => self.stop(order.clone()),
+                Some(Outgoing::Withdraw(offer)) => self.withdraw(offer.clone()).await,
+                Some(Outgoing::Event(_) | Outgoing::Offer(_)) | None => return,
+            }
+            messages.pop_front();
+        }
+    }
+
+    /// Takes an offer back, as far as that can be done: a claim of what is left is refused. It isn't waited for, unless too
+    /// many others wait for their turn.
+    async fn withdraw(&self, offer: Offer) {
+        let Ok(place) = Arc::clone(&self.room.withdrawals).acquire_owned().await else { return };
+        let (bus, turns) = (Arc::clone(&self.parts.bus), Arc::clone(&self.room.withdrawing));
+        self.parts.runtime.spawn(async move {
+            let turn = turns.acquire().await;
+            if let Err(error) = bus.withdraw(&offer).await {
+                tracing::info!(job = %offer.job, %error, "an offer could not be taken back");
+            }
+            drop((turn, place));
+        });
+    }
+
     /// Gives a worker its order without waiting for it: a worker that doesn't hear must not hold up what others wait for.
     fn stop(&self, order: StopOrder) {
-        let Ok(permit) = Arc::clone(&self.stops).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.room.stops).try_acquire_owned() else {
             tracing::warn!(job = %order.job, "too many orders are under way; a heartbeat's reply will carry this one");
             return;
         };

@@ -54,7 +54,7 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(4);
 /// The store in a Postgres database.
 pub struct PostgresStore {
     /// For batches: a reader who is slow keeps none of them waiting.
-    commits: PgPool,
+    commits: connect::Committing,
     /// For the verbs by which shards change hands: a renewal waits for nobody.
     leases: PgPool,
     /// For what owners and workers need.
@@ -217,8 +217,9 @@ impl Roster for PostgresStore {
 #[async_trait]
 impl Store for PostgresStore {
     async fn commit(&self, owner: CoordinatorId, batch: Arc<Batch>) -> Result<Vec<Written>, Error> {
-        let (pool, known) = (self.commits.clone(), Arc::clone(&self.known));
-        self.write("commit", move || commit::commit(pool.clone(), Arc::clone(&known), owner, Arc::clone(&batch))).await
+        let (connections, known) = (self.commits.clone(), Arc::clone(&self.known));
+        let work = move || commit::commit(connections.clone(), Arc::clone(&known), owner, Arc::clone(&batch));
+        self.write("commit", work).await
     }
 
     async fn move_cursors(&self, owner: CoordinatorId, cursors: &[(Shard, ShardSeq)]) -> Result<(), Error> {
@@ -305,8 +306,9 @@ impl Store for PostgresStore {
 
     async fn close(&self) {
         // The leases last, so that one in use can still be given back.
-        for pool in [&self.questions, &self.others, &self.commits, &self.leases] {
-            pool.close().await;
-        }
+        self.questions.close().await;
+        self.others.close().await;
+        self.commits.close().await;
+        self.leases.close().await;
     }
 }

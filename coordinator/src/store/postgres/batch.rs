@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use uuid::Uuid;
 
-use shared::id::{Fence, JobId, Shard, ShardSeq};
+use shared::id::{Fence, Shard, ShardSeq};
 
 use super::columns::{self, Columns, NO_TAGS};
 use super::row;
@@ -50,7 +50,7 @@ pub(super) fn runs(writes: &[Write]) -> Vec<Range<usize>> {
     let (mut jobs, mut keys) = (HashSet::new(), HashSet::new());
     let mut begin = 0;
     for (index, write) in writes.iter().enumerate() {
-        let (own_jobs, own_keys) = (jobs_of(write), keys_of(write));
+        let (own_jobs, own_keys): (Vec<_>, _) = (write.jobs().map(|job| job.id).collect(), keys_of(write));
         if own_jobs.iter().any(|job| jobs.contains(job)) || own_keys.iter().any(|key| keys.contains(key)) {
             runs.push(begin..index);
             begin = index;
@@ -62,13 +62,6 @@ pub(super) fn runs(writes: &[Write]) -> Vec<Range<usize>> {
     }
     runs.push(begin..writes.len());
     runs
-}
-
-fn jobs_of(write: &Write) -> Vec<JobId> {
-    match write {
-        Write::Submit(jobs) => jobs.iter().map(|new| new.transition.job.id).collect(),
-        Write::Change { transition, .. } => vec![transition.job.id],
-    }
 }
 
 fn keys_of(write: &Write) -> Vec<(&str, &str)> {

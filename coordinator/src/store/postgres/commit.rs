@@ -19,6 +19,7 @@ use shared::id::{CoordinatorId, Shard, ShardSeq};
 
 use super::batch::{self, Numbers, Plan, Told};
 use super::columns::Columns;
+use super::connect::Committing;
 use super::fault::Fault;
 use super::row;
 use super::session::Session;
@@ -27,12 +28,13 @@ use crate::store::{Batch, Error, Write, Written};
 
 /// Commits a batch: in one statement where that is possible, else in one transaction.
 pub(super) async fn commit(
-    pool: PgPool,
+    connections: Committing,
     known: Arc<Known>,
     owner: CoordinatorId,
     batch: Arc<Batch>,
 ) -> Result<Vec<Written>, Fault> {
-    let mut session = Session::of(&pool).await?;
+    let jobs = batch.writes.iter().map(|write| write.jobs().count()).sum();
+    let mut session = connections.session(jobs).await?;
     let homeless = tag_sets::add(&mut session, &known, owner, &batch.writes).await?;
     let runs = batch::runs(&batch.writes);
     let written = if runs.len() == 1 {

@@ -1,15 +1,18 @@
 //! How connections are made: what every session of ours is set to, how many there are, and what the database has to be.
 
 use std::str::FromStr;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection};
 
+use shared::clock;
 use shared::secret::Secret;
 
 use super::fault::{self, Fault};
+use super::session::Session;
 use crate::store::Error;
 
 /// The oldest server that will do, as it numbers itself.
@@ -34,7 +37,7 @@ const MIGRATED_WITHIN: Duration = Duration::from_mins(5);
 /// What a session is set to. Statements end before the lease that they are made under could (3 s), and locks come before that
 /// or not at all. `synchronous_commit`: what is committed must not be lost. A plan is made anew for each statement: the tables
 /// grow from nothing to millions of rows faster than statistics follow, and a plan kept from the beginning would read
-/// all of them.
+/// all of them. [`Committing`] keeps some for a moment.
 const SETTINGS: [(&str, &str); 8] = [
     ("statement_timeout", "2s"),
     ("lock_timeout", "1s"),
@@ -46,9 +49,63 @@ const SETTINGS: [(&str, &str); 8] = [
     ("jit", "off"),
 ];
 
+/// Where plans are kept for a moment.
+const KEEPS_PLANS: [(&str, &str); 1] = [("plan_cache_mode", "force_generic_plan")];
+/// The most jobs of a batch for which a kept plan is used. It is made for a few rows: for hundreds it could be a bad one.
+const FEW_JOBS_MAX: usize = 48;
+/// For how long a plan is kept: a table grows by thousands of rows meanwhile, not by millions.
+const PLANS_KEPT_FOR: Duration = Duration::from_secs(2);
+
+/// The connections that commit batches. To plan the statement takes longer than to carry it out for a single job, so
+/// small batches have connections of their own, where a plan is kept for a moment.
+#[derive(Clone)]
+pub(super) struct Committing {
+    any: PgPool,
+    few: PgPool,
+    /// Since when the plans are kept that there are.
+    planned: Arc<Mutex<Option<Instant>>>,
+}
+
+impl Committing {
+    fn new(options: &PgConnectOptions) -> Self {
+        let open = |options| pool(COMMITTING_MAX, TURN_WITHIN).connect_lazy_with(options);
+        let few = options.clone().options(KEEPS_PLANS);
+        Self { any: open(options.clone()), few: open(few), planned: Arc::default() }
+    }
+
+    /// A connection for a batch of that many jobs.
+    pub(super) async fn session(&self, jobs: usize) -> Result<Session, Fault> {
+        if jobs > FEW_JOBS_MAX {
+            return Session::of(&self.any).await;
+        }
+        let mut session = Session::of(&self.few).await?;
+        if self.are_plans_old() {
+            let discarded = sqlx::query("DISCARD PLANS").execute(&mut *session).await;
+            session.read(discarded)?;
+        }
+        Ok(session)
+    }
+
+    pub(super) async fn close(&self) {
+        self.any.close().await;
+        self.few.close().await;
+    }
+
+    /// Whether the plans are to be made anew. Those that are made from then on count as new.
+    fn are_plans_old(&self) -> bool {
+        let mut planned = self.planned.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = clock::instant();
+        let old = planned.is_none_or(|planned| now.duration_since(planned) > PLANS_KEPT_FOR);
+        if old {
+            *planned = Some(now);
+        }
+        old
+    }
+}
+
 /// The connections of one process.
 pub(super) struct Pools {
-    pub commits: PgPool,
+    pub commits: Committing,
     pub leases: PgPool,
     pub others: PgPool,
     pub questions: PgPool,
@@ -74,7 +131,7 @@ pub(super) async fn migrate(url: &Secret) -> Result<(), Error> {
 pub(super) async fn pools(url: &Secret) -> Result<Pools, Error> {
     let options = options(url)?.options(SETTINGS);
     let pools = Pools {
-        commits: pool(COMMITTING_MAX, TURN_WITHIN).connect_lazy_with(options.clone()),
+        commits: Committing::new(&options),
         leases: pool(LEASING_MAX, LEASE_TURN_WITHIN).min_connections(1).connect_lazy_with(options.clone()),
         others: pool(OTHERS_MAX, TURN_WITHIN).connect_lazy_with(options.clone()),
         questions: pool(QUESTIONS_MAX, TURN_WITHIN).connect_lazy_with(options),
