@@ -56,7 +56,8 @@ impl Outcome {
     /// What isn't out yet, by job, the events of each first: while they can't be published, its offers aren't tried either.
     pub fn take_left(&mut self) -> Vec<VecDeque<Outgoing>> {
         let mut by_job: BTreeMap<JobId, VecDeque<Outgoing>> = BTreeMap::new();
-        for ((job, _), messages) in std::mem::take(&mut self.left) {
+        // From the last to the first: a job's events come before its work.
+        for ((job, _), messages) in std::mem::take(&mut self.left).into_iter().rev() {
             by_job.entry(job).or_default().extend(messages);
         }
         by_job.into_values().collect()
@@ -66,9 +67,9 @@ impl Outcome {
 /// Which of a job's messages wait for each other.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Track {
-    Events,
-    /// Offers and what takes them back, and orders.
+    /// Offers and what takes them back, and orders: workers hear of them first.
     Work,
+    Events,
 }
 
 impl Track {

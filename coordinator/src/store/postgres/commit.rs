@@ -35,24 +35,33 @@ pub(super) async fn commit(
 ) -> Result<Vec<Written>, Fault> {
     let jobs = batch.writes.iter().map(|write| write.jobs().count()).sum();
     let mut session = connections.session(jobs).await?;
-    let homeless = tag_sets::add(&mut session, &known, owner, &batch.writes).await?;
-    let runs = batch::runs(&batch.writes);
-    let written = if runs.len() == 1 {
-        match whole(&mut session, owner, &batch.writes, &batch.last, &homeless).await {
-            Err(Fault::Refused(why)) => {
-                warn!(%why, writes = batch.writes.len(), "the database refuses a batch: its writes are tried one by one");
-                piecemeal(&mut session, owner, &batch, &runs, &homeless).await
-            }
-            done => done,
-        }
-    } else {
-        piecemeal(&mut session, owner, &batch, &runs, &homeless).await
-    };
+    let written = carry_out(&mut session, &known, owner, &batch).await;
+    connections.keep(session, jobs);
     if matches!(written, Err(Fault::Again(_))) {
         // A tag set may be gone that is taken for known.
         known.forget();
     }
     written
+}
+
+async fn carry_out(
+    session: &mut Session,
+    known: &Known,
+    owner: CoordinatorId,
+    batch: &Batch,
+) -> Result<Vec<Written>, Fault> {
+    let homeless = tag_sets::add(session, known, owner, &batch.writes).await?;
+    let runs = batch::runs(&batch.writes);
+    if runs.len() > 1 {
+        return piecemeal(session, owner, batch, &runs, &homeless).await;
+    }
+    match whole(session, owner, &batch.writes, &batch.last, &homeless).await {
+        Err(Fault::Refused(why)) => {
+            warn!(%why, writes = batch.writes.len(), "the database refuses a batch: its writes are tried one by one");
+            piecemeal(session, owner, batch, &runs, &homeless).await
+        }
+        done => done,
+    }
 }
 
 /// Commits the writes of one run in one statement.

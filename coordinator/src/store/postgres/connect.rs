@@ -1,7 +1,7 @@
 //! How connections are made: what every session of ours is set to, how many there are, and what the database has to be.
 
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::migrate::{Migrate, MigrateError, Migrator};
@@ -60,30 +60,44 @@ const PLANS_KEPT_FOR: Duration = Duration::from_secs(2);
 /// small batches have connections of their own, where a plan is kept for a moment.
 #[derive(Clone)]
 pub(super) struct Committing {
-    any: PgPool,
-    few: PgPool,
+    any: Arc<Desk>,
+    few: Arc<Desk>,
     /// Since when the plans are kept that there are.
     planned: Arc<Mutex<Option<Instant>>>,
 }
 
+/// A pool, and the session that was used last: going back and forth, it would be tried each time.
+struct Desk {
+    pool: PgPool,
+    resting: Mutex<Option<(Session, Instant)>>,
+}
+
 impl Committing {
     fn new(options: &PgConnectOptions) -> Self {
-        let open = |options| pool(COMMITTING_MAX, TURN_WITHIN).connect_lazy_with(options);
         let few = options.clone().options(KEEPS_PLANS);
-        Self { any: open(options.clone()), few: open(few), planned: Arc::default() }
+        Self { any: Desk::new(options.clone()), few: Desk::new(few), planned: Arc::default() }
     }
 
     /// A connection for a batch of that many jobs.
     pub(super) async fn session(&self, jobs: usize) -> Result<Session, Fault> {
         if jobs > FEW_JOBS_MAX {
-            return Session::of(&self.any).await;
+            return self.any.session().await;
         }
-        let mut session = Session::of(&self.few).await?;
+        let mut session = self.few.session().await?;
         if self.are_plans_old() {
             let discarded = sqlx::query("DISCARD PLANS").execute(&mut *session).await;
             session.read(discarded)?;
         }
         Ok(session)
+    }
+
+    /// Keeps a connection, which was for a batch of that many jobs, for the next one.
+    pub(super) fn keep(&self, session: Session, jobs: usize) {
+        let desk = if jobs > FEW_JOBS_MAX { &self.any } else { &self.few };
+        let mut resting = desk.resting();
+        if session.is_at_rest() && !desk.pool.is_closed() {
+            *resting = Some((session, clock::instant()));
+        }
     }
 
     pub(super) async fn close(&self) {
@@ -100,6 +114,33 @@ impl Committing {
             *planned = Some(now);
         }
         old
+    }
+}
+
+impl Desk {
+    fn new(options: PgConnectOptions) -> Arc<Self> {
+        let pool = pool(COMMITTING_MAX, TURN_WITHIN).connect_lazy_with(options);
+        Arc::new(Self { pool, resting: Mutex::default() })
+    }
+
+    /// The session that was used last, unless that was too long ago for it to be trusted.
+    async fn session(&self) -> Result<Session, Fault> {
+        let last = self.resting().take();
+        match last {
+            Some((session, since)) if since.elapsed() < TRIED_AFTER => Ok(session),
+            Some(_) | None => Session::of(&self.pool).await,
+        }
+    }
+
+    async fn close(&self) {
+        let closing = self.pool.close();
+        // That one would never come back, and none is kept from now on.
+        drop(self.resting().take());
+        closing.await;
+    }
+
+    fn resting(&self) -> MutexGuard<'_, Option<(Session, Instant)>> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -25,6 +25,11 @@ impl Session {
         Ok(Self { connection, settled: true, inside: false })
     }
 
+    /// Whether nothing is under way on it.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.settled && !self.inside
+    }
+
     /// What a statement that is its own commit has come to.
     pub(super) fn wrote<T>(&mut self, outcome: Result<T, sqlx::Error>) -> Result<T, Fault> {
         self.settle(&outcome);
@@ -88,7 +93,7 @@ impl DerefMut for Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if !self.settled || self.inside {
+        if !self.is_at_rest() {
             self.connection.close_on_drop();
         }
     }

@@ -25,15 +25,25 @@ pub const LAG_MAX: usize = 16 * 1024;
 pub const HINTS_MAX: usize = 1024;
 /// The most hints of one message: a few KiB.
 const HINTS_PER_MESSAGE_MAX: usize = 256;
+/// How long hints are gathered for one message.
+const GATHER_HINTS_FOR: Duration = Duration::from_millis(2);
 /// When a feed that broke off is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
 /// How often a feed looks whether its stream is still the same one, and whether anybody listens.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Sends hints until nobody gives any more: all that wait in one message.
+/// Sends hints until nobody gives any more: all that come together in one message, a little later than what else follows from
+/// the same commit, which is waited for.
 pub async fn send_hints(line: Line, mut hints: mpsc::Receiver<Hint>) {
     let mut together = Vec::new();
-    while hints.recv_many(&mut together, HINTS_PER_MESSAGE_MAX).await > 0 {
+    while let Some(first) = hints.recv().await {
+        together.push(first);
+        tokio::time::sleep(GATHER_HINTS_FOR).await;
+        while together.len() < HINTS_PER_MESSAGE_MAX
+            && let Ok(hint) = hints.try_recv()
+        {
+            together.push(hint);
+        }
         if line.is_up() {
             line.send(HINT, None, wire::encode(&together)).await;
         }
