@@ -173,6 +173,59 @@ async fn execute(
     owner: CoordinatorId,
     columns: &Columns,
 ) -> Result<Vec<Row>, sqlx::Error> {
+    if columns.new.slot.is_empty() {
+        change(connection, owner, columns).await
+    } else {
+        all(connection, owner, columns).await
+    }
+}
+
+/// The statement for transitions alone.
+async fn change(
+    connection: &mut PgConnection,
+    owner: CoordinatorId,
+    columns: &Columns,
+) -> Result<Vec<Row>, sqlx::Error> {
+    let Columns { progress: p, events: e, .. } = columns;
+    let statement = sqlx::query_file!(
+        "src/store/postgres/change.sql",
+        owner.0,
+        &p.came_from as _,
+        &p.id,
+        &p.version,
+        &p.seq,
+        &p.attempt,
+        &p.tries,
+        &p.state as _,
+        &p.detail,
+        &p.worker as _,
+        &p.told as _,
+        &p.grants,
+        &p.commit_id as _,
+        &p.wake_at as _,
+        &p.queued_at as _,
+        &p.started_at as _,
+        &p.finished_at as _,
+        &p.given_back as _,
+        &p.blocked_on as _,
+        &e.slot,
+        &e.job_id,
+        &e.seq,
+        &e.shard,
+        &e.last,
+        &e.at as _,
+        &e.attempt,
+        &e.actor,
+        &e.kind as _,
+        &e.data,
+    );
+    let answer = statement.fetch_all(connection).await?.into_iter();
+    let changed = |slot: Option<i64>| slot.map(|_| "changed".to_owned());
+    Ok(answer.map(|row| Row { slot: row.slot, what: changed(row.slot), fence: row.fence, existing: None }).collect())
+}
+
+/// The statement for whatever a batch may hold.
+async fn all(connection: &mut PgConnection, owner: CoordinatorId, columns: &Columns) -> Result<Vec<Row>, sqlx::Error> {
     let Columns { progress: p, new: n, events: e, tag_sets } = columns;
     let statement = sqlx::query_file!(
         "src/store/postgres/commit.sql",
