@@ -200,6 +200,24 @@ pub struct Filter {
     pub label: Option<(String, Option<String>)>,
 }
 
+/// How what a filter asks for is written in a job's tags and labels, which are kept as JSON: what lacks it needs no reading.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Sought {
+    tag: Option<String>,
+    label: Option<String>,
+}
+
+impl Filter {
+    fn written(&self) -> Sought {
+        // As JSON it is shown without a space between, which is how the stores write it.
+        let quoted = |text: &String| serde_json::Value::from(text.as_str()).to_string();
+        let label = |(key, value): &(String, Option<String>)| {
+            format!("{}:{}", quoted(key), value.as_ref().map(quoted).unwrap_or_default())
+        };
+        Sought { tag: self.tag.as_ref().map(quoted), label: self.label.as_ref().map(label) }
+    }
+}
+
 /// What a row holds, if it can be read; where not, that is said.
 fn readable<T>(row: Result<T, Error>) -> Option<T> {
     row.inspect_err(|error| tracing::error!(%error, "a row can't be read and is passed over")).ok()

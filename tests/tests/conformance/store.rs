@@ -11,6 +11,7 @@ mod changes;
 mod keys;
 mod logs;
 mod ownership;
+mod plans;
 mod postgres;
 mod postgres_alone;
 mod postgres_keys;

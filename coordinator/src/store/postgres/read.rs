@@ -1,6 +1,12 @@
 //! Questions about jobs and events. Nothing here changes anything.
+//!
+//! Who goes through a phase page by page asks for a range of `jobs_by_phase` in that index's own order, and not for the phase
+//! and the order of the ids: the primary key has that order too, and going through it reads every job of every other phase.
+//! All other conditions are written (`coalesce`) so that the planner can't tell how much they let through, and leaves the order
+//! to the index: what it takes for rare it looks for in the whole table.
 
 use sqlx::postgres::PgPool;
+use uuid::Uuid;
 
 use shared::id::{JobId, Seq, Shard, ShardSeq};
 use shared::job::{Event, Job, Offer, StateName};
@@ -30,6 +36,7 @@ pub(super) async fn job(pool: PgPool, id: JobId) -> Result<Option<Job>, Fault> {
 /// A state's phase is in the index; where a list wants no state, it goes through the ids.
 pub(super) async fn jobs(pool: PgPool, filter: Filter, before: Option<JobId>, limit: u32) -> Result<Vec<Job>, Fault> {
     let mut session = Session::of(&pool).await?;
+    let written = filter.written();
     let label = filter.label.unzip();
     let rows = sqlx::query_as!(
         JobRow,
@@ -41,9 +48,9 @@ pub(super) async fn jobs(pool: PgPool, filter: Filter, before: Option<JobId>, li
         WHERE ($1::uuid IS NULL OR id < $1)
             AND ($2::text IS NULL OR phase = $2) AND ($3::text IS NULL OR state = $3)
             AND ($4::text IS NULL OR repository = $4)
-            AND ($5::text IS NULL OR $5 IN (SELECT json_array_elements_text(tags::json)))
-            AND ($6::text IS NULL OR coalesce(
-                CASE WHEN $7::text IS NULL THEN labels::json -> $6 IS NOT NULL ELSE labels::json ->> $6 = $7 END, false))
+            AND ($5::text IS NULL OR (strpos(tags, $9) > 0 AND $5 IN (SELECT json_array_elements_text(tags::json))))
+            AND ($6::text IS NULL OR (strpos(labels, $10) > 0 AND coalesce(
+                CASE WHEN $7::text IS NULL THEN labels::json -> $6 IS NOT NULL ELSE labels::json ->> $6 = $7 END, false)))
         ORDER BY id DESC LIMIT $8
         "#,
         before.map(JobId::uuid),
@@ -54,6 +61,8 @@ pub(super) async fn jobs(pool: PgPool, filter: Filter, before: Option<JobId>, li
         label.0,
         label.1.flatten(),
         i64::from(limit),
+        written.tag,
+        written.label,
     );
     let rows = rows.fetch_all(&mut *session).await;
     Ok(session.read(rows)?.into_iter().map(JobRow::job).collect::<Result<_, _>>()?)
@@ -67,22 +76,24 @@ pub(super) async fn open_jobs(
     limit: u32,
 ) -> Result<Vec<JobId>, Fault> {
     let mut session = Session::of(&pool).await?;
+    let written = filter.written();
     let label = filter.label.unzip();
     let ids = sqlx::query_scalar!(
         r#"
         SELECT open.id FROM unnest('{waiting,queued,live}'::text[]) AS p (phase) CROSS JOIN LATERAL (
             SELECT id FROM jobs
-            WHERE jobs.phase = p.phase AND ($1::uuid IS NULL OR id > $1)
-                AND ($2::text IS NULL OR p.phase = $2) AND ($3::text IS NULL OR state = $3)
-                AND ($4::text IS NULL OR repository = $4)
-                AND ($5::text IS NULL OR $5 IN (SELECT json_array_elements_text(tags::json)))
-                AND ($6::text IS NULL OR coalesce(
+            WHERE (jobs.phase, id) > (p.phase, $1) AND jobs.phase <= p.phase
+                AND ($2::text IS NULL OR p.phase = $2) AND coalesce($3::text IS NULL OR state = $3, false)
+                AND coalesce($4::text IS NULL OR repository = $4, false)
+                AND ($5::text IS NULL
+                    OR (strpos(tags, $9) > 0 AND $5 IN (SELECT json_array_elements_text(tags::json))))
+                AND ($6::text IS NULL OR (strpos(labels, $10) > 0 AND coalesce(
                     CASE WHEN $7::text IS NULL THEN labels::json -> $6 IS NOT NULL ELSE labels::json ->> $6 = $7 END,
-                    false))
-            ORDER BY id LIMIT $8
+                    false)))
+            ORDER BY jobs.phase, id LIMIT $8
         ) open ORDER BY open.id LIMIT $8
         "#,
-        after.map(JobId::uuid),
+        behind(after),
         filter.state.map(phase),
         filter.state.map(StateName::as_str),
         filter.repository,
@@ -90,6 +101,8 @@ pub(super) async fn open_jobs(
         label.0,
         label.1.flatten(),
         i64::from(limit),
+        written.tag,
+        written.label,
     );
     let ids = ids.fetch_all(&mut *session).await;
     Ok(session.read(ids)?.into_iter().map(JobId::from).collect())
@@ -108,10 +121,12 @@ pub(super) async fn live_jobs(
         SELECT id, version, seq, attempt, tries, detail, has_secrets, retry_of, worker, told, given_back, fence,
             commit_id, created_at AS "created_at: Moment", queued_at AS "queued_at: Moment",
             started_at AS "started_at: Moment", finished_at AS "finished_at: Moment", spec
-        FROM jobs WHERE phase = 'live' AND shard = ANY ($1) AND ($2::uuid IS NULL OR id > $2) ORDER BY id LIMIT $3
+        FROM jobs
+        WHERE (phase, id) > ('live', $2) AND phase <= 'live' AND coalesce(shard = ANY ($1), false)
+        ORDER BY phase, id LIMIT $3
         "#,
         &row::smalls(&shards),
-        after.map(JobId::uuid),
+        behind(after),
         i64::from(limit),
     );
     let rows = rows.fetch_all(&mut *session).await;
@@ -133,10 +148,10 @@ pub(super) async fn offers(
         OfferRow,
         r#"
         SELECT id, attempt, tags, priority, has_secrets FROM jobs
-        WHERE phase = 'queued' AND ($1::uuid IS NULL OR id > $1) AND queued_at < $2 AND shard = ANY ($3)
-        ORDER BY id LIMIT $4
+        WHERE (phase, id) > ('queued', $1) AND phase <= 'queued' AND coalesce(queued_at < $2 AND shard = ANY ($3), false)
+        ORDER BY phase, id LIMIT $4
         "#,
-        after.map(JobId::uuid),
+        behind(after),
         Moment(before) as _,
         &row::smalls(&shards),
         i64::from(limit),
@@ -215,6 +230,11 @@ pub(super) async fn ping(pool: PgPool) -> Result<(), Fault> {
     let mut session = Session::of(&pool).await?;
     let row = sqlx::query_scalar!("SELECT shard FROM shards LIMIT 1").fetch_optional(&mut *session).await;
     session.read(row).map(drop)
+}
+
+/// The id behind which a page begins: before all of them where none is named.
+fn behind(after: Option<JobId>) -> Uuid {
+    after.map_or(Uuid::nil(), JobId::uuid)
 }
 
 /// The phase of a state, as the table's generated column has it.

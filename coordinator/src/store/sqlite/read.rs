@@ -122,8 +122,15 @@ pub(super) async fn ping(readers: &SqlitePool) -> Result<(), Error> {
     Ok(())
 }
 
-/// Adds the conditions of `filter` to a query over `jobs`.
+/// Adds the conditions of `filter` to a query over `jobs`. Text is looked for before JSON is read, since that is less work.
 fn narrow(query: &mut QueryBuilder<Sqlite>, filter: &Filter) {
+    let written = filter.written();
+    if let Some(tag) = written.tag {
+        query.push(" AND instr(tags, ").push_bind(tag).push(") > 0");
+    }
+    if let Some(label) = written.label {
+        query.push(" AND instr(labels, ").push_bind(label).push(") > 0");
+    }
     if let Some(state) = filter.state {
         query.push(" AND state = ").push_bind(state.as_str());
     }

@@ -45,14 +45,20 @@ fn root() -> PathBuf {
 
 /// Each query in the cache, and what it says of it.
 fn cached() -> BTreeMap<String, Value> {
-    let entries = fs::read_dir(root().join(".sqlx")).expect("the cache").map(|entry| entry.expect("a file").path());
+    let read = |mut entry: Value| (entry["query"].as_str().expect("a query").to_owned(), entry["describe"].take());
+    entries().into_iter().map(read).collect()
+}
+
+/// The entries of the cache.
+pub fn entries() -> Vec<Value> {
+    let paths = fs::read_dir(root().join(".sqlx")).expect("the cache").map(|entry| entry.expect("a file").path());
     let read = |path: PathBuf| {
-        let mut entry: Value = serde_json::from_slice(&fs::read(&path).expect("a file")).expect("JSON");
+        let entry: Value = serde_json::from_slice(&fs::read(&path).expect("a file")).expect("JSON");
         let name = format!("query-{}.json", entry["hash"].as_str().expect("a hash"));
         assert!(path.ends_with(name), "{}", path.display());
-        (entry["query"].as_str().expect("a query").to_owned(), entry["describe"].take())
+        entry
     };
-    entries.map(read).collect()
+    paths.map(read).collect()
 }
 
 /// The files that may hold queries on Postgres.
