@@ -19,6 +19,7 @@ use tokio::runtime::Runtime;
 
 mod api {
     mod access;
+    mod bodies;
     mod keys;
     mod passing;
 }

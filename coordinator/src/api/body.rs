@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 use serde_json::Value;
 use shared::spec::document::{self, Fault};
 use shared::spec::reader::{Errors, Node, Object};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use zeroize::Zeroize;
 
 use super::Api;
@@ -67,19 +68,44 @@ impl Body {
     }
 }
 
-/// Reads a body.
+/// Reads a body. What says how long it is gets its room at once, so that it is refused before it is sent; what doesn't gets
+/// it as it comes.
 pub async fn read(request: &HttpRequest, payload: web::Payload, api: &Api) -> Result<Body, Problem> {
     let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let length = length.map_or(BODY_BYTES_MAX, |length| usize::try_from(length).unwrap_or(usize::MAX));
-    if length > BODY_BYTES_MAX {
-        return Err(Problem::large_body(BODY_BYTES_MAX));
-    }
-    let kib = u32::try_from(length.div_ceil(1024)).unwrap_or(u32::MAX);
-    let space = api.bodies.try_acquire_many(kib);
-    let _space = space.map_err(|_| Problem::busy("too many large requests are under way", RETRY_AFTER))?;
-    let reading = collect(payload, is_json(request));
+    let length = length.map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
+    let mut room = Room { all: &api.bodies, taken: None };
+    room.grow(length)?;
+    let reading = collect(payload, is_json(request), &mut room);
     let bytes = tokio::time::timeout(BODY_TIME_MAX, reading).await.map_err(|_| Problem::slow_body(BODY_TIME_MAX))??;
     Ok(Body(bytes.into()))
+}
+
+/// What a body that is being read has of the room for all of them.
+struct Room<'a> {
+    all: &'a Semaphore,
+    /// A permit for each KiB.
+    taken: Option<SemaphorePermit<'a>>,
+}
+
+impl Room<'_> {
+    fn bytes(&self) -> usize {
+        self.taken.as_ref().map_or(0, |taken| taken.num_permits() * 1024)
+    }
+
+    /// Makes it enough for `bytes` in all.
+    fn grow(&mut self, bytes: usize) -> Result<(), Problem> {
+        if bytes > BODY_BYTES_MAX {
+            return Err(Problem::large_body(BODY_BYTES_MAX));
+        }
+        let kib = u32::try_from(bytes.saturating_sub(self.bytes()).div_ceil(1024)).unwrap_or(u32::MAX);
+        let more = self.all.try_acquire_many(kib);
+        let more = more.map_err(|_| Problem::busy("too many large requests are under way", RETRY_AFTER))?;
+        match &mut self.taken {
+            Some(taken) => taken.merge(more),
+            None => self.taken = Some(more),
+        }
+        Ok(())
+    }
 }
 
 /// Reads an optional body's fields; `read` asks for each by name, and the others are refused.
@@ -94,15 +120,18 @@ pub fn fields<T>(body: Option<Value>, read: impl FnOnce(&Object) -> Option<T>) -
     errors.finish(value).map_err(Problem::refused_fields)
 }
 
-async fn collect(mut payload: web::Payload, is_json: bool) -> Result<Vec<u8>, Problem> {
+async fn collect(mut payload: web::Payload, is_json: bool, room: &mut Room<'_>) -> Result<Vec<u8>, Problem> {
     let mut bytes = Vec::new();
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|error| Problem::malformed("body", format_args!("can't be read: {error}")))?;
         if !is_json && !chunk.is_empty() {
             return Err(Problem::not_json());
         }
-        if bytes.len() + chunk.len() > BODY_BYTES_MAX {
-            return Err(Problem::large_body(BODY_BYTES_MAX));
+        let length = bytes.len() + chunk.len();
+        if length > room.bytes() {
+            // Twice as much, for it has to move each time; what it takes is what it has room for.
+            room.grow(length.max((2 * bytes.len()).min(BODY_BYTES_MAX)))?;
+            bytes.reserve_exact(room.bytes() - bytes.len());
         }
         bytes.extend_from_slice(&chunk);
     }
