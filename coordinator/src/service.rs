@@ -43,6 +43,8 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// How many jobs one call of [`Service::cancel_all`] is for at most, and how many of these cancels are under way at once.
 pub const CANCELS_MAX: usize = 1000;
 const CANCELS_AT_ONCE: usize = 256;
+/// How many ids one call of [`Service::open_jobs`] returns at most.
+pub const OPEN_JOBS_MAX: usize = 500;
 /// How long after its job's end a log may still be incomplete without a word about it.
 const LOG_LATE: Duration = Duration::from_secs(5);
 
@@ -176,9 +178,9 @@ impl Service {
     }
 
     /// The ids of the jobs that `filter` lets through and that haven't ended, in order, after `after`; at most
-    /// [`CANCELS_MAX`].
+    /// [`OPEN_JOBS_MAX`].
     pub async fn open_jobs(&self, filter: &Filter, after: Option<JobId>) -> Result<Vec<JobId>, Error> {
-        let limit = u32::try_from(CANCELS_MAX).unwrap_or(u32::MAX);
+        let limit = u32::try_from(OPEN_JOBS_MAX).unwrap_or(u32::MAX);
         Ok(self.parts.store.open_jobs(filter, after, limit).await?)
     }
 

@@ -3,6 +3,8 @@
 
 #[path = "actors/actix_facts.rs"]
 mod actix_facts;
+#[path = "actors/backlog.rs"]
+mod backlog;
 #[path = "actors/batches.rs"]
 mod batches;
 #[path = "actors/handed_over.rs"]

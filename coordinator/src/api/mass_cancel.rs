@@ -1,17 +1,21 @@
 //! The routes that stop many jobs: all that a filter lets through, and, between coordinators, all of a list of ids.
 //!
 //! The ids are found page by page, and each page's are handed out to their owners as ordinary cancels, in one request for
-//! each coordinator. Whatever of a page isn't taken within a second, because an owner is gone or can't keep up, ends the
+//! each coordinator. While one page is being canceled the next is read and canceled too, so that there is always something to
+//! commit. Whatever of a page isn't taken within a second, because an owner is gone or can't keep up, ends the
 //! whole with 503: what was taken by then stays taken, and repeating the request cancels the rest. So the answer 202
 //! says that every job that matched when its page was read is being stopped.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::Arc;
 
 use actix_web::http::StatusCode;
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use futures_util::future::join_all;
+use futures_util::{TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use shared::id::{Actor, JobId};
@@ -26,11 +30,14 @@ use super::problem::Problem;
 use super::query::Query;
 use super::{Api, body, filter};
 use crate::holdings::Route;
-use crate::service::CANCELS_MAX;
+use crate::service::{CANCELS_MAX, OPEN_JOBS_MAX};
 use crate::store::Filter;
 
 /// Where coordinators hand each other cancels. It asks for the token of whoever wanted them, like every other route.
 pub const BETWEEN_COORDINATORS: &str = "/internal/cancel";
+
+/// How many pages are being canceled at a time.
+const PAGES_AT_ONCE: usize = 2;
 
 /// How many jobs a cancel was for.
 #[derive(Serialize, ToSchema)]
@@ -70,19 +77,30 @@ pub async fn by_filter(
     let body = body::read(&request, payload, &api).await?;
     let (filter, why) = filtered(body.require()?)?;
     let cancel = Cancel { by: by.into_inner(), why, force: false, grace: None };
-    let (mut matched, mut after) = (0, None);
-    loop {
-        let ids = api.ask(api.service.open_jobs(&filter, after)).await?;
-        after = ids.last().copied();
-        matched += ids.len() as u64;
-        let full = ids.len() == CANCELS_MAX;
-        let left = page(&api, &request, ids, &cancel).await?.len() as u64;
-        if left > 0 {
-            return Err(Problem::half_done(matched - left, left));
-        }
-        if !full {
-            return Ok(HttpResponse::Accepted().json(Matched { matched }));
-        }
+    let (api, request, filter, cancel) = (&**api, &request, &filter, &cancel);
+    let halted = &Cell::new(false);
+    let pages = stream::try_unfold(Some(None), |from: Option<Option<JobId>>| async move {
+        let Some(after) = from.filter(|_| !halted.get()) else { return Ok::<_, Problem>(None) };
+        let ids = api.ask(api.service.open_jobs(filter, after)).await?;
+        let next = ids.last().copied().filter(|_| ids.len() == OPEN_JOBS_MAX).map(Some);
+        Ok(Some((ids, next)))
+    });
+    let stopped = pages.map_ok(|ids| async move {
+        let asked = ids.len() as u64;
+        let left = page(api, request, ids, cancel).await?.len() as u64;
+        halted.set(halted.get() || left > 0);
+        Ok((asked, left))
+    });
+    let mut stopped = pin!(stopped.try_buffered(PAGES_AT_ONCE));
+    let (mut matched, mut left) = (0, 0);
+    while let Some((of_page, left_of_page)) = stopped.try_next().await? {
+        matched += of_page;
+        left += left_of_page;
+    }
+    if left > 0 {
+        Err(Problem::half_done(matched - left, left))
+    } else {
+        Ok(HttpResponse::Accepted().json(Matched { matched }))
     }
 }
 
