@@ -72,10 +72,10 @@ pub struct MayStart(pub JobId, pub Attempt);
 #[rtype(result = "Result<(), NotStarted>")]
 pub struct Start(pub Granted);
 
-/// Stop an attempt, or see to it that it never starts.
+/// Stop these attempts, or see to it that they never start.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Stop(pub StopOrder);
+pub struct Stop(pub Vec<StopOrder>);
 
 /// The deploy key that an attempt waits for may be there now.
 #[derive(Message)]
@@ -182,17 +182,18 @@ impl Handler<Start> for Agent {
 impl Handler<Stop> for Agent {
     type Result = ();
 
-    fn handle(&mut self, Stop(order): Stop, _: &mut Self::Context) {
-        let StopOrder { job, attempt, worker, instance, grace } = order;
-        let courier = &self.site.reporter.courier;
-        if worker != courier.worker || instance != courier.instance {
-            // The sweep has ended what an earlier start of this worker ran.
-            return;
-        }
-        match self.running.get(&(job, attempt)) {
-            // The runner takes orders as they come, and each is small: at most a few are on their way.
-            Some(running) => running.runner.do_send(StopAttempt { grace: grace.duration() }),
-            None => self.mark((job, attempt)),
+    fn handle(&mut self, Stop(orders): Stop, _: &mut Self::Context) {
+        for StopOrder { job, attempt, worker, instance, grace } in orders {
+            let courier = &self.site.reporter.courier;
+            if worker != courier.worker || instance != courier.instance {
+                // The sweep has ended what an earlier start of this worker ran.
+                continue;
+            }
+            match self.running.get(&(job, attempt)) {
+                // The runner takes orders as they come, and each is small: at most a few are on their way.
+                Some(running) => running.runner.do_send(StopAttempt { grace: grace.duration() }),
+                None => self.mark((job, attempt)),
+            }
         }
     }
 }

@@ -4,7 +4,9 @@
 //! there is nobody to order any more. Neither touches the worker.
 
 use std::any::Any;
+use std::io;
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -60,6 +62,8 @@ pub struct Granted {
 pub struct AttemptRunner {
     site: Arc<Site>,
     orders: watch::Sender<Option<Stop>>,
+    /// Holds its processes, if it could be made.
+    cgroup: Option<PathBuf>,
     /// The search for its deploy key, where it has one.
     search: Option<Arc<Search>>,
     /// Where the search tells of itself, until it has begun.
@@ -84,6 +88,7 @@ impl AttemptRunner {
         let (orders, heard) = watch::channel(None);
         let (work, runtime) = (site.clone(), site.runtime.clone());
         let search = Search::of(&granted.grant, &site);
+        let cgroup = granted.entry.cgroup.clone();
         let (told, fetching) = search.as_ref().map(|_| mpsc::channel(TOLD_MAX)).unzip();
         runtime.spawn(async move {
             let ended = Ended { job: granted.grant.job, attempt: granted.grant.attempt };
@@ -94,7 +99,7 @@ impl AttemptRunner {
             // Nobody is there to be told when the worker has ended. There is one of these for each slot that was taken.
             agent.do_send(ended);
         });
-        Self { site, orders, search, told }
+        Self { site, orders, cgroup, search, told }
     }
 }
 
@@ -125,13 +130,18 @@ impl Handler<StopAttempt> for AttemptRunner {
     fn handle(&mut self, stop: StopAttempt, _: &mut Self::Context) {
         self.site.config.fault("runner");
         let kill_at = clock::instant() + stop.grace;
-        self.orders.send_if_modified(|order| {
+        let cgroup = self.cgroup.as_ref().filter(|_| stop.grace.is_zero());
+        let is_news = self.orders.send_if_modified(|order| {
             let sooner = order.is_none_or(|before| kill_at < before.kill_at);
             if sooner {
-                *order = Some(Stop { kill_at });
+                *order = Some(Stop { kill_at, is_struck: cgroup.is_some() });
             }
             sooner
         });
+        // The order is there to be seen before its processes end by it.
+        if let (true, Some(cgroup)) = (is_news, cgroup) {
+            self.site.killer.kill(cgroup);
+        }
     }
 }
 
@@ -182,7 +192,7 @@ async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders, fetching: Op
         telling.catch_up();
     }
     let kept = site.keep(&entry).await;
-    let removing = directories.are_made().then(|| tokio::task::spawn_blocking(move || directories.remove()));
+    let removing = directories.are_made().then(|| tokio::spawn(remove(site.clone(), directories)));
     if let Some(mut sending) = sending
         && !sent_in_time(&site, &mut sending).await
     {
@@ -203,6 +213,12 @@ async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders, fetching: Op
         tracing::warn!(%job, %error, "removing an attempt's directories: the next start tries again");
     }
     drop(slot);
+}
+
+async fn remove(site: Arc<Site>, directories: Directories) -> io::Result<()> {
+    // The semaphore is never closed.
+    let _turn = site.removals.acquire().await;
+    tokio::task::spawn_blocking(move || directories.remove()).await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
 }
 
 /// What becomes of an attempt whose work panicked: its keeper has gone with it, and what that kept is looked for.

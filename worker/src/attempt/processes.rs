@@ -29,6 +29,8 @@ const KEEPER_WITHIN: Duration = Duration::from_secs(5);
 pub struct Stop {
     /// When what is left is killed.
     pub kill_at: Instant,
+    /// Whether its cgroup is being killed already.
+    pub is_struck: bool,
 }
 
 /// How the attempt hears that it is to stop; the one who may say so is gone when it is closed.
@@ -99,6 +101,8 @@ pub struct Processes {
     entry: Entry,
     adopts: bool,
     ending: Option<Ending>,
+    /// Somebody else kills the cgroup.
+    is_struck: bool,
     /// Nobody can order anything any more.
     orders_over: bool,
     /// Nothing runs any more, nor ever will.
@@ -119,6 +123,7 @@ impl Processes {
             entry,
             adopts,
             ending: None,
+            is_struck: false,
             orders_over: false,
             gone: false,
             last_exit: None,
@@ -315,15 +320,21 @@ impl Processes {
                 let (cut, kill_at) = (Cut::Failed(Failure::WorkerLost { message }), clock::instant());
                 self.ending.get_or_insert(Ending { cut, kill_at });
             }
-            Turn::Keeper(Some(event)) => match (event, &self.ending) {
-                (event, None) => return Ok(Some(event)),
-                (Event::Gone, Some(ending)) => {
-                    self.gone = true;
-                    return Err(ending.cut.clone());
+            Turn::Keeper(Some(event)) => {
+                if self.ending.is_none() && self.orders.borrow().is_some() {
+                    // It came in this very turn, and may be what the program has ended by: see `killer`.
+                    self.obey().await;
                 }
-                (Event::Exited { exit }, Some(_)) => self.last_exit = Some(exit),
-                (_, Some(_)) => {}
-            },
+                match (event, &self.ending) {
+                    (event, None) => return Ok(Some(event)),
+                    (Event::Gone, Some(ending)) => {
+                        self.gone = true;
+                        return Err(ending.cut.clone());
+                    }
+                    (Event::Exited { exit }, Some(_)) => self.last_exit = Some(exit),
+                    (_, Some(_)) => {}
+                }
+            }
         }
         Ok(None)
     }
@@ -332,6 +343,7 @@ impl Processes {
     async fn obey(&mut self) {
         let order = *self.orders.borrow_and_update();
         if let Some(stop) = order {
+            self.is_struck = stop.is_struck;
             self.end(Cut::Stopped, stop.kill_at.saturating_duration_since(clock::instant())).await;
         } else if self.orders_over {
             let message = "the attempt's runner died".to_owned();
@@ -344,7 +356,7 @@ impl Processes {
         let kill_at = clock::instant() + grace;
         let ending = self.ending.get_or_insert(Ending { cut, kill_at });
         ending.kill_at = ending.kill_at.min(kill_at);
-        self.keeper.stop(grace).await;
+        self.keeper.stop(grace, self.is_struck).await;
     }
 
     /// The keeper is gone without a word: somebody killed it. What it kept may have got away from it.
