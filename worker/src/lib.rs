@@ -57,6 +57,7 @@ mod spool;
 mod ssh_agent;
 mod startup;
 mod sweep;
+mod told;
 
 /// How long a stop waits for the ends of its attempts to be told, after the longest grace.
 const TELL_WITHIN: Duration = Duration::from_secs(10);

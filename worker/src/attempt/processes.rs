@@ -101,8 +101,6 @@ pub struct Processes {
     entry: Entry,
     adopts: bool,
     ending: Option<Ending>,
-    /// Somebody else kills the cgroup.
-    is_struck: bool,
     /// Nobody can order anything any more.
     orders_over: bool,
     /// Nothing runs any more, nor ever will.
@@ -123,7 +121,6 @@ impl Processes {
             entry,
             adopts,
             ending: None,
-            is_struck: false,
             orders_over: false,
             gone: false,
             last_exit: None,
@@ -343,7 +340,6 @@ impl Processes {
     async fn obey(&mut self) {
         let order = *self.orders.borrow_and_update();
         if let Some(stop) = order {
-            self.is_struck = stop.is_struck;
             self.end(Cut::Stopped, stop.kill_at.saturating_duration_since(clock::instant())).await;
         } else if self.orders_over {
             let message = "the attempt's runner died".to_owned();
@@ -356,7 +352,8 @@ impl Processes {
         let kill_at = clock::instant() + grace;
         let ending = self.ending.get_or_insert(Ending { cut, kill_at });
         ending.kill_at = ending.kill_at.min(kill_at);
-        self.keeper.stop(grace, self.is_struck).await;
+        let is_struck = self.orders.borrow().is_some_and(|order| order.is_struck);
+        self.keeper.stop(grace, is_struck).await;
     }
 
     /// The keeper is gone without a word: somebody killed it. What it kept may have got away from it.
