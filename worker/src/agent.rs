@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use crate::keeper::lifeline::Lifeline;
 use crate::runner::{self, AttemptRunner, Granted, StopAttempt};
 use crate::site::Site;
+use crate::told::Told;
 
 pub mod claims;
 pub mod contact;
@@ -43,6 +44,7 @@ struct Running {
     grace: Duration,
     /// Where it must not outlive its lease.
     lifeline: Option<Arc<Lifeline>>,
+    told: Arc<Told>,
 }
 
 /// Why a granted attempt doesn't start.
@@ -72,10 +74,10 @@ pub struct MayStart(pub JobId, pub Attempt);
 #[rtype(result = "Result<(), NotStarted>")]
 pub struct Start(pub Granted);
 
-/// Stop an attempt, or see to it that it never starts.
+/// Stop these attempts, or see to it that they never start.
 #[derive(Message)]
 #[rtype(result = "()")]
-pub struct Stop(pub StopOrder);
+pub struct Stop(pub Vec<StopOrder>);
 
 /// The deploy key that an attempt waits for may be there now.
 #[derive(Message)]
@@ -90,7 +92,7 @@ pub struct Ended {
     pub attempt: Attempt,
 }
 
-/// Which attempts run?
+/// Which attempts run, and are to be named in a heartbeat?
 #[derive(Message)]
 #[rtype(result = "Vec<(JobId, Attempt)>")]
 pub struct Attempts;
@@ -169,11 +171,12 @@ impl Handler<Start> for Agent {
         let key = (granted.grant.job, granted.grant.attempt);
         self.may_start(key)?;
         let (grace, lifeline) = (granted.grant.spec.grace.duration(), granted.lifeline.clone());
-        let runner = AttemptRunner::run(self.site.clone(), granted, context.address()).start();
+        let told = Arc::new(Told::default());
+        let runner = AttemptRunner::run(self.site.clone(), granted, told.clone(), context.address()).start();
         if lifeline.is_some() {
             self.site.beat.notify_one();
         }
-        self.running.insert(key, Running { runner, grace, lifeline });
+        self.running.insert(key, Running { runner, grace, lifeline, told });
         self.counted();
         Ok(())
     }
@@ -182,17 +185,18 @@ impl Handler<Start> for Agent {
 impl Handler<Stop> for Agent {
     type Result = ();
 
-    fn handle(&mut self, Stop(order): Stop, _: &mut Self::Context) {
-        let StopOrder { job, attempt, worker, instance, grace } = order;
-        let courier = &self.site.reporter.courier;
-        if worker != courier.worker || instance != courier.instance {
-            // The sweep has ended what an earlier start of this worker ran.
-            return;
-        }
-        match self.running.get(&(job, attempt)) {
-            // The runner takes orders as they come, and each is small: at most a few are on their way.
-            Some(running) => running.runner.do_send(StopAttempt { grace: grace.duration() }),
-            None => self.mark((job, attempt)),
+    fn handle(&mut self, Stop(orders): Stop, _: &mut Self::Context) {
+        for StopOrder { job, attempt, worker, instance, grace } in orders {
+            let courier = &self.site.reporter.courier;
+            if worker != courier.worker || instance != courier.instance {
+                // The sweep has ended what an earlier start of this worker ran.
+                continue;
+            }
+            match self.running.get(&(job, attempt)) {
+                // The runner takes orders as they come, and each is small: at most a few are on their way.
+                Some(running) => running.runner.do_send(StopAttempt { grace: grace.duration() }),
+                None => self.mark((job, attempt)),
+            }
         }
     }
 }
@@ -221,7 +225,8 @@ impl Handler<Attempts> for Agent {
     type Result = Vec<(JobId, Attempt)>;
 
     fn handle(&mut self, _: Attempts, _: &mut Self::Context) -> Self::Result {
-        self.running.keys().copied().collect()
+        let now = clock::instant();
+        self.running.iter().filter(|(_, running)| running.told.is_to_be_named(now)).map(|(key, _)| *key).collect()
     }
 }
 

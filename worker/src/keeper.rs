@@ -32,6 +32,7 @@ pub mod orphans;
 mod process;
 pub(crate) mod protocol;
 pub mod rank;
+mod strikes;
 pub mod tree;
 
 /// The first argument that makes our binary a keeper.
@@ -104,11 +105,11 @@ impl Keeper {
     }
 
     /// Orders the whole tree to end: SIGTERM, and SIGKILL after `grace`; without a grace SIGKILL at once. It may be said
-    /// again, with less. A keeper that is gone has nothing left to end.
-    pub async fn stop(&mut self, grace: Duration) {
+    /// again, with less. `is_struck` says that the cgroup is being killed. A keeper that is gone has nothing left to end.
+    pub async fn stop(&mut self, grace: Duration, is_struck: bool) {
         let grace_ms = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
         self.wake();
-        if let Ok(bytes) = frame(&Order::Stop { grace_ms })
+        if let Ok(bytes) = frame(&Order::Stop { grace_ms, is_struck })
             && timeout(STOP_WITHIN, self.socket.write_all(&bytes)).await.is_err()
         {
             self.kill();

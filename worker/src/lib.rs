@@ -30,9 +30,10 @@ use deploy_key::fetcher::LOOK_EVERY;
 use deploy_key::policy::UNANSWERED_WITHIN;
 use duty::Duty;
 use epochs::Epochs;
+use killer::Killer;
 pub use output::Tap;
 use report::Reporter;
-use site::{LOGS_MAX, Site};
+use site::{LOGS_MAX, REMOVALS_MAX, Site};
 use startup::{Enrolled, Prepared};
 
 mod agent;
@@ -47,6 +48,7 @@ mod epochs;
 pub mod fuzzed;
 mod identity;
 pub mod keeper;
+mod killer;
 mod output;
 mod report;
 mod runner;
@@ -55,6 +57,7 @@ mod spool;
 mod ssh_agent;
 mod startup;
 mod sweep;
+mod told;
 
 /// How long a stop waits for the ends of its attempts to be told, after the longest grace.
 const TELL_WITHIN: Duration = Duration::from_secs(10);
@@ -274,11 +277,13 @@ pub async fn start(config: Config, bus: Arc<dyn Bus>) -> Result<Worker, Error> {
         agents,
         mirrors: Arc::new(Mirrors::at(mirrors)),
         cgroups: keeper::cgroup::parent(),
+        killer: Killer::new(Handle::current()),
         runtime: Handle::current(),
         duty: Duty::new(),
         greeting: tokio::sync::Mutex::default(),
         beat: Notify::new(),
         slots: Arc::new(Semaphore::new(usize::try_from(slots).unwrap_or(1))),
+        removals: Arc::new(Semaphore::new(REMOVALS_MAX)),
         logs: Arc::new(Semaphore::new(usize::try_from(LOGS_MAX).unwrap_or(1))),
         running,
     });

@@ -4,7 +4,9 @@
 //! there is nobody to order any more. Neither touches the worker.
 
 use std::any::Any;
+use std::io;
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +16,7 @@ use shared::clock;
 use shared::id::JobId;
 use shared::job::{AttemptEnd, Failure};
 use shared::secret::Secrets;
-use shared::wire::Grant;
+use shared::wire::{Grant, Report};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -31,7 +33,7 @@ use crate::output::sender::Sending;
 use crate::report::Telling;
 use crate::site::Site;
 use crate::spool::{Conclusion, Entry, Outcome};
-use crate::sweep;
+use crate::{sweep, told};
 
 /// How long an outcome waits for the attempt's log to be stored.
 const LOG_WITHIN: Duration = Duration::from_secs(2);
@@ -60,6 +62,8 @@ pub struct Granted {
 pub struct AttemptRunner {
     site: Arc<Site>,
     orders: watch::Sender<Option<Stop>>,
+    /// Holds its processes, if it could be made.
+    cgroup: Option<PathBuf>,
     /// The search for its deploy key, where it has one.
     search: Option<Arc<Search>>,
     /// Where the search tells of itself, until it has begun.
@@ -79,22 +83,23 @@ pub struct StopAttempt {
 pub struct LookForKey;
 
 impl AttemptRunner {
-    /// The runner of an attempt, whose work begins at once. `agent` is told when it is over.
-    pub fn run(site: Arc<Site>, granted: Granted, agent: actix::Addr<Agent>) -> Self {
+    /// The runner of an attempt, whose work begins at once. `of_end` says how far its end is told; `agent` hears when all is over.
+    pub fn run(site: Arc<Site>, granted: Granted, of_end: Arc<told::Told>, agent: actix::Addr<Agent>) -> Self {
         let (orders, heard) = watch::channel(None);
         let (work, runtime) = (site.clone(), site.runtime.clone());
         let search = Search::of(&granted.grant, &site);
+        let cgroup = granted.entry.cgroup.clone();
         let (told, fetching) = search.as_ref().map(|_| mpsc::channel(TOLD_MAX)).unzip();
         runtime.spawn(async move {
             let ended = Ended { job: granted.grant.job, attempt: granted.grant.attempt };
-            if let Err(panic) = AssertUnwindSafe(conduct(work, granted, heard, fetching)).catch_unwind().await {
+            if let Err(panic) = AssertUnwindSafe(conduct(work, granted, of_end, heard, fetching)).catch_unwind().await {
                 let error = said(&*panic);
                 tracing::error!(job = %ended.job, error, "an attempt was not told: its lease will end it");
             }
             // Nobody is there to be told when the worker has ended. There is one of these for each slot that was taken.
             agent.do_send(ended);
         });
-        Self { site, orders, search, told }
+        Self { site, orders, cgroup, search, told }
     }
 }
 
@@ -125,18 +130,29 @@ impl Handler<StopAttempt> for AttemptRunner {
     fn handle(&mut self, stop: StopAttempt, _: &mut Self::Context) {
         self.site.config.fault("runner");
         let kill_at = clock::instant() + stop.grace;
-        self.orders.send_if_modified(|order| {
+        let cgroup = self.cgroup.as_ref().filter(|_| stop.grace.is_zero());
+        let is_news = self.orders.send_if_modified(|order| {
             let sooner = order.is_none_or(|before| kill_at < before.kill_at);
             if sooner {
-                *order = Some(Stop { kill_at });
+                *order = Some(Stop { kill_at, is_struck: cgroup.is_some() });
             }
             sooner
         });
+        // The order is there to be seen before its processes end by it.
+        if let (true, Some(cgroup)) = (is_news, cgroup) {
+            self.site.killer.kill(cgroup);
+        }
     }
 }
 
 /// Runs the attempt and tells how it ended, until the coordinator has taken or refused that.
-async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders, fetching: Option<Fetching>) {
+async fn conduct(
+    site: Arc<Site>,
+    granted: Granted,
+    of_end: Arc<told::Told>,
+    orders: Orders,
+    fetching: Option<Fetching>,
+) {
     let Granted { grant, secrets, at, entry, lifeline, slot } = granted;
     let (job, attempt) = (grant.job, grant.attempt);
     tracing::info!(%job, %attempt, "attempt begins");
@@ -182,20 +198,16 @@ async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders, fetching: Op
         telling.catch_up();
     }
     let kept = site.keep(&entry).await;
-    let removing = directories.are_made().then(|| tokio::task::spawn_blocking(move || directories.remove()));
+    let removing = directories.are_made().then(|| tokio::spawn(remove(site.clone(), directories)));
     if let Some(mut sending) = sending
         && !sent_in_time(&site, &mut sending).await
     {
         let logs = site.logs.clone().acquire_owned().await;
         tokio::spawn(send_the_rest(job, sending, logs.ok()));
     }
-    let told = telling.end(outcome.report(job, attempt));
-    tokio::pin!(told);
-    tokio::select! {
-        () = &mut told => {}
-        // A worker that dies before it is told would know nothing of it.
-        () = site.keep_at_last(entry), if !kept => told.await,
-    }
+    of_end.begin(clock::instant());
+    tell(&site, telling, outcome.report(job, attempt), (!kept).then_some(entry)).await;
+    of_end.end();
     site.forget(job, attempt).await;
     if let Some(removing) = removing
         && let Ok(Err(error)) = removing.await
@@ -203,6 +215,24 @@ async fn conduct(site: Arc<Site>, granted: Granted, orders: Orders, fetching: Op
         tracing::warn!(%job, %error, "removing an attempt's directories: the next start tries again");
     }
     drop(slot);
+}
+
+/// Tells the end until it is taken or refused for good. What isn't in the spool yet is kept meanwhile.
+async fn tell(site: &Site, telling: Telling, end: Report, unkept: Option<Entry>) {
+    let told = telling.end(end);
+    let Some(entry) = unkept else { return told.await };
+    tokio::pin!(told);
+    tokio::select! {
+        () = &mut told => {}
+        // A worker that dies before it is told would know nothing of it.
+        () = site.keep_at_last(entry) => told.await,
+    }
+}
+
+async fn remove(site: Arc<Site>, directories: Directories) -> io::Result<()> {
+    // The semaphore is never closed.
+    let _turn = site.removals.acquire().await;
+    tokio::task::spawn_blocking(move || directories.remove()).await.unwrap_or_else(|panic| Err(io::Error::other(panic)))
 }
 
 /// What becomes of an attempt whose work panicked: its keeper has gone with it, and what that kept is looked for.

@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use crate::Config;
 use crate::checkout::mirror::Mirrors;
 use crate::duty::Duty;
+use crate::killer::Killer;
 use crate::report::Reporter;
 use crate::spool::{Entry, Spool};
 
@@ -22,6 +23,9 @@ const SPOOL_AGAIN: Duration = Duration::from_secs(5);
 const LOGS_WITHIN: Duration = Duration::from_secs(10);
 /// The most logs that are sent after their attempts were told; with more of them an attempt keeps its slot.
 pub const LOGS_MAX: u32 = 4096;
+/// The most attempts whose directories are removed at once: a hundred that end together mustn't take a thread each from those
+/// that are still to end.
+pub const REMOVALS_MAX: usize = 8;
 
 /// See the module.
 pub struct Site {
@@ -35,6 +39,7 @@ pub struct Site {
     pub mirrors: Arc<Mirrors>,
     /// Where cgroups may be made.
     pub cgroups: Option<PathBuf>,
+    pub killer: Killer,
     pub runtime: Handle,
     pub duty: Duty,
     /// Held while a hello is on its way: what a later one says is heard later.
@@ -43,6 +48,8 @@ pub struct Site {
     pub beat: Notify,
     /// A permit for each attempt that may run.
     pub slots: Arc<Semaphore>,
+    /// A permit for each attempt whose directories are being removed.
+    pub removals: Arc<Semaphore>,
     /// A permit for each log that is still being sent after its attempt was told.
     pub logs: Arc<Semaphore>,
     /// How many attempts run.

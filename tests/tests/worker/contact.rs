@@ -4,7 +4,7 @@ use serde_json::json;
 use shared::id::{Attempt, Instance};
 use shared::job::{AttemptEnd, StopOrder};
 use shared::time::Period;
-use tests::scripted::Staged;
+use tests::scripted::{GATE, Seen, Staged};
 
 use crate::HOST;
 
@@ -60,6 +60,26 @@ async fn a_stop_in_the_answer_to_a_heartbeat_is_obeyed() {
     assert_eq!(staged.script.end(job).await.end, AttemptEnd::Stopped);
     let beats = &staged.script.seen().beats;
     assert!(beats.iter().all(|beat| beat.attempts == [(job, Attempt(1))]), "{beats:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_attempt_whose_end_nobody_answers_is_named_on() {
+    let staged = Staged::start(HOST, |_| {}).await;
+    let note = staged.note("go");
+    let run = format!("while [ ! -e {} ]; do sleep 0.01; done", note.display());
+    let job = staged.script.offer(json!({"steps": [{"run": run}]})).await;
+    staged.script.started(job, 0).await;
+    let gate = staged.script.gate.clone();
+    let closed = gate.acquire_many(GATE).await.unwrap();
+    let waiting = staged.script.seen().waiting;
+    std::fs::write(note, "").unwrap();
+    staged.script.until_waiting(waiting + 1).await;
+    let beats = staged.script.seen().beats.len();
+    let named = [(job, Attempt(1))];
+    let is_named = |seen: &Seen| seen.beats[beats..].iter().any(|beat| beat.attempts == named).then_some(());
+    staged.script.until("a heartbeat that names it", is_named).await;
+    drop(closed);
+    assert_eq!(staged.script.end(job).await.end, AttemptEnd::Succeeded);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use serde_json::json;
 use shared::clock;
 use shared::job::{AttemptEnd, Exit, Failure, Limit, Progress};
@@ -128,6 +129,54 @@ async fn without_a_grace_a_job_that_writes_at_full_speed_is_gone_in_a_moment() {
         }
     }
     panic!("it took {fastest:?} at best");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_that_are_stopped_together_all_end_as_stopped() {
+    const TOGETHER: u32 = 40;
+    let staged = Staged::start(HOST, |config| config.slots = TOGETHER).await;
+    let note = staged.note("pids");
+    let run = format!("echo $$ >> {}; exec sleep 1000", note.display());
+    let mut jobs = Vec::new();
+    for _ in 0..TOGETHER {
+        jobs.push(staged.script.offer(json!({"steps": [{"run": run}]})).await);
+    }
+    let left = pids(&note, TOGETHER as usize).await;
+    // Each order is answered, also where several are obeyed at once.
+    join_all(jobs.iter().map(|job| staged.script.stop(*job, Period::ZERO))).await;
+    for job in jobs {
+        assert_eq!(staged.script.end(job).await.end, AttemptEnd::Stopped);
+    }
+    assert!(!left.into_iter().any(runs));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_grace_a_job_is_gone_before_its_keeper_gets_to_it() {
+    let own = Path::new("/sys/fs/cgroup").join("unified");
+    let own = if own.exists() { own } else { Path::new("/sys/fs/cgroup").to_owned() };
+    let ice = own.join(format!("windlass-test-{}", std::process::id()));
+    if std::fs::create_dir(&ice).is_err() || !ice.join("cgroup.freeze").exists() {
+        eprintln!("nobody here may make a cgroup: not shown");
+        return;
+    }
+    let staged = Staged::start(HOST, |_| {}).await;
+    let note = staged.note("pids");
+    let run = format!("echo $PPID >> {0}; echo $$ >> {0}; exec sleep 1000", note.display());
+    let job = staged.script.offer(json!({"steps": [{"run": run}]})).await;
+    let [keeper, process] = pids(&note, 2).await[..] else { panic!("two numbers") };
+    // No signal but the last makes it go on, so that it takes no order. The worker itself helps only after seconds.
+    std::fs::write(ice.join("cgroup.procs"), keeper.to_string()).unwrap();
+    std::fs::write(ice.join("cgroup.freeze"), "1").unwrap();
+    let frozen = || std::fs::read_to_string(ice.join("cgroup.events")).unwrap().contains("frozen 1");
+    until("a keeper that is frozen", frozen).await;
+    let asked = clock::instant();
+    staged.script.stop(job, Period::ZERO).await;
+    until("the process's end", || !runs(process)).await;
+    let took = asked.elapsed();
+    std::fs::write(ice.join("cgroup.freeze"), "0").unwrap();
+    assert_eq!(staged.script.end(job).await.end, AttemptEnd::Stopped);
+    until("the keeper's end", || std::fs::remove_dir(&ice).is_ok()).await;
+    assert!(took < Duration::from_secs(4), "only the worker's late help has ended it, after {took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

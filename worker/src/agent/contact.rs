@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use actix::Addr;
 use futures_util::future::join_all;
-use shared::bus::{Address, Requests};
+use shared::bus::{Address, Request, Requests};
 use shared::clock;
 use shared::id::{Attempt, JobId, Shard};
 use shared::wire::{self, Control, Heard, Heartbeat, HeartbeatReply, Hello, Welcome};
@@ -28,6 +28,8 @@ const COMPLAIN_AFTER: Duration = Duration::from_secs(10);
 /// another sooner.
 const HEARTBEAT_AGAIN: Duration = Duration::from_secs(1);
 
+/// The most orders that are obeyed together.
+const ORDERS_MAX: usize = 256;
 /// How long whoever asks for a hello waits for its answer.
 const SAID_WITHIN: Duration = Duration::from_millis(1500);
 
@@ -109,44 +111,53 @@ pub async fn heartbeats(site: Arc<Site>, agent: Addr<Agent>) {
     }
 }
 
-/// Obeys the orders that come until the bus is closed.
+/// Obeys the orders that come until the bus is closed. Those to stop that have come together are obeyed together, before
+/// anything else: an attempt's end mustn't wait for what is done about the others'.
 pub async fn orders(site: Arc<Site>, agent: Addr<Agent>, mut requests: Requests) {
-    while let Some(request) = requests.recv().await {
-        match wire::decode::<Control>(&request.body) {
-            Ok(Control::Stop(word)) => match site.reporter.courier.epochs.heed(word.said.job.shard(), word) {
-                Ok(order) => {
-                    if agent.send(Stop(order)).await.is_err() {
-                        return;
+    let mut arrived = Vec::new();
+    while requests.recv_many(&mut arrived, ORDERS_MAX).await > 0 {
+        let (mut stops, mut looks, mut heard) = (Vec::new(), Vec::new(), Vec::new());
+        for request in arrived.drain(..) {
+            match wire::decode::<Control>(&request.body) {
+                Ok(Control::Stop(word)) => match site.reporter.courier.epochs.heed(word.said.job.shard(), word) {
+                    Ok(order) => {
+                        stops.push(order);
+                        heard.push(request.reply);
                     }
+                    Err(unheeded) => tracing::debug!(%unheeded, "an order"),
+                },
+                Ok(Control::LookForKey { job, attempt }) => {
+                    looks.push(LookForKey(job, attempt));
+                    heard.push(request.reply);
                 }
-                Err(unheeded) => {
-                    tracing::debug!(%unheeded, "an order");
-                    continue;
-                }
-            },
-            Ok(Control::LookForKey { job, attempt }) => {
-                if agent.send(LookForKey(job, attempt)).await.is_err() {
-                    return;
-                }
-            }
-            Ok(Control::SayHello {}) => {
-                // Whoever asks wants to know when this worker has heard what there is to hear.
-                let welcomed = site.duty.hello_soon(SAID_WITHIN);
-                tokio::spawn(async move {
-                    // Without an answer in time, a later hello brings what there is to hear.
-                    let _ = welcomed.await;
-                    let _ = request.reply.send(wire::encode(&Heard {}));
-                });
-                continue;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "an order is not understood");
-                continue;
+                Ok(Control::SayHello {}) => say_hello(&site, request),
+                Err(error) => tracing::warn!(%error, "an order is not understood"),
             }
         }
-        // Whoever asked may have stopped waiting: orders are repeated until the end is told.
-        let _ = request.reply.send(wire::encode(&Heard {}));
+        if !stops.is_empty() && agent.send(Stop(stops)).await.is_err() {
+            return;
+        }
+        for look in looks {
+            if agent.send(look).await.is_err() {
+                return;
+            }
+        }
+        for reply in heard {
+            // Whoever asked may have stopped waiting: orders are repeated until the end is told.
+            let _ = reply.send(wire::encode(&Heard {}));
+        }
     }
+}
+
+/// Says hello soon, and answers when that is done: whoever asks wants to know when this worker has heard what there is to
+/// hear.
+fn say_hello(site: &Site, request: Request) {
+    let welcomed = site.duty.hello_soon(SAID_WITHIN);
+    tokio::spawn(async move {
+        // Without an answer in time, a later hello brings what there is to hear.
+        let _ = welcomed.await;
+        let _ = request.reply.send(wire::encode(&Heard {}));
+    });
 }
 
 /// Names a shard's attempts to its owner, and does what the answer says.
@@ -162,8 +173,8 @@ async fn heartbeat(
     let sent = clock::instant();
     let reply = courier.ask_owner::<HeartbeatReply>(shard, &to, &heartbeat, ANSWER_WITHIN).await?;
     let _ = agent.send(Confirmed { attempts: heartbeat.attempts, sent }).await;
-    for order in reply.stop {
-        let _ = agent.send(Stop(order)).await;
+    if !reply.stop.is_empty() {
+        let _ = agent.send(Stop(reply.stop)).await;
     }
     Ok(())
 }

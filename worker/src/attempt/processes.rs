@@ -29,6 +29,8 @@ const KEEPER_WITHIN: Duration = Duration::from_secs(5);
 pub struct Stop {
     /// When what is left is killed.
     pub kill_at: Instant,
+    /// Whether its cgroup is being killed already.
+    pub is_struck: bool,
 }
 
 /// How the attempt hears that it is to stop; the one who may say so is gone when it is closed.
@@ -315,15 +317,21 @@ impl Processes {
                 let (cut, kill_at) = (Cut::Failed(Failure::WorkerLost { message }), clock::instant());
                 self.ending.get_or_insert(Ending { cut, kill_at });
             }
-            Turn::Keeper(Some(event)) => match (event, &self.ending) {
-                (event, None) => return Ok(Some(event)),
-                (Event::Gone, Some(ending)) => {
-                    self.gone = true;
-                    return Err(ending.cut.clone());
+            Turn::Keeper(Some(event)) => {
+                if self.ending.is_none() && self.orders.borrow().is_some() {
+                    // It came in this very turn, and may be what the program has ended by: see `killer`.
+                    self.obey().await;
                 }
-                (Event::Exited { exit }, Some(_)) => self.last_exit = Some(exit),
-                (_, Some(_)) => {}
-            },
+                match (event, &self.ending) {
+                    (event, None) => return Ok(Some(event)),
+                    (Event::Gone, Some(ending)) => {
+                        self.gone = true;
+                        return Err(ending.cut.clone());
+                    }
+                    (Event::Exited { exit }, Some(_)) => self.last_exit = Some(exit),
+                    (_, Some(_)) => {}
+                }
+            }
         }
         Ok(None)
     }
@@ -344,7 +352,8 @@ impl Processes {
         let kill_at = clock::instant() + grace;
         let ending = self.ending.get_or_insert(Ending { cut, kill_at });
         ending.kill_at = ending.kill_at.min(kill_at);
-        self.keeper.stop(grace).await;
+        let is_struck = self.orders.borrow().is_some_and(|order| order.is_struck);
+        self.keeper.stop(grace, is_struck).await;
     }
 
     /// The keeper is gone without a word: somebody killed it. What it kept may have got away from it.

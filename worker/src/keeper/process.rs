@@ -18,7 +18,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, killpg};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::unistd::{Pid, getpid, getppid, setsid};
@@ -28,13 +28,9 @@ use shared::job::Exit;
 use super::cgroup::Cgroup;
 use super::protocol::{Command, Event, Incoming, Order, frame};
 use super::rank::{Behind, protect};
+use super::strikes::Strikes;
 use super::tree;
 
-/// How soon what was killed is looked at again.
-const KILL_AGAIN: Duration = Duration::from_millis(5);
-/// How long after a cgroup was killed what has left it is looked for, if a child is left by then: that reads what `/proc` says of
-/// every process on the machine, which a hundred keepers that end at once would all do.
-const SEARCH_AFTER: Duration = Duration::from_millis(50);
 /// How many bytes are read from the socket at once.
 const READ_BYTES: usize = 64 * 1024;
 /// The descriptors of one order to run something: standard output and standard error.
@@ -57,8 +53,7 @@ struct Keeper {
     /// What was started last, until it ends.
     main: Option<Pid>,
     ending: Ending,
-    /// When the cgroup was killed first.
-    killed_at: Option<Instant>,
+    strikes: Strikes,
     /// The worker is gone: there is nobody to talk to.
     orphaned: bool,
     setup: Setup,
@@ -105,7 +100,7 @@ pub fn run(cgroup: Option<&Path>) -> io::Result<()> {
         cgroup,
         main: None,
         ending: Ending::NotYet,
-        killed_at: None,
+        strikes: Strikes::default(),
         orphaned: false,
         setup,
     };
@@ -176,15 +171,16 @@ impl Keeper {
 
     /// Waits for an order, a child's end, the end of the grace or that of the lifeline.
     fn wait(&self) -> io::Result<Ready> {
-        let timeout = match self.ending {
-            Ending::NotYet => PollTimeout::NONE,
-            // A millisecond more than is left, for the rest below one is cut off.
-            Ending::Asked(until) => {
-                let left = until.saturating_duration_since(clock::instant()) + Duration::from_millis(1);
-                PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
-            }
-            Ending::Killed => PollTimeout::try_from(KILL_AGAIN).unwrap_or(PollTimeout::ZERO),
+        let until = match self.ending {
+            Ending::NotYet => None,
+            Ending::Asked(until) => Some(until),
+            Ending::Killed => Some(self.strikes.next_at().unwrap_or_else(clock::instant)),
         };
+        let timeout = until.map_or(PollTimeout::NONE, |until| {
+            // A millisecond more than is left, for the rest below one is cut off.
+            let left = until.saturating_duration_since(clock::instant()) + Duration::from_millis(1);
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
         let mut watched = vec![PollFd::new(self.child_ended.as_fd(), PollFlags::POLLIN)];
         // A closed socket is always ready: there is nothing to wait for at it.
         let socket = (!self.orphaned).then(|| self.socket.as_fd());
@@ -265,8 +261,13 @@ impl Keeper {
                 // Without it nothing would end what may not go on.
                 None => self.ending = Ending::Killed,
             },
-            Order::Stop { grace_ms: 0 } => self.ending = Ending::Killed,
-            Order::Stop { grace_ms } => {
+            Order::Stop { grace_ms: 0, is_struck } => {
+                self.ending = Ending::Killed;
+                if is_struck && self.cgroup.is_some() {
+                    self.strikes.begin(clock::instant());
+                }
+            }
+            Order::Stop { grace_ms, .. } => {
                 let until = clock::instant().checked_add(Duration::from_millis(grace_ms));
                 let until = until.unwrap_or_else(clock::instant);
                 match self.ending {
@@ -337,15 +338,21 @@ impl Keeper {
         }
     }
 
+    /// Kills what is left, when it is time. What needs no looking for is killed without.
     fn kill(&mut self) {
+        let Some(strike) = self.strikes.due(clock::instant()) else { return };
         if let Some(cgroup) = &self.cgroup {
             cgroup.kill();
-            if self.killed_at.get_or_insert_with(clock::instant).elapsed() < SEARCH_AFTER {
-                return;
-            }
         }
-        // Those that couldn't be seen are looked for again: a child that is left is known without looking.
-        let _ = tree::kill_all(self.setup.keeper);
+        // What was started last was made the first of its session, so its number is its group's as well, and it isn't reaped:
+        // no other group has that number.
+        let main = self.main.filter(|_| strike.is_first);
+        let has_ended_main = main.is_some_and(|main| killpg(main, Signal::SIGKILL).is_ok());
+        let is_enough = if self.cgroup.is_some() { !strike.is_late } else { has_ended_main };
+        if !is_enough {
+            // Those that couldn't be seen are looked for again: a child that is left is known without looking.
+            let _ = tree::kill_all(self.setup.keeper);
+        }
     }
 
     /// Tells the worker. One that doesn't listen any more has closed the socket, which is noticed where it is read.

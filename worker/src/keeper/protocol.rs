@@ -25,8 +25,9 @@ pub enum Order {
     Run(Command),
     /// End the whole tree at once when the timer runs out whose descriptor comes along.
     Watch,
-    /// End the whole tree: SIGTERM, and SIGKILL after `grace_ms`. A later order can only shorten the grace.
-    Stop { grace_ms: u64 },
+    /// End the whole tree: SIGTERM, and SIGKILL after `grace_ms`. A later order can only shorten the grace. Where somebody
+    /// else sees to it that the cgroup is killed just now, that `is_struck` and is only done again where it isn't enough.
+    Stop { grace_ms: u64, is_struck: bool },
 }
 
 /// A program to run, exactly so: nothing is added to its environment.
@@ -138,14 +139,14 @@ mod tests {
 
     #[test]
     fn frames_are_read_whole_however_they_arrive() {
-        let orders = [Order::Stop { grace_ms: 1 }, Order::Stop { grace_ms: 70_000 }];
+        let orders = [1, 70_000].map(|grace_ms| Order::Stop { grace_ms, is_struck: false });
         let sent: Vec<u8> = orders.iter().flat_map(|order| frame(order).unwrap()).collect();
         for piece in 1..sent.len() {
             let mut incoming = Incoming::<Order>::default();
             let mut seen = Vec::new();
             for bytes in sent.chunks(piece) {
                 incoming.bytes.extend_from_slice(bytes);
-                while let Some(Order::Stop { grace_ms }) = incoming.next().unwrap() {
+                while let Some(Order::Stop { grace_ms, .. }) = incoming.next().unwrap() {
                     seen.push(grace_ms);
                 }
             }
