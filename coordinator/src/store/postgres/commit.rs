@@ -311,3 +311,20 @@ pub(super) async fn move_cursors(
     let moved = moved.fetch_all(&mut *session).await;
     if session.wrote(moved)?.is_empty() { Err(Error::Fenced.into()) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests {
+    /// The parts of the statements that write jobs which say what becomes of one that changes.
+    fn of_changes(statement: &str) -> &str {
+        let from = statement.find("progress AS").expect("what changes");
+        let to = statement.find("RETURNING p.slot").expect("what has changed");
+        &statement[from..to]
+    }
+
+    #[test]
+    fn a_job_changes_alike_whether_or_not_others_are_new() {
+        let (all, change) = (include_str!("commit.sql"), include_str!("change.sql"));
+        assert!(of_changes(all).contains("UPDATE jobs"));
+        assert_eq!(of_changes(all), of_changes(change));
+    }
+}

@@ -123,13 +123,19 @@ impl Desk {
         Arc::new(Self { pool, resting: Mutex::default() })
     }
 
-    /// The session that was used last, unless that was too long ago for it to be trusted.
+    /// The session that was used last, where its server is still there; one out of the pool where none rests.
     async fn session(&self) -> Result<Session, Fault> {
         let last = self.resting().take();
-        match last {
-            Some((session, since)) if since.elapsed() < TRIED_AFTER => Ok(session),
-            Some(_) | None => Session::of(&self.pool).await,
+        if let Some((mut session, since)) = last {
+            if since.elapsed() < TRIED_AFTER {
+                return Ok(session);
+            }
+            let answered = session.ping().await;
+            if session.read(answered).is_ok() {
+                return Ok(session);
+            }
         }
+        Session::of(&self.pool).await
     }
 
     async fn close(&self) {
