@@ -88,6 +88,7 @@ pub async fn an_offer_goes_to_one_of_those_who_wait(medium: &dyn Medium) {
     let (early, also_early) = tokio::join!(timeout(brief, &mut first), timeout(brief, &mut second));
     assert!(early.is_err() && also_early.is_err());
 
+    let begun = clock::instant();
     assert_eq!(one.offer(&offer).await, Ok(Placed::New));
 
     let (taken, empty_handed) = tokio::select! {
@@ -95,8 +96,10 @@ pub async fn an_offer_goes_to_one_of_those_who_wait(medium: &dyn Medium) {
         taken = &mut second => (taken.unwrap(), first),
     };
     assert_eq!(offered(&taken), [offer]);
+    // On a machine that has stood still for so long it may come again by now.
+    let other = timeout(half, empty_handed).await;
+    assert!(other.is_err() || begun.elapsed() >= medium.settle_within());
     taken.into_iter().for_each(Delivery::done);
-    assert!(timeout(half, empty_handed).await.is_err());
 }
 
 pub async fn a_take_waits_for_a_new_offer(medium: &dyn Medium) {
