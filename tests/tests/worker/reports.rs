@@ -34,8 +34,9 @@ async fn what_waits_for_a_shard_goes_in_one_message() {
     for _ in 0..JOBS {
         jobs.push(staged.script.offer(spec.clone()).await);
     }
-    // A few messages are on their way, the rest gathers behind them.
-    staged.script.until_waiting(4).await;
+    // A few messages are on their way; the rest has gathered behind them once all jobs have come to their ends.
+    staged.script.until_waiting(1).await;
+    tests::scripted::until("the outcomes of all jobs", || spooled(&staged) == JOBS as usize).await;
     drop(closed);
     for job in jobs {
         assert_eq!(staged.script.end(job).await.end, AttemptEnd::Succeeded);

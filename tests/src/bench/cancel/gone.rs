@@ -15,9 +15,12 @@ use shared::clock;
 use super::super::percentiles::{P50, P99, Samples};
 use super::super::results::Results;
 use super::super::rig::Rig;
-use super::{HELD, NAME, RUNS, WITHIN, cancel, connected};
+use super::{NAME, RUNS, WITHIN, cancel, connected};
 use crate::http::Client;
 use crate::wait::eventually;
+
+/// How many processes are started at the same time at most.
+const STARTED_AT_ONCE: usize = 100;
 
 /// A job that runs, and its process.
 struct Held {
@@ -31,11 +34,11 @@ struct Cancelled {
     answered: Instant,
 }
 
-/// Cancels [`HELD`] jobs that run, so many at the same time, and that so often.
-pub fn measure(rig: &Rig, in_flight: u32, rounds: u32, results: &mut Results) {
+/// Cancels `count` jobs that run, so many at the same time, and that so often.
+pub fn measure(rig: &Rig, in_flight: u32, count: u32, rounds: u32, results: &mut Results) {
     let (mut answered, mut gone) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
-        let held = hold(rig);
+        let held = hold(rig, count);
         let (ends, ended) = mpsc::sync_channel(held.len());
         thread::scope(|scope| {
             scope.spawn(|| watch(&held, &ends));
@@ -62,19 +65,24 @@ pub fn measure(rig: &Rig, in_flight: u32, rounds: u32, results: &mut Results) {
     add(gone, "process gone", results);
 }
 
-/// Starts [`HELD`] jobs and waits until their processes run.
-fn hold(rig: &Rig) -> Vec<Held> {
+/// Starts so many jobs and waits until their processes run. They come a few at a time: what is measured is their end.
+fn hold(rig: &Rig, count: u32) -> Vec<Held> {
     let notes = rig.cluster.notes();
     let run = format!("echo $$ > {}/$WINDLASS_JOB_ID; exec sleep 600", notes.display());
     let job = json!({"steps": [{"run": run}], "tags": [RUNS], "grace": "0s"});
-    let answer = rig.cluster.client().post("/api/v1/jobs", &json!({"jobs": vec![job; HELD as usize]}));
-    assert_eq!(answer.status, 201, "{}", answer.text);
-    let ids = answer.json["jobs"].as_array().expect("jobs").iter().map(|job| job["id"].as_str().expect("an id"));
-    let ids: Vec<String> = ids.map(str::to_owned).collect();
-    let pids = eventually(WITHIN, "the jobs run", || {
-        ids.iter().map(|job| noted(&notes.join(job))).collect::<Option<Vec<_>>>()
-    });
-    ids.into_iter().zip(pids).map(|(job, pid)| Held { job, process: descriptor(pid) }).collect()
+    let mut all = Vec::new();
+    while all.len() < count as usize {
+        let more = STARTED_AT_ONCE.min(count as usize - all.len());
+        let answer = rig.cluster.client().post("/api/v1/jobs", &json!({"jobs": vec![&job; more]}));
+        assert_eq!(answer.status, 201, "{}", answer.text);
+        let ids = answer.json["jobs"].as_array().expect("jobs").iter().map(|job| job["id"].as_str().expect("an id"));
+        let ids: Vec<String> = ids.map(str::to_owned).collect();
+        let pids = eventually(WITHIN, "the jobs run", || {
+            ids.iter().map(|job| noted(&notes.join(job))).collect::<Option<Vec<_>>>()
+        });
+        all.extend(ids.into_iter().zip(pids).map(|(job, pid)| Held { job, process: descriptor(pid) }));
+    }
+    all
 }
 
 /// The number that a process has written down, once it has.
