@@ -26,17 +26,24 @@ fn in_order(seen: &Seen) -> bool {
 async fn what_waits_for_a_shard_goes_in_one_message() {
     const JOBS: u32 = 24;
     let staged = Staged::start(HOST, |config| config.slots = JOBS).await;
-    let spec = json!({"steps": [{"run": "true"}, {"run": "true"}]});
+    let go = staged.note("go");
+    let waits = format!("while [ ! -e {} ]; do sleep 0.1; done", go.display());
+    let spec = json!({"steps": [{"run": waits}, {"run": "true"}]});
     staged.script.until("a hello", |seen| seen.hellos.first().map(|_| ())).await;
-    let gate = staged.script.gate.clone();
-    let closed = gate.acquire_many(GATE).await.unwrap();
     let mut jobs = Vec::new();
     for _ in 0..JOBS {
         jobs.push(staged.script.offer(spec.clone()).await);
     }
+    for job in &jobs {
+        staged.script.started(*job, 0).await;
+    }
     // A few messages are on their way; the rest has gathered behind them once all jobs have come to their ends.
-    staged.script.until_waiting(1).await;
-    tests::scripted::until("the outcomes of all jobs", || spooled(&staged) == JOBS as usize).await;
+    let closed = staged.script.gate.clone();
+    let closed = closed.acquire_many(GATE).await.unwrap();
+    std::fs::write(go, "").unwrap();
+    let data_dir = staged.dir.path().join("data");
+    let ended = || tests::spooled::spooled(&data_dir).iter().filter(|entry| entry.outcome.is_some()).count();
+    tests::scripted::until("the outcomes of all jobs", || ended() == JOBS as usize).await;
     drop(closed);
     for job in jobs {
         assert_eq!(staged.script.end(job).await.end, AttemptEnd::Succeeded);
