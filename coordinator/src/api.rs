@@ -39,7 +39,7 @@ mod openapi;
 mod passing;
 mod problem;
 mod query;
-mod rules;
+pub mod rules;
 mod sse;
 mod stream;
 mod tokens;
