@@ -24,7 +24,7 @@ use shared::time::Period;
 use crate::committer::{self, Commits};
 use crate::holdings::Holdings;
 use crate::key_watch::KeyWatch;
-use crate::publisher::Publisher;
+use crate::publisher::{Publisher, Told};
 use crate::registry::Jobs;
 use crate::roster::Roster;
 use crate::store::{self, Filter, IdempotencyKey, NewJob, Store, Submitted, Written};
@@ -122,6 +122,7 @@ pub(crate) struct Parts {
     pub timekeeper: Addr<Timekeeper>,
     pub holdings: Arc<Holdings>,
     pub roster: Arc<Roster>,
+    pub told: Arc<Told>,
     /// What goes on beside, without an end.
     pub beside: Vec<AbortHandle>,
     pub stopping: AtomicBool,
