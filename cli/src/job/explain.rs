@@ -42,7 +42,9 @@ fn lines(out: &mut String, name: &str, value: &Value) {
     match value {
         Value::Null => {}
         Value::Array(items) if items.iter().any(Value::is_object) => {
-            items.iter().for_each(|item| lines(out, name, item));
+            for item in items {
+                lines(out, name, item);
+            }
         }
         value => {
             let _ = writeln!(out, "  {name:<14}{}", escaped(&short(value)));
