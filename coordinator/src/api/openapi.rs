@@ -12,13 +12,13 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 
 use super::jobs::Jobs;
-use super::{audit, cancel, deploy_keys, events, jobs, logs, mass_cancel, tokens, workers};
+use super::{audit, cancel, deploy_keys, events, explain, jobs, logs, mass_cancel, tokens, workers};
 
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Windlass", description = "Coordinates build and deploy jobs."),
     paths(
-        jobs::submit, jobs::list, jobs::show, jobs::retry, events::show, logs::show, cancel::one, mass_cancel::by_filter,
+        jobs::submit, jobs::list, jobs::show, jobs::retry, events::show, explain::show, logs::show, cancel::one, mass_cancel::by_filter,
         workers::list, workers::pause, workers::resume, workers::drain, workers::revoke, tokens::join,
         tokens::create, tokens::list, tokens::revoke, audit::list,
         deploy_keys::put, deploy_keys::show, deploy_keys::list, deploy_keys::remove, deploy_keys::rekey,
@@ -297,6 +297,7 @@ mod tests {
             "/api/v1/jobs/{id}",
             "/api/v1/jobs/{id}/cancel",
             "/api/v1/jobs/{id}/events",
+            "/api/v1/jobs/{id}/explain",
             "/api/v1/jobs/{id}/logs",
             "/api/v1/jobs/{id}/retry",
             "/api/v1/tokens/join",
