@@ -16,30 +16,31 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::keys;
 use crate::service::{self, Service};
+use crate::web as page;
 use passing::Passing;
 
 mod accept;
 mod attempts;
 mod audit;
-mod auth;
-mod body;
-mod cancel;
-mod cursor;
+pub(crate) mod auth;
+pub(crate) mod body;
+pub(crate) mod cancel;
+pub(crate) mod cursor;
 mod deploy_keys;
 mod events;
 mod explain;
-mod filter;
+pub(crate) mod filter;
 #[cfg(feature = "faults")]
 pub mod fuzzed;
 mod guard;
 mod health;
-mod jobs;
-mod logs;
+pub(crate) mod jobs;
+pub(crate) mod logs;
 mod mass_cancel;
 mod openapi;
-mod passing;
-mod problem;
-mod query;
+pub(crate) mod passing;
+pub(crate) mod problem;
+pub(crate) mod query;
 pub mod rules;
 mod sse;
 mod stream;
@@ -47,6 +48,7 @@ mod tokens;
 mod workers;
 
 pub use auth::Tokens;
+pub(crate) use workers::view as worker_view;
 
 /// The threads that answer requests. They wait for the store most of the time.
 const THREADS: usize = 2;
@@ -75,8 +77,8 @@ pub struct ApiServer {
 }
 
 /// What every route has at hand.
-struct Api {
-    service: Service,
+pub(crate) struct Api {
+    pub(crate) service: Service,
     /// For each stream that may be open.
     streams: Arc<Semaphore>,
     /// For each KiB of a body that may be read.
@@ -143,7 +145,7 @@ impl Drop for ApiServer {
 
 impl Api {
     /// What a call of the service answers, within [`CALL_TIME_MAX`].
-    async fn ask<T>(&self, call: impl Future<Output = Result<T, service::Error>>) -> Result<T, service::Error> {
+    pub(crate) async fn ask<T>(&self, call: impl Future<Output = Result<T, service::Error>>) -> Result<T, service::Error> {
         let retry_after = CALL_RETRY_AFTER;
         tokio::time::timeout(CALL_TIME_MAX, call).await.unwrap_or(Err(service::Error::Unavailable { retry_after }))
     }
@@ -213,11 +215,12 @@ fn routes(app: &mut web::ServiceConfig) {
         )
         .service(at("/api/v1/vault/rekey", "POST").route(web::post().to(deploy_keys::rekey)))
         .service(at(mass_cancel::BETWEEN_COORDINATORS, "POST").route(web::post().to(mass_cancel::by_ids)))
-        .default_service(web::to(|| async { problem::Problem::no_route().response() }));
+        .configure(page::routes)
+        .default_service(web::to(page::lost));
 }
 
 /// A path with the methods that it has, for the answer to any other; around it stands what its rules say.
-fn at(
+pub(crate) fn at(
     path: &'static str,
     methods: &'static str,
 ) -> Resource<

@@ -57,6 +57,7 @@ pub mod store;
 mod supervisor;
 mod timekeeper;
 pub mod vault;
+mod web;
 
 /// The number of the format that this program writes, into the store and onto the bus.
 pub const FORMAT: u32 = 1;

@@ -16,7 +16,7 @@ use shared::bus::{Bus, Hint};
 use shared::clock;
 use shared::id::{Actor, Attempt, JobId, Seq};
 use shared::job::{self, Cancel, Command, Event, Job, StateName};
-use shared::log::Line;
+use shared::log::{LINES_PER_ATTEMPT, Line};
 use shared::secret::Secrets;
 use shared::spec::{JobSpec, Submission};
 use shared::time::Period;
@@ -46,6 +46,8 @@ pub const CANCELS_MAX: usize = 1000;
 const CANCELS_AT_ONCE: usize = 256;
 /// How many ids one call of [`Service::open_jobs`] returns at most.
 pub const OPEN_JOBS_MAX: usize = 500;
+/// How far the search for a log's last line goes at first.
+const LINES_STEP: u64 = 1024;
 /// How long after its job's end a log may still be incomplete without a word about it.
 const LOG_LATE: Duration = Duration::from_secs(5);
 
@@ -248,6 +250,25 @@ impl Service {
             self.job(id).await?;
         }
         Ok(lines)
+    }
+
+    /// The number of the last line that is stored of an attempt's log; the number before its first one where there is none.
+    pub async fn last_line(&self, id: JobId, attempt: Attempt) -> Result<u64, Error> {
+        let base = u64::from(attempt.0.saturating_sub(1)) * LINES_PER_ATTEMPT;
+        let there = async |n: u64| Ok::<_, Error>(!self.lines(id, Some(attempt), n - 1, 1).await?.is_empty());
+        // An attempt's lines have no gaps in their numbers: steps that double, then halves.
+        let (mut last, mut step) = (base, LINES_STEP);
+        while there(last + step).await? {
+            last += step;
+            step *= 2;
+        }
+        while step > 0 {
+            if there(last + step).await? {
+                last += step;
+            }
+            step /= 2;
+        }
+        Ok(last)
     }
 
     /// Whether more of a job's log will come.

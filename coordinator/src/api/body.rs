@@ -17,6 +17,10 @@ use super::problem::Problem;
 
 /// The most bytes of a body: 8 MiB, as the contract says.
 const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The most bytes of a form's body: a reason for a cancel, each of its bytes encoded in three, fits.
+const FORM_BYTES_MAX: usize = 16 * 1024;
+/// How a form says what it is.
+const FORM: &str = "application/x-www-form-urlencoded";
 /// The most KiB of all bodies that are being read at a time: four of the largest.
 pub const BODIES_KIB_MAX: usize = 4 * BODY_BYTES_MAX / 1024;
 /// How long a body may take to arrive: the largest comes in time at 280 KiB a second.
@@ -73,9 +77,20 @@ impl Body {
 pub async fn read(request: &HttpRequest, payload: web::Payload, api: &Api) -> Result<Body, Problem> {
     let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     let length = length.map_or(0, |length| usize::try_from(length).unwrap_or(usize::MAX));
-    let mut room = Room { all: &api.bodies, taken: None };
+    let mut room = Room { all: &api.bodies, bytes_max: BODY_BYTES_MAX, taken: None };
     room.grow(length)?;
     let reading = collect(payload, is_json(request), &mut room);
+    let bytes = tokio::time::timeout(BODY_TIME_MAX, reading).await.map_err(|_| Problem::slow_body(BODY_TIME_MAX))??;
+    Ok(Body(bytes.into()))
+}
+
+/// Reads a form's body, which is short.
+pub async fn read_form(request: &HttpRequest, payload: web::Payload, api: &Api) -> Result<Body, Problem> {
+    if request.headers().get_all(CONTENT_TYPE).count() != 1 || !request.content_type().eq_ignore_ascii_case(FORM) {
+        return Err(Problem::not_a_form());
+    }
+    let mut room = Room { all: &api.bodies, bytes_max: FORM_BYTES_MAX, taken: None };
+    let reading = collect(payload, true, &mut room);
     let bytes = tokio::time::timeout(BODY_TIME_MAX, reading).await.map_err(|_| Problem::slow_body(BODY_TIME_MAX))??;
     Ok(Body(bytes.into()))
 }
@@ -83,6 +98,8 @@ pub async fn read(request: &HttpRequest, payload: web::Payload, api: &Api) -> Re
 /// What a body that is being read has of the room for all of them.
 struct Room<'a> {
     all: &'a Semaphore,
+    /// The most bytes of this one.
+    bytes_max: usize,
     /// A permit for each KiB.
     taken: Option<SemaphorePermit<'a>>,
 }
@@ -94,8 +111,8 @@ impl Room<'_> {
 
     /// Makes it enough for `bytes` in all.
     fn grow(&mut self, bytes: usize) -> Result<(), Problem> {
-        if bytes > BODY_BYTES_MAX {
-            return Err(Problem::large_body(BODY_BYTES_MAX));
+        if bytes > self.bytes_max {
+            return Err(Problem::large_body(self.bytes_max));
         }
         let kib = u32::try_from(bytes.saturating_sub(self.bytes()).div_ceil(1024)).unwrap_or(u32::MAX);
         let more = self.all.try_acquire_many(kib);
@@ -130,7 +147,7 @@ async fn collect(mut payload: web::Payload, is_json: bool, room: &mut Room<'_>) 
         let length = bytes.len() + chunk.len();
         if length > room.bytes() {
             // Twice as much, for it has to move each time; what it takes is what it has room for.
-            room.grow(length.max((2 * bytes.len()).min(BODY_BYTES_MAX)))?;
+            room.grow(length.max((2 * bytes.len()).min(room.bytes_max)))?;
             bytes.reserve_exact(room.bytes() - bytes.len());
         }
         bytes.extend_from_slice(&chunk);

@@ -16,7 +16,7 @@ use super::query::Query;
 use super::{Api, body, jobs};
 
 /// The most bytes of a reason: 4 KiB, as it is kept in the job's row and in its timeline.
-const REASON_BYTES_MAX: usize = 4 * 1024;
+pub const REASON_BYTES_MAX: usize = 4 * 1024;
 
 /// The state of a job right after its cancel.
 #[derive(Serialize, ToSchema)]

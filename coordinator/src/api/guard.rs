@@ -23,6 +23,7 @@ use super::auth::{self, Given, Identity, Tokens};
 use super::problem::Problem;
 use super::rules::{self, Audited, Needs};
 use crate::caller::Caller;
+use crate::web as page;
 
 /// How many characters of a path's part the audit keeps: more than any id or name has.
 const SUBJECT_CHARS_MAX: usize = 255;
@@ -42,7 +43,8 @@ pub async fn guard(mut request: ServiceRequest, next: Next<BoxBody>) -> Result<S
     if !rules::is_open(request.path()) {
         let tokens = tokens.clone();
         if let Err(problem) = authenticate(&mut request, &tokens).await {
-            return Ok(holding(request.into_response(problem.response()), payload));
+            let response = page::instead(request.request(), &problem).unwrap_or_else(|| problem.response());
+            return Ok(holding(request.into_response(response), payload));
         }
     }
     let name = format!("{} {}", request.method(), request.path());
@@ -110,7 +112,7 @@ pub async fn authorize(
             }
         }
         let problem = Problem::forbidden_to(identity.role, least);
-        return Ok(request.into_response(problem.response()));
+        return Ok(request.error_response(problem));
     }
     match rule.audited {
         Audited::No | Audited::Done(_) => next.call(request).await,

@@ -24,7 +24,7 @@ pub const PAGE_MAX: u32 = 1000;
 /// How many it is where nothing is asked for.
 pub const PAGE_DEFAULT: u32 = 100;
 /// The most bytes of a cursor that is looked at: ours have 66.
-const CURSOR_BYTES_MAX: usize = 128;
+pub const CURSOR_BYTES_MAX: usize = 128;
 
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 

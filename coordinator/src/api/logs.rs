@@ -72,6 +72,18 @@ pub async fn show(request: HttpRequest, api: web::Data<Api>) -> Result<HttpRespo
     stream::respond(&api, LineFeed { service, id, attempt: wanted.attempt, form, watch }, range)
 }
 
+/// All of a job's log that is there, or of one attempt, as plain text.
+pub fn download(api: &Api, id: JobId, attempt: Option<Attempt>) -> Result<HttpResponse, Problem> {
+    let feed = LineFeed {
+        service: api.service.clone(),
+        id,
+        attempt,
+        form: Live::Text,
+        watch: api.service.watch(id),
+    };
+    stream::respond(api, feed, Range { after: 0, limit: None, follow: false })
+}
+
 async fn page(service: &Service, id: JobId, wanted: &Wanted) -> Result<HttpResponse, Problem> {
     let (after, limit) = (wanted.after.unwrap_or(0), wanted.limit.unwrap_or(PAGE_DEFAULT));
     // The state is read first: of a log that was over then, the second read sees every line.

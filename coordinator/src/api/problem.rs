@@ -152,6 +152,12 @@ impl Problem {
         Self::of(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Type", detail)
     }
 
+    /// The body isn't a form's by its own account.
+    pub fn not_a_form() -> Self {
+        let detail = "a form must come as application/x-www-form-urlencoded";
+        Self::of(StatusCode::UNSUPPORTED_MEDIA_TYPE, "Content-Type", detail)
+    }
+
     /// A bound is reached: the caller may come again after `retry_after`.
     pub fn busy(detail: &str, retry_after: Duration) -> Self {
         Self::plain(StatusCode::TOO_MANY_REQUESTS, detail).after(retry_after)
@@ -209,6 +215,16 @@ impl Problem {
     /// Whether another coordinator could do it, and nothing was done here.
     pub fn is_not_ours(&self) -> bool {
         self.header == Some(Header::NotOurs)
+    }
+
+    /// The status in words.
+    pub fn title(&self) -> &'static str {
+        self.title
+    }
+
+    /// What is wrong, in a sentence.
+    pub fn detail(&self) -> &str {
+        &self.detail
     }
 
     /// The same problem as an answer.

@@ -129,7 +129,7 @@ async fn set(
 }
 
 /// The worker as it is at `now`, by the database's clock.
-fn view(worker: &Worker, now: Time) -> WorkerView {
+pub(crate) fn view(worker: &Worker, now: Time) -> WorkerView {
     let seen = worker.seen.as_ref();
     WorkerView {
         id: worker.id,
