@@ -46,8 +46,15 @@ pub struct Message {
 impl Client {
     /// A client of the server at `base`, like `http://127.0.0.1:7070`. An empty token is not sent.
     pub fn new(base: &str, token: &str) -> Self {
-        let agent = Agent::config_builder().http_status_as_error(false).build().new_agent();
+        // Where an answer leads to is an answer as well.
+        let agent = Agent::config_builder().http_status_as_error(false).max_redirects(0);
+        let agent = agent.max_redirects_will_error(false).build().new_agent();
         Self { agent, base: base.to_owned(), token: token.to_owned(), answer_within: ANSWER_WITHIN }
+    }
+
+    /// Where the server is.
+    pub fn base(&self) -> &str {
+        &self.base
     }
 
     /// The same server with another token.

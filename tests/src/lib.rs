@@ -5,6 +5,7 @@
 //! takes time is awaited with [`wait::eventually`] or [`wait::until`], and with nothing else. Tests within one process have [`played`].
 
 pub mod bench;
+pub mod browser;
 pub mod build;
 pub mod chaos;
 pub mod cluster;
