@@ -140,7 +140,7 @@ impl View<'_> {
             dl.facts {
                 (fact("Job", &html! { code { (job.id) } }))
                 @if let Some(repository) = &spec.repository {
-                    (fact("Repository", &html! { bdi { (words::visible(&repository.url)) } }))
+                    div.wide { dt { "Repository" } dd { bdi { (words::visible(&repository.url)) } } }
                     @if let Some(reference) = &repository.reference { (fact("Ref", &html! { bdi { (words::visible(reference)) } })) }
                 }
                 @if let Some(commit) = &job.commit {
@@ -153,8 +153,8 @@ impl View<'_> {
                 (fact("Submitted", &words::when(job.created_at, self.now)))
                 @if let Some(finished) = job.finished_at { (fact("Ended", &words::when(finished, self.now))) }
                 @if let Some(first) = job.retry_of { (fact("Repeats", &html! { a href=(format!("/jobs/{first}")) { code { (first) } } })) }
-                @if !spec.tags.is_empty() { (fact("Tags", &jobs::tags(&spec.tags))) }
-                @if !spec.labels.is_empty() { (fact("Labels", &jobs::labels(job))) }
+                @if !spec.tags.is_empty() { div.wide { dt { "Tags" } dd { (jobs::tags(&spec.tags)) } } }
+                @if !spec.labels.is_empty() { div.wide { dt { "Labels" } dd { (jobs::labels(job)) } } }
             }
         }
     }

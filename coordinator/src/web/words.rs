@@ -11,10 +11,11 @@ use shared::time::Time;
 /// The most characters of a job's title.
 const TITLE_CHARS_MAX: usize = 80;
 
-/// A length of time with two units at most, like `1 h 5 m` or `0.4 s`.
+/// A length of time with two units at most, like `1 h 5 m` or `1.4 s`.
 pub fn length(time: Duration) -> String {
     let (seconds, tenths) = (time.as_secs(), time.subsec_millis() / 100);
     match (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, 0) => format!("{} ms", time.subsec_millis()),
         (0, 0, 0, s) if s < 10 => format!("{s}.{tenths} s"),
         (0, 0, 0, s) => format!("{s} s"),
         (0, 0, m, s) => format!("{m} m {s} s"),
@@ -117,7 +118,7 @@ mod tests {
     #[test]
     fn a_length_of_time_has_two_units_at_most() {
         let of = |ms| length(Duration::from_millis(ms));
-        assert_eq!([of(0), of(449), of(9999), of(10_000)], ["0.0 s", "0.4 s", "9.9 s", "10 s"]);
+        assert_eq!([of(0), of(449), of(9999), of(10_000)], ["0 ms", "449 ms", "9.9 s", "10 s"]);
         assert_eq!([of(61_000), of(3_660_000), of(90_000_000)], ["1 m 1 s", "1 h 1 m", "1 d 1 h"]);
         let ago = |s| ago(Duration::from_secs(s));
         assert_eq!([ago(59), ago(60), ago(7200), ago(172_800)], ["59 s ago", "1 m ago", "2 h ago", "2 d ago"]);

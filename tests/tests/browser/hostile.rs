@@ -87,11 +87,16 @@ fn the_policy_lets_nothing_but_our_own_files_run() {
         assert!(!answer.text.contains("style="), "{path}");
     }
     story.open(&format!("/jobs/{id}"));
-    browser.run(
-        "const made = document.createElement('script'); made.setAttribute('src', 'data:text/javascript,window.harmed=1'); \
-         try { document.body.append(made); } catch (refused) {} \
-         document.body.setAttribute('onclick', 'window.harmed = 1'); document.body.click();",
-    );
+    for harm in [
+        "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.harmed = 1\">')",
+        "const made = document.createElement('script'); made.src = 'data:text/javascript,window.harmed=1'; document.body.append(made)",
+        "const made = document.createElement('script'); made.append('window.harmed = 1'); document.body.append(made)",
+        "document.body.setAttribute('onclick', 'window.harmed = 1'); document.body.click()",
+        "const made = document.createElement('a'); made.href = 'javascript:window.harmed = 1'; document.body.append(made); made.click()",
+        "const made = document.createElement('iframe'); made.srcdoc = '<script>parent.harmed = 1</script>'; document.body.append(made)",
+    ] {
+        browser.run(&format!("try {{ {harm} }} catch (refused) {{}}"));
+    }
     assert!(!browser.holds("window.harmed"), "what gets in all the same doesn't run");
     assert!(!browser.complaints().is_empty(), "the browser tells of it");
 }
