@@ -259,7 +259,8 @@ fn opened(parts: &Parts, to: Address, body: &Bytes) -> Option<(Bytes, Option<Epo
         tracing::warn!(%worker, "somebody speaks for a worker that isn't known");
         return None;
     };
-    if parts.roster.is_revoked(worker) && !matches!(to, Address::Hello(_)) {
+    // It hears that it was revoked when it says hello, and it says that once nothing is left to be reported.
+    if parts.roster.is_revoked(worker) && !matches!(to, Address::Hello(_) | Address::Report(..)) {
         tracing::debug!(%worker, ?to, "a worker that was revoked isn't heard");
         return None;
     }
