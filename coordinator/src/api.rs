@@ -19,7 +19,6 @@ use crate::service::{self, Service};
 use passing::Passing;
 
 mod accept;
-mod attempts;
 mod audit;
 mod auth;
 mod body;

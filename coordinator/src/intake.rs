@@ -21,6 +21,7 @@ use shared::bus::{Address, Bus, Error as BusError, Hint, Request, Requests, Serv
 use shared::id::{Epoch, JobId, Shard, WorkerId};
 use shared::wire::{self, Heartbeat, HeartbeatReply, Hello, LogBatch, LogReply, Welcome, Word};
 
+use crate::attempts::Attempts;
 use crate::fault;
 use crate::holdings::Holdings;
 use crate::key_watch::KeyWatch;
@@ -49,6 +50,8 @@ pub struct Parts {
     pub roster: Arc<Roster>,
     pub vault: Arc<Vault>,
     pub keys_watched: Arc<KeyWatch>,
+    /// Those with tokens that aren't known. On the bus nobody can tell one who enrols from another.
+    pub enrolments: Attempts<()>,
     pub runtime: Handle,
 }
 

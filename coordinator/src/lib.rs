@@ -16,6 +16,7 @@ use shared::clock;
 use shared::id::{CoordinatorId, Shard};
 
 use crate::arbiters::Arbiters;
+use crate::attempts::Attempts;
 use crate::audit_desk::AuditDesk;
 use crate::committer::{Commits, Committer};
 use crate::holdings::Holdings;
@@ -33,6 +34,7 @@ use crate::vault::{MasterKeys, Vault};
 pub mod access;
 pub mod api;
 mod arbiters;
+mod attempts;
 mod audit_desk;
 pub mod caller;
 mod committer;
@@ -287,6 +289,7 @@ impl Ground {
             roster: Arc::clone(roster),
             vault: Arc::clone(vault),
             keys_watched: Arc::clone(keys_watched),
+            enrolments: Attempts::default(),
             runtime: runtime.clone(),
         })
     }

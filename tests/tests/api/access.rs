@@ -1,8 +1,10 @@
 //! The routes of workers and tokens, and which tokens open the API.
 
 use serde_json::{Value, json};
+use shared::bus::{Address, Bus};
 use shared::clock;
 use shared::time::Time;
+use std::time::Duration;
 use tests::played::Hand;
 
 use crate::{Server, refused};
@@ -41,6 +43,23 @@ fn a_join_token_is_told_once_and_lets_workers_enrol_and_opens_nothing_else() {
     ] {
         assert_eq!(refused(&server.post("/api/v1/tokens/join", body), 422), fields, "{body}");
     }
+}
+
+#[test]
+fn who_tries_join_tokens_is_not_answered_any_more_and_who_has_one_is() {
+    let server = Server::start();
+    let played = &server.played;
+    let answered = |n: usize| {
+        let token = shared::secret::Secret::new(format!("guess-{n}"));
+        let recipient = shared::seal::OneTimeKey::generate().recipient();
+        let enrol = shared::wire::encode(&shared::wire::Enrol { token, name: "host".to_owned(), recipient });
+        let reply = played.bus.request(&Address::Enrol, enrol, Duration::from_secs(1));
+        server.runtime.block_on(reply).is_ok()
+    };
+    let answers: Vec<bool> = (0..30).map(answered).collect();
+    let count = answers.iter().filter(|answered| **answered).count();
+    assert!(answers[..20].iter().all(|answered| *answered) && count < 30, "{answers:?}");
+    server.runtime.block_on(Hand::arrive(played));
 }
 
 #[test]
