@@ -8,7 +8,6 @@ use shared::time::Time;
 
 use crate::args::admin::{TokenArgs, TokenCommand};
 use crate::args::api::Output;
-use crate::args::variable;
 use crate::client::{Client, Repeated};
 use crate::exit::Error;
 use crate::job::{print_document, read};
@@ -26,8 +25,8 @@ struct Made {
 ///
 /// # Errors
 /// When settings can't be used, or the API refuses or can't be reached.
-pub fn token(args: &TokenArgs) -> Result<u8, Error> {
-    let client = Client::new(&args.api, &Settings::new(&variable))?;
+pub fn token(args: &TokenArgs, settings: &Settings) -> Result<u8, Error> {
+    let client = Client::new(&args.api, settings)?;
     let TokenCommand::Join { name, expires } = &args.command;
     let name = name.as_ref().map(|name| ("name".to_owned(), Value::from(name.as_str())));
     let expires = expires.map(|expires| ("expires".to_owned(), Value::from(expires.to_string())));

@@ -15,5 +15,6 @@ mod stories {
     mod run;
     mod secrets;
     mod service;
+    mod settings;
     mod streams;
 }
