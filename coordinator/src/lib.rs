@@ -16,6 +16,7 @@ use shared::clock;
 use shared::id::{CoordinatorId, Shard};
 
 use crate::arbiters::Arbiters;
+use crate::audit_desk::AuditDesk;
 use crate::committer::{Commits, Committer};
 use crate::holdings::Holdings;
 use crate::intake::Intake;
@@ -32,6 +33,8 @@ use crate::vault::{MasterKeys, Vault};
 pub mod access;
 pub mod api;
 mod arbiters;
+mod audit_desk;
+pub mod caller;
 mod committer;
 pub mod fault;
 mod fresh;
@@ -150,6 +153,7 @@ impl Coordinator {
             format: FORMAT,
         };
         let shards = Shards::start(parts, &runtime).await?;
+        let audit = AuditDesk::start(Arc::clone(&store), Arc::clone(&holdings), &runtime);
         let parts = service::Parts {
             store: Arc::clone(&store),
             bus,
@@ -161,6 +165,7 @@ impl Coordinator {
             timekeeper,
             holdings,
             roster,
+            audit,
             beside: beside.iter().map(JoinHandle::abort_handle).collect(),
             stopping: AtomicBool::new(false),
         };
@@ -261,7 +266,7 @@ impl Ground {
         vec![
             runtime.spawn(offers::keep_offering(offers)),
             runtime.spawn(key_watch::keep_looking(keys)),
-            runtime.spawn(Arc::clone(roster).keep_fresh()),
+            runtime.spawn(Arc::clone(roster).keep_fresh(Arc::clone(bus))),
             runtime.spawn(keys::master::keep_known(Arc::clone(store), Arc::clone(holdings), Arc::clone(vault))),
         ]
     }

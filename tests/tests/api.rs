@@ -22,6 +22,7 @@ mod api {
     mod bodies;
     mod keys;
     mod passing;
+    mod roles;
 }
 
 const TOKEN: &str = "a-token-of-the-tests";

@@ -122,6 +122,8 @@ pub enum Error {
     Refused { why: String },
     #[error("the worker's agent died: its log says why")]
     AgentDied,
+    #[error("this worker was revoked: to take part again it needs another data directory and a join token")]
+    Revoked,
     #[error("starting the worker's thread: {0}")]
     Thread(io::Error),
     #[error("listening for orders: {0}")]
@@ -311,6 +313,7 @@ impl Worker {
     ///
     /// # Errors
     /// When the worker's agent has died, at once: this worker does nothing any more but tell how its attempts have ended.
+    /// When the worker was revoked, at once: it may do nothing any more.
     pub async fn drained(&self) -> Result<(), Error> {
         let mut running = self.site.running.clone();
         tokio::select! {
@@ -318,6 +321,7 @@ impl Worker {
             _ = running.wait_for(|_| false) => {
                 if self.stopped.load(Ordering::Acquire) { Ok(()) } else { Err(Error::AgentDied) }
             }
+            () = self.site.duty.revoked() => Err(Error::Revoked),
             () = self.idle_for_good() => Ok(()),
         }
     }
