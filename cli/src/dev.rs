@@ -9,7 +9,7 @@ use shared::settings::Settings;
 use shared::spec::KeyRetry;
 use shared::telemetry;
 
-use crate::args::{DevArgs, LOG_DEFAULT, variable};
+use crate::args::{DevArgs, LOG_DEFAULT};
 use crate::capacity::Capacity;
 use crate::data_dir::DataDir;
 use crate::database;
@@ -23,11 +23,10 @@ use crate::signals::Signals;
 ///
 /// # Errors
 /// When a setting can't be used, or a part doesn't start.
-pub fn dev(args: &DevArgs) -> Result<u8, Error> {
-    let settings = Settings::new(&variable);
+pub fn dev(args: &DevArgs, settings: &Settings) -> Result<u8, Error> {
     let log = args.log.clone().or_else(|| settings.text("WINDLASS_LOG"));
     telemetry::start(log.as_deref(), LOG_DEFAULT);
-    let plan = Plan::read(args, &settings)?;
+    let plan = Plan::read(args, settings)?;
     let dir = DataDir::hold(&args.data_dir.clone().map_or_else(|| settings.data_dir(), Ok)?)?;
     let listener = listen(&plan.listen)?;
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;

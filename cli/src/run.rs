@@ -21,7 +21,7 @@ use shared::spec::reader::FieldError;
 use shared::spec::{Submission, parse_single};
 use shared::telemetry;
 
-use crate::args::{RunArgs, variable};
+use crate::args::RunArgs;
 use crate::data_dir::DataDir;
 use crate::embedded::Embedded;
 use crate::exit::{self, Error};
@@ -56,8 +56,7 @@ const LABEL: &str = "windlass.run";
 ///
 /// # Errors
 /// When no command could be run at all.
-pub fn run(args: RunArgs) -> Result<u8, Error> {
-    let settings = Settings::new(&variable);
+pub fn run(args: RunArgs, settings: &Settings) -> Result<u8, Error> {
     let log = args.log.clone().or_else(|| settings.text("WINDLASS_LOG"));
     telemetry::start(log.as_deref(), "error");
     let told = args.data_dir.clone().or_else(|| settings.text("WINDLASS_DATA_DIR").map(PathBuf::from));

@@ -25,8 +25,8 @@ use shared::settings::Settings;
 use shared::telemetry;
 
 use super::nats_url;
+use crate::args::LOG_DEFAULT;
 use crate::args::cluster::CoordinatorArgs;
-use crate::args::{LOG_DEFAULT, variable};
 use crate::database;
 use crate::embedded::{API_STOP_MAX, COORDINATOR_STOP_MAX, within};
 use crate::exit::{self, Error};
@@ -45,11 +45,10 @@ const DATABASE_WAIT: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// When a setting can't be used, or a part doesn't start.
-pub fn coordinator(args: &CoordinatorArgs) -> Result<u8, Error> {
-    let settings = Settings::new(&variable);
+pub fn coordinator(args: &CoordinatorArgs, settings: &Settings) -> Result<u8, Error> {
     let log = args.log.clone().or_else(|| settings.text("WINDLASS_LOG"));
     telemetry::start(log.as_deref(), LOG_DEFAULT);
-    let plan = Plan::read(args, &settings)?;
+    let plan = Plan::read(args, settings)?;
     let listener = listen(&plan.listen)?;
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
     let done = runtime.block_on(serve(listener, plan));
@@ -90,6 +89,15 @@ impl Plan {
             migrate: !(args.no_migrate || no_migrate),
         })
     }
+}
+
+/// What keeps a coordinator from starting with these settings, each by itself.
+pub fn faults(settings: &Settings) -> Vec<Result<(), Error>> {
+    vec![
+        database::of_cluster("coordinator", settings).map(drop),
+        master_keys(settings).map(drop),
+        bootstrap(settings).map(drop),
+    ]
 }
 
 fn master_keys(settings: &Settings) -> Result<MasterKeys, Error> {
