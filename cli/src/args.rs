@@ -56,13 +56,13 @@ pub enum Command {
     /// Bring the cluster's database up to date, and do nothing else.
     #[command(after_help = cluster::MIGRATE_EXAMPLES)]
     Migrate,
-    /// List, pause, resume and drain the workers of a cluster.
+    /// List, pause, resume, drain and revoke the workers of a cluster.
     #[command(after_help = admin::WORKERS_EXAMPLES)]
     Workers(admin::WorkersArgs),
     /// Register, list, replace and remove deploy keys, and move everything on to a new master key.
     #[command(after_help = key::EXAMPLES)]
     Key(key::KeyArgs),
-    /// Make tokens.
+    /// Make, list and revoke tokens.
     #[command(after_help = admin::TOKEN_EXAMPLES)]
     Token(admin::TokenArgs),
     /// Print the completions of a shell.

@@ -19,10 +19,12 @@ use anyhow::Context;
 
 use coordinator::Coordinator;
 use coordinator::api::{self, ApiServer, Tokens};
+use coordinator::caller::Caller;
 use coordinator::service::Service;
-use coordinator::store::Store;
 use coordinator::store::sqlite::SqliteStore;
+use coordinator::store::{Store, TokenKind};
 use shared::bus::local::LocalBus;
+use shared::id::Actor;
 use shared::secret::Secret;
 use shared::time::Period;
 use worker::Worker;
@@ -99,13 +101,14 @@ impl Embedded {
     async fn join_token(&self, data_dir: &Path) -> anyhow::Result<Option<Secret>> {
         if let Some(id) = worker::enrolled(data_dir).context("reading the worker's identity")? {
             let known = self.service.workers().await.context("looking for the worker")?;
-            if known.iter().any(|worker| worker.id == id) {
+            if known.iter().any(|worker| worker.id == id && worker.revoked_at.is_none()) {
                 return Ok(None);
             }
             // Its database is another one by now.
             worker::forget(data_dir).context("forgetting the worker's identity")?;
         }
-        let made = self.service.join_token(WORKER_NAME, Some(JOIN_WITHIN)).await;
+        let by = Caller::from(Actor::Coordinator);
+        let made = self.service.make_token(&by, TokenKind::Join, WORKER_NAME, JOIN_WITHIN).await;
         Ok(Some(made.context("making a join token for the worker")?.text))
     }
 

@@ -37,6 +37,7 @@ pub fn workers(args: &WorkersArgs) -> Result<u8, Error> {
         WorkersCommand::Pause(ids) => want(&client, ids, "pause", output),
         WorkersCommand::Resume(ids) => want(&client, ids, "resume", output),
         WorkersCommand::Drain(ids) => want(&client, ids, "drain", output),
+        WorkersCommand::Revoke(ids) => want(&client, ids, "revoke", output),
     }
 }
 

@@ -8,9 +8,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use actix_web::dev::{Server, ServerHandle};
+use actix_web::body::BoxBody;
+use actix_web::dev::{Server, ServerHandle, ServiceFactory, ServiceRequest, ServiceResponse};
 use actix_web::middleware::from_fn;
-use actix_web::{App, HttpServer, Resource, guard as accepts, web};
+use actix_web::{App, Error, HttpServer, Resource, guard as accepts, web};
 use tokio::sync::{Semaphore, watch};
 
 use crate::keys;
@@ -18,6 +19,8 @@ use crate::service::{self, Service};
 use passing::Passing;
 
 mod accept;
+mod attempts;
+mod audit;
 mod auth;
 mod body;
 mod cancel;
@@ -37,6 +40,7 @@ mod openapi;
 mod passing;
 mod problem;
 mod query;
+pub mod rules;
 mod sse;
 mod stream;
 mod tokens;
@@ -193,7 +197,13 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(at("/api/v1/workers/{id}/pause", "POST").route(web::post().to(workers::pause)))
         .service(at("/api/v1/workers/{id}/resume", "POST").route(web::post().to(workers::resume)))
         .service(at("/api/v1/workers/{id}/drain", "POST").route(web::post().to(workers::drain)))
+        .service(at("/api/v1/workers/{id}/revoke", "POST").route(web::post().to(workers::revoke)))
+        .service(
+            at("/api/v1/tokens", "GET, POST").route(web::get().to(tokens::list)).route(web::post().to(tokens::create)),
+        )
         .service(at("/api/v1/tokens/join", "POST").route(web::post().to(tokens::join)))
+        .service(at("/api/v1/tokens/{id}", "DELETE").route(web::delete().to(tokens::revoke)))
+        .service(at("/api/v1/audit", "GET").route(web::get().to(audit::list)))
         .service(at("/api/v1/deploy-keys", "GET").route(web::get().to(deploy_keys::list)))
         .service(
             at("/api/v1/deploy-keys/{name}", "GET, PUT, DELETE")
@@ -206,7 +216,14 @@ fn routes(app: &mut web::ServiceConfig) {
         .default_service(web::to(|| async { problem::Problem::no_route().response() }));
 }
 
-/// A path with the methods that it has, for the answer to any other.
-fn at(path: &'static str, methods: &'static str) -> Resource {
-    web::resource(path).default_service(web::to(move || async move { problem::Problem::no_method(methods).response() }))
+/// A path with the methods that it has, for the answer to any other; around it stands what its rules say.
+fn at(
+    path: &'static str,
+    methods: &'static str,
+) -> Resource<
+    impl ServiceFactory<ServiceRequest, Config = (), Response = ServiceResponse<BoxBody>, Error = Error, InitError = ()>,
+> {
+    let other = move || async move { problem::Problem::no_method(methods).response() };
+    let guard = from_fn(move |request, next| guard::authorize(path, methods, request, next));
+    web::resource(path).default_service(web::to(other)).wrap(guard)
 }

@@ -166,7 +166,7 @@ fn with_tags(facts: &Facts, now: Time) -> Vec<Reason> {
 fn no_worker(facts: &Facts, now: Time) -> Reason {
     let heard = |worker: &&Worker| match worker.state(now) {
         WorkerState::Active | WorkerState::Paused | WorkerState::Draining => true,
-        WorkerState::New | WorkerState::Silent => false,
+        WorkerState::New | WorkerState::Silent | WorkerState::Revoked => false,
     };
     let heard: Vec<&Worker> = facts.workers.iter().filter(heard).collect();
     let has = |tag: &String| heard.iter().any(|worker| tags_of(worker).is_some_and(|tags| tags.contains(tag)));

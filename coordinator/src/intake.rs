@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 
 use shared::bus::{Address, Bus, Error as BusError, Hint, Request, Requests, Service};
 use shared::id::{Epoch, JobId, Shard, WorkerId};
-use shared::wire::{self, Heartbeat, HeartbeatReply, Hello, LogBatch, LogReply, Welcome, Word, WorkerMode};
+use shared::wire::{self, Heartbeat, HeartbeatReply, Hello, LogBatch, LogReply, Welcome, Word};
 
 use crate::fault;
 use crate::holdings::Holdings;
@@ -259,6 +259,11 @@ fn opened(parts: &Parts, to: Address, body: &Bytes) -> Option<(Bytes, Option<Epo
         tracing::warn!(%worker, "somebody speaks for a worker that isn't known");
         return None;
     };
+    // It hears that it was revoked when it says hello, and it says that once nothing is left to be reported.
+    if parts.roster.is_revoked(worker) && !matches!(to, Address::Hello(_) | Address::Report(..)) {
+        tracing::debug!(%worker, ?to, "a worker that was revoked isn't heard");
+        return None;
+    }
     let opened = key.open(&to, body);
     if opened.is_none() {
         tracing::warn!(%worker, ?to, "a message is not from the worker that it names");
@@ -317,6 +322,9 @@ async fn hello(parts: &Parts, worker: WorkerId, body: &[u8]) -> Option<Bytes> {
         tracing::warn!(%worker, "a hello doesn't belong to its subject");
         return None;
     }
+    if parts.roster.is_revoked(worker) {
+        return Some(wire::encode(&Welcome { revoked: true, ..Welcome::farewell() }));
+    }
     match parts.store.welcome(parts.holdings.id(), &hello, parts.holdings.now()).await {
         Ok(Some(welcome)) => {
             parts.jobs.announced(worker, hello.instance);
@@ -325,7 +333,7 @@ async fn hello(parts: &Parts, worker: WorkerId, body: &[u8]) -> Option<Bytes> {
         Ok(None) => {
             // One that is still there to hear it was copied with its directory: it finishes what it runs, and ends.
             tracing::warn!(%worker, start = hello.start, "a worker says hello that was started anew since: was its directory copied?");
-            Some(wire::encode(&Welcome { tag_sets: Vec::new(), mode: WorkerMode::Draining }))
+            Some(wire::encode(&Welcome::farewell()))
         }
         Err(error) => {
             tracing::warn!(%worker, %error, "noting that a worker is there");

@@ -154,7 +154,7 @@ async fn next_look() {
 async fn hinted(hints: &mut broadcast::Receiver<Hint>) {
     loop {
         match hints.recv().await {
-            Ok(Hint::Job(_) | Hint::Shards) => {}
+            Ok(Hint::Job(_) | Hint::Shards | Hint::Roster) => {}
             Ok(Hint::Keys) | Err(broadcast::error::RecvError::Lagged(_)) => return,
             Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }

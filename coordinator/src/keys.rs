@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use shared::bus::Hint;
 use shared::clock;
-use shared::id::Actor;
 use shared::secret::Secret;
 use shared::spec::reader::FieldError;
 
+use crate::caller::Caller;
 use crate::service::{Error as ServiceError, Service};
-use crate::store::{AuditLine, DeployKey, KeyPut, Place, Resealed};
+use crate::store::{DeployKey, KeyPut, Place, Resealed};
 use crate::vault;
 
 pub(crate) mod known_hosts;
@@ -101,7 +101,7 @@ pub struct Moved {
 
 impl Service {
     /// Stores a deploy key as its next version, and wakes whoever waits for it.
-    pub async fn put_key(&self, by: &Actor, name: &str, new: &NewKey, must: Must) -> Result<Put, Error> {
+    pub async fn put_key(&self, by: &Caller, name: &str, new: &NewKey, must: Must) -> Result<Put, Error> {
         self.open()?;
         let refuse = |field: &str, why: String| Error::Refused(vec![FieldError::new(field, why)]);
         let fault = name_fault(name);
@@ -182,10 +182,10 @@ impl Service {
     }
 
     /// Stores the key in place of `before`; none where that isn't what is there any more.
-    async fn store_key(&self, by: &Actor, key: DeployKey, before: Option<&DeployKey>) -> Result<Option<Put>, Error> {
+    async fn store_key(&self, by: &Caller, key: DeployKey, before: Option<&DeployKey>) -> Result<Option<Put>, Error> {
         let action = if before.is_none() { "deploy_key.put" } else { "deploy_key.rotate" };
         let outcome = format!("version {}, {}", key.version, key.fingerprint);
-        let line = self.audit_line(by, action, &key.name, outcome);
+        let line = by.line(self.parts.holdings.now(), action, &key.name, outcome);
         let owner = self.parts.holdings.id();
         let replaces = before.map(|before| before.version);
         match self.parts.store.put_key(owner, &key, replaces, &line).await.map_err(ServiceError::from)? {
@@ -213,12 +213,12 @@ impl Service {
     }
 
     /// Removes a deploy key. Whoever has fetched it keeps what it has, until its attempt ends.
-    pub async fn remove_key(&self, by: &Actor, name: &str) -> Result<(), Error> {
+    pub async fn remove_key(&self, by: &Caller, name: &str) -> Result<(), Error> {
         self.open()?;
         if name_fault(name).is_some() {
             return Err(Error::Missing);
         }
-        let line = self.audit_line(by, "deploy_key.remove", name, "removed".to_owned());
+        let line = by.line(self.parts.holdings.now(), "deploy_key.remove", name, "removed".to_owned());
         let removed = self.parts.store.remove_key(self.parts.holdings.id(), name, &line).await;
         if removed.map_err(ServiceError::from)? { Ok(()) } else { Err(Error::Missing) }
     }
@@ -228,7 +228,7 @@ impl Service {
     ///
     /// # Errors
     /// Also when something can't be opened; then everything else was moved on, and no master key is forgotten.
-    pub async fn rekey(&self, by: &Actor) -> Result<Moved, Error> {
+    pub async fn rekey(&self, by: &Caller) -> Result<Moved, Error> {
         self.open()?;
         let (began, store, vault) = (clock::instant(), &self.parts.store, &self.parts.vault);
         let (header, mut after, mut values, mut fault) = (vault.header(), None::<Place>, 0, None);
@@ -250,7 +250,8 @@ impl Service {
         };
         let checks = vault.checks();
         let first = checks.first().map(|check| check.id.as_str()).unwrap_or_default();
-        let line = self.audit_line(by, "vault.rekey", first, format!("{values} values moved on to this master key"));
+        let outcome = format!("{values} values moved on to this master key");
+        let line = by.line(self.parts.holdings.now(), "vault.rekey", first, outcome);
         let owner = self.parts.holdings.id();
         store.audit(owner, &line).await.map_err(ServiceError::from)?;
         if let Some(fault) = fault {
@@ -276,19 +277,6 @@ impl Service {
             }
         };
         page.into_iter().filter_map(reseal).collect()
-    }
-
-    fn audit_line(&self, by: &Actor, action: &str, subject: &str, outcome: String) -> AuditLine {
-        AuditLine {
-            at: self.parts.holdings.now(),
-            actor: by.clone(),
-            action: action.to_owned(),
-            subject: subject.to_owned(),
-            outcome,
-            job: None,
-            attempt: None,
-            request: None,
-        }
     }
 }
 

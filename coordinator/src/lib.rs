@@ -17,6 +17,7 @@ use shared::id::{CoordinatorId, Shard};
 use shared::time::Period;
 
 use crate::arbiters::Arbiters;
+use crate::audit_desk::AuditDesk;
 use crate::committer::{Commits, Committer};
 use crate::holdings::Holdings;
 use crate::intake::Intake;
@@ -33,6 +34,8 @@ use crate::vault::{MasterKeys, Vault};
 pub mod access;
 pub mod api;
 mod arbiters;
+mod audit_desk;
+pub mod caller;
 mod committer;
 pub mod explain;
 pub mod facts;
@@ -157,6 +160,7 @@ impl Coordinator {
             format: FORMAT,
         };
         let shards = Shards::start(parts, &runtime).await?;
+        let audit = AuditDesk::start(Arc::clone(&store), Arc::clone(&holdings), &runtime);
         let parts = service::Parts {
             store: Arc::clone(&store),
             bus,
@@ -168,6 +172,7 @@ impl Coordinator {
             timekeeper,
             holdings,
             roster,
+            audit,
             told,
             beside: beside.iter().map(JoinHandle::abort_handle).collect(),
             stopping: AtomicBool::new(false),
@@ -274,7 +279,7 @@ impl Ground {
             runtime.spawn(retention::keep_removing(old)),
             runtime.spawn(offers::keep_offering(offers)),
             runtime.spawn(key_watch::keep_looking(keys)),
-            runtime.spawn(Arc::clone(roster).keep_fresh()),
+            runtime.spawn(Arc::clone(roster).keep_fresh(Arc::clone(bus))),
             runtime.spawn(keys::master::keep_known(Arc::clone(store), Arc::clone(holdings), Arc::clone(vault))),
         ]
     }

@@ -1,14 +1,15 @@
 //! The workers and tokens as they were last read: whoever speaks is known from memory, without a read on the way.
 //!
-//! They are read every second, and when somebody speaks who isn't known yet, though not more often than [`READ_AGAIN`]:
+//! They are read every second, at a hint that they have changed, and when somebody speaks who isn't known yet, though not more often than [`READ_AGAIN`]:
 //! all who ask meanwhile wait for the same reading, and hear the same when it fails.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, broadcast};
 
+use shared::bus::{Bus, Hint};
 use shared::clock;
 use shared::id::{Instance, WorkerId};
 use shared::proof::ProofKey;
@@ -52,13 +53,18 @@ impl Roster {
         Self { store, holdings, known: RwLock::default(), last: Mutex::default() }
     }
 
-    /// Reads everything every second, until it is dropped.
-    pub async fn keep_fresh(self: Arc<Self>) {
+    /// Reads everything every second and at hints, until it is dropped.
+    pub async fn keep_fresh(self: Arc<Self>, bus: Arc<dyn Bus>) {
+        let mut hints = bus.hints();
+        let mut hinted_at = false;
         loop {
-            if let Err(error) = self.read(READ_AGAIN).await {
+            // What has been hinted at until now is found by this reading.
+            hints = hints.resubscribe();
+            let read = if hinted_at { self.read_again().await } else { self.read(READ_AGAIN).await };
+            if let Err(error) = read {
                 tracing::warn!(%error, "reading the workers and tokens");
             }
-            tokio::time::sleep(READ_EVERY).await;
+            hinted_at = tokio::time::timeout(READ_EVERY, hinted(&mut hints)).await.is_ok();
         }
     }
 
@@ -115,9 +121,14 @@ impl Roster {
         })
     }
 
-    /// What the worker's messages are proved by, if it was known at the last reading.
+    /// What the worker's messages are proved by, if it was known at the last reading; also where it was revoked.
     pub fn key(&self, worker: WorkerId) -> Option<ProofKey> {
         self.known().workers.get(&worker).map(|worker| worker.key.clone())
+    }
+
+    /// Whether the worker had been revoked at the last reading.
+    pub fn is_revoked(&self, worker: WorkerId) -> bool {
+        self.known().workers.get(&worker).is_some_and(|worker| worker.revoked_at.is_some())
     }
 
     /// The instance that the worker had announced at the last reading, and when that reading began.
@@ -133,25 +144,37 @@ impl Roster {
         }
     }
 
-    /// The token of that digest.
-    ///
-    /// # Errors
-    /// The store's, where the token isn't known from before.
-    pub async fn token(&self, digest: &[u8; 32]) -> Result<Option<Token>, Error> {
-        if let Some(token) = self.live_token(digest) {
-            return Ok(Some(token));
-        }
-        self.read_again().await?;
-        Ok(self.live_token(digest))
-    }
-
-    fn live_token(&self, digest: &[u8; 32]) -> Option<Token> {
+    /// The token of that digest, if it counted at the last reading and counts still.
+    pub fn known_token(&self, digest: &[u8; 32]) -> Option<Token> {
         let token = self.known().tokens.get(digest).cloned()?;
         let expired = token.expires_at.is_some_and(|expires| expires <= self.holdings.now());
         (!expired).then_some(token)
     }
 
+    /// The token of that digest.
+    ///
+    /// # Errors
+    /// The store's, where the token isn't known from before.
+    pub async fn token(&self, digest: &[u8; 32]) -> Result<Option<Token>, Error> {
+        if let Some(token) = self.known_token(digest) {
+            return Ok(Some(token));
+        }
+        self.read_again().await?;
+        Ok(self.known_token(digest))
+    }
+
     fn known(&self) -> Arc<Known> {
         Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Returns at a hint about the roster, or when hints were missed.
+async fn hinted(hints: &mut broadcast::Receiver<Hint>) {
+    loop {
+        match hints.recv().await {
+            Ok(Hint::Job(_) | Hint::Shards | Hint::Keys) => {}
+            Ok(Hint::Roster) | Err(broadcast::error::RecvError::Lagged(_)) => return,
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
     }
 }

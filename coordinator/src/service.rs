@@ -21,6 +21,7 @@ use shared::secret::Secrets;
 use shared::spec::{JobSpec, Submission};
 use shared::time::Period;
 
+use crate::audit_desk::AuditDesk;
 use crate::committer::{self, Commits};
 use crate::holdings::Holdings;
 use crate::key_watch::KeyWatch;
@@ -122,6 +123,7 @@ pub(crate) struct Parts {
     pub timekeeper: Addr<Timekeeper>,
     pub holdings: Arc<Holdings>,
     pub roster: Arc<Roster>,
+    pub audit: AuditDesk,
     pub told: Arc<Told>,
     /// What goes on beside, without an end.
     pub beside: Vec<AbortHandle>,

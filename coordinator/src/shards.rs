@@ -493,7 +493,7 @@ async fn shards_hinted(hints: &mut broadcast::Receiver<Hint>) {
     loop {
         match hints.recv().await {
             Ok(Hint::Shards) => return,
-            Ok(Hint::Job(_) | Hint::Keys) | Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Ok(Hint::Job(_) | Hint::Keys | Hint::Roster) | Err(broadcast::error::RecvError::Lagged(_)) => {}
             Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }
     }

@@ -225,6 +225,8 @@ pub enum Hint {
     Shards,
     /// Which deploy keys are registered.
     Keys,
+    /// Which tokens and workers count.
+    Roster,
 }
 
 /// Why the bus didn't do it.

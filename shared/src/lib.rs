@@ -10,6 +10,7 @@ pub mod id;
 pub mod job;
 pub mod log;
 pub mod proof;
+pub mod role;
 pub mod seal;
 pub mod secret;
 pub mod settings;

@@ -126,6 +126,10 @@ pub struct WorkerView {
     pub instance: Option<Instance>,
     #[schema(value_type = String, format = DateTime)]
     pub enrolled_at: Time,
+    /// From then on nothing that it says is heard.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub revoked_at: Option<Time>,
     /// When it was last heard.
     #[schema(value_type = Option<String>, format = DateTime)]
     pub seen_at: Option<Time>,
@@ -145,6 +149,8 @@ pub enum WorkerState {
     Draining,
     /// It wasn't heard for 15 seconds.
     Silent,
+    /// Nothing that it says is heard any more.
+    Revoked,
 }
 
 impl WorkerState {
@@ -156,6 +162,7 @@ impl WorkerState {
             Self::Paused => "paused",
             Self::Draining => "draining",
             Self::Silent => "silent",
+            Self::Revoked => "revoked",
         }
     }
 }

@@ -103,6 +103,17 @@ pub struct Hello {
 pub struct Welcome {
     pub tag_sets: Vec<Vec<String>>,
     pub mode: WorkerMode,
+    /// Nothing that this worker says is heard any more: it ends what it runs, and itself. A worker of an earlier version
+    /// doesn't read it, and is told to drain besides.
+    #[serde(default)]
+    pub revoked: bool,
+}
+
+impl Welcome {
+    /// What a worker hears that shall take nothing more and end once nothing runs.
+    pub fn farewell() -> Self {
+        Self { tag_sets: Vec::new(), mode: WorkerMode::Draining, revoked: false }
+    }
 }
 
 /// What people want of a worker.

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use coordinator::caller::Caller;
 use coordinator::retention::RETENTION_DEFAULT;
 use coordinator::service::Service;
-use coordinator::store::Store;
 use coordinator::store::measured::{Measured, Meters};
 use coordinator::store::sqlite::SqliteStore;
+use coordinator::store::{Store, TokenKind};
 use coordinator::vault::MasterKeys;
 use coordinator::{Config, Coordinator, StartError};
 use serde::de::DeserializeOwned;
@@ -190,7 +191,8 @@ pub struct Hand {
 impl Hand {
     /// A worker that has enrolled and said hello.
     pub async fn arrive(played: &Played) -> Self {
-        let token = played.service.join_token("a test", None).await.expect("a join token").text;
+        let (by, day) = (Caller::from(Actor::Coordinator), Period::from_secs(24 * 60 * 60));
+        let token = played.service.make_token(&by, TokenKind::Join, "a test", day).await.expect("a join token").text;
         let key = OneTimeKey::generate();
         let enrol = wire::encode(&Enrol { token, name: "hand".to_owned(), recipient: key.recipient() });
         let reply = played.bus.request(&Address::Enrol, enrol, DEADLINE).await.expect("the enrolment is answered");

@@ -74,6 +74,7 @@ pub struct Seen {
     pub owner: Option<CoordinatorId>,
     /// What people want of the worker.
     pub mode: WorkerMode,
+    pub revoked: bool,
     /// So many answers to heartbeats are lost.
     pub lose_beats: u32,
     unanswered: Vec<oneshot::Sender<Bytes>>,
@@ -326,7 +327,7 @@ impl Script {
                 let mut seen = self.seen();
                 seen.hellos.push(wire::decode(&body).expect("a hello"));
                 seen.order.push("hello");
-                Some(wire::encode(&Welcome { tag_sets: seen.tag_sets.clone(), mode: seen.mode }))
+                Some(wire::encode(&Welcome { tag_sets: seen.tag_sets.clone(), mode: seen.mode, revoked: seen.revoked }))
             }
             Address::Heartbeat(shard, _) => {
                 let stop = {

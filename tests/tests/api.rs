@@ -23,6 +23,7 @@ mod api {
     mod explain;
     mod keys;
     mod passing;
+    mod roles;
 }
 
 const TOKEN: &str = "a-token-of-the-tests";

@@ -24,6 +24,8 @@ struct Standing {
     paused: bool,
     /// It never takes anything again.
     draining: bool,
+    /// Nobody hears it any more.
+    revoked: bool,
 }
 
 impl Duty {
@@ -39,7 +41,7 @@ impl Duty {
 
     /// Does as a coordinator says.
     pub fn welcomed(&self, welcome: Welcome) {
-        let Welcome { tag_sets, mode } = welcome;
+        let Welcome { tag_sets, mode, revoked } = welcome;
         let drains = mode == WorkerMode::Draining;
         self.now.send_modify(|now| {
             if drains && !now.draining {
@@ -51,6 +53,7 @@ impl Duty {
             now.tag_sets = tag_sets;
             now.paused = mode == WorkerMode::Paused;
             now.draining |= drains;
+            now.revoked |= revoked;
         });
     }
 
@@ -93,6 +96,17 @@ impl Duty {
         let _ = self.now.subscribe().wait_for(|now| now.draining).await;
     }
 
+    /// Whether nobody hears this worker any more.
+    pub fn is_revoked(&self) -> bool {
+        self.now.borrow().revoked
+    }
+
+    /// Returns once nobody hears this worker any more.
+    pub async fn revoked(&self) {
+        // As above.
+        let _ = self.now.subscribe().wait_for(|now| now.revoked).await;
+    }
+
     /// The tag sets whose offers may be taken now; none while nothing may be.
     pub fn tag_sets(&self) -> Option<Vec<Vec<String>>> {
         let now = self.now.borrow();
@@ -117,7 +131,7 @@ mod tests {
     use super::*;
 
     fn welcome(mode: WorkerMode) -> Welcome {
-        Welcome { tag_sets: vec![Vec::new()], mode }
+        Welcome { tag_sets: vec![Vec::new()], mode, revoked: false }
     }
 
     #[tokio::test]

@@ -61,6 +61,8 @@ mod told;
 
 /// How long a stop waits for the ends of its attempts to be told, after the longest grace.
 const TELL_WITHIN: Duration = Duration::from_secs(10);
+/// How long processes may take to end once they are killed.
+const END_WITHIN: Duration = Duration::from_secs(2);
 /// The most slots of one worker.
 pub const SLOTS_MAX: u32 = 4096;
 
@@ -122,6 +124,8 @@ pub enum Error {
     Refused { why: String },
     #[error("the worker's agent died: its log says why")]
     AgentDied,
+    #[error("this worker was revoked: to take part again it needs another data directory and a join token")]
+    Revoked,
     #[error("starting the worker's thread: {0}")]
     Thread(io::Error),
     #[error("listening for orders: {0}")]
@@ -311,6 +315,7 @@ impl Worker {
     ///
     /// # Errors
     /// When the worker's agent has died, at once: this worker does nothing any more but tell how its attempts have ended.
+    /// When the worker was revoked, at once: it may do nothing any more.
     pub async fn drained(&self) -> Result<(), Error> {
         let mut running = self.site.running.clone();
         tokio::select! {
@@ -318,6 +323,7 @@ impl Worker {
             _ = running.wait_for(|_| false) => {
                 if self.stopped.load(Ordering::Acquire) { Ok(()) } else { Err(Error::AgentDied) }
             }
+            () = self.site.duty.revoked() => Err(Error::Revoked),
             () = self.idle_for_good() => Ok(()),
         }
     }
@@ -332,8 +338,10 @@ impl Worker {
     pub async fn stop(&self) {
         self.tasks().taking.abort_all();
         // An agent that is gone has stopped its attempts already.
-        let _ = self.agent.send(Shutdown).await;
-        if timeout(SHUTDOWN_GRACE_MAX + TELL_WITHIN, self.site.idle()).await.is_err() {
+        let grace = self.agent.send(Shutdown).await.unwrap_or(SHUTDOWN_GRACE_MAX);
+        // Nobody hears what a worker says that was revoked: its processes' ends are all that there is to wait for.
+        let tell = if self.site.duty.is_revoked() { END_WITHIN } else { TELL_WITHIN };
+        if timeout(grace + tell, self.site.idle()).await.is_err() {
             tracing::warn!("not every attempt could be told: the next start does it");
         }
         self.stopped.store(true, Ordering::Release);

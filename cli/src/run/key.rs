@@ -133,7 +133,11 @@ impl Key {
             Self::OfFile { name, private_key, known_hosts, .. } => {
                 let pair = Some(NewPair::Given(private_key.clone()));
                 let new = NewKey { pair, known_hosts: Some(known_hosts.reveal().to_owned()) };
-                service.put_key(&caller(), name, &new, Must::BeNew).await.map(drop).map_err(|error| refused(&error))
+                service
+                    .put_key(&caller().into(), name, &new, Must::BeNew)
+                    .await
+                    .map(drop)
+                    .map_err(|error| refused(&error))
             }
         }
     }
@@ -159,7 +163,7 @@ pub async fn clear(service: &Service) -> Result<(), Error> {
 }
 
 async fn remove(service: &Service, name: &str) {
-    match service.remove_key(&caller(), name).await {
+    match service.remove_key(&caller().into(), name).await {
         Ok(()) | Err(keys::Error::Missing) => {}
         Err(error) => say(&format!("the deploy key from the file stays behind, encrypted, as {name}: {error}")),
     }

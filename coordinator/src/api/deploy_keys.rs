@@ -7,7 +7,6 @@ use actix_web::http::header::{HeaderMap, HeaderName, IF_MATCH, IF_NONE_MATCH, LO
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use serde_json::Value;
-use shared::id::Actor;
 use shared::secret::Secret;
 use shared::spec::reader::FieldError;
 use shared::view::{DeployKeyView, ListedDeployKey};
@@ -16,6 +15,7 @@ use utoipa::ToSchema;
 use super::problem::Problem;
 use super::query::Query;
 use super::{Api, body, cursor};
+use crate::caller::Caller;
 use crate::keys::{self, KNOWN_HOSTS_BYTES_MAX, Must, NewKey, NewPair};
 use crate::store::DeployKey;
 
@@ -62,7 +62,7 @@ pub async fn put(
     request: HttpRequest,
     payload: web::Payload,
     api: web::Data<Api>,
-    by: web::ReqData<Actor>,
+    by: web::ReqData<Caller>,
 ) -> Result<HttpResponse, Problem> {
     Query::read(request.query_string(), &[]).finish()?;
     if let Some(fault) = keys::reserved(name(&request)) {
@@ -139,7 +139,7 @@ pub async fn list(request: HttpRequest, api: web::Data<Api>) -> Result<HttpRespo
 pub async fn remove(
     request: HttpRequest,
     api: web::Data<Api>,
-    by: web::ReqData<Actor>,
+    by: web::ReqData<Caller>,
 ) -> Result<HttpResponse, Problem> {
     Query::read(request.query_string(), &[]).finish()?;
     let removed = api.ask_for(api.service.remove_key(&by, name(&request))).await;
@@ -159,7 +159,7 @@ pub async fn rekey(
     request: HttpRequest,
     payload: web::Payload,
     api: web::Data<Api>,
-    by: web::ReqData<Actor>,
+    by: web::ReqData<Caller>,
 ) -> Result<HttpResponse, Problem> {
     Query::read(request.query_string(), &[]).finish()?;
     body::fields(body::read(&request, payload, &api).await?.value()?, |_| Some(()))?;

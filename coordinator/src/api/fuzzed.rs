@@ -1,7 +1,10 @@
 //! What the API decodes, one call for each place that bytes come from: for the tests that feed it rubbish, and in no
 //! release.
 
-use actix_web::http::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
+use actix_web::http::Method;
+use actix_web::http::header::{
+    ACCEPT, AUTHORIZATION, COOKIE, HOST, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH, ORIGIN,
+};
 use bytes::Bytes;
 use shared::id::Actor;
 
@@ -35,7 +38,7 @@ fn read(kind: Kind, body: &Body) -> Result<(), Problem> {
         Kind::Cancel => cancel::wanted(body.value()?, Actor::Coordinator).map(drop),
         Kind::CancelByFilter => mass_cancel::filtered(body.require()?).map(drop),
         Kind::CancelByIds => mass_cancel::listed(body.require()?).map(drop),
-        Kind::JoinToken => tokens::wanted(body.value()?).map(drop),
+        Kind::JoinToken => tokens::join_wanted(body.value()?).and_then(|_| tokens::wanted(body.value()?)).map(drop),
         Kind::DeployKey => deploy_keys::new_key(body.require()?).map(drop),
         Kind::Nothing => body::fields(body.value()?, |_| Some(())),
     }
@@ -58,11 +61,14 @@ pub fn header(value: &[u8]) -> bool {
     let Ok(value) = HeaderValue::from_bytes(value) else { return false };
     let names = ["last-event-id", "idempotency-key"].map(HeaderName::from_static);
     let mut headers = HeaderMap::new();
-    for name in [ACCEPT, AUTHORIZATION, IF_MATCH, IF_NONE_MATCH].into_iter().chain(names) {
+    for name in [ACCEPT, AUTHORIZATION, COOKIE, ORIGIN, HOST, IF_MATCH, IF_NONE_MATCH].into_iter().chain(names) {
         headers.append(name, value.clone());
     }
     let _ = accept::wanted(&headers, &[Form::Json, Form::Text, Form::Events]);
     drop(auth::given(&headers).map_err(|problem| problem.response()));
+    headers.remove(AUTHORIZATION);
+    drop(auth::given(&headers).map_err(|problem| problem.response()));
+    drop(auth::check_origin(&Method::POST, &headers).map_err(|problem| problem.response()));
     drop(stream::last_event_id(&headers).map_err(|problem| problem.response()));
     drop(jobs::idempotency_key(&headers).map_err(|problem| problem.response()));
     drop(deploy_keys::condition(&headers).map_err(|problem| problem.response()));

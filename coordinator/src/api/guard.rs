@@ -1,5 +1,5 @@
 //! What stands around every route: the token, the headers of every answer, the panic that becomes a problem, and the
-//! request's body that outlives its answer.
+//! request's body that outlives its answer. Around each route by itself stands what its rule says: [`authorize`].
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -11,18 +11,21 @@ use std::task::{Context, Poll};
 use actix_web::body::{BodySize, BoxBody, MessageBody};
 use actix_web::dev::{Payload, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderMap, HeaderName, HeaderValue, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderMap, HeaderName, HeaderValue, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, web};
 use bytes::Bytes;
 use futures_util::{FutureExt, Stream, stream};
 
-use super::auth::Tokens;
+use super::auth::{self, Given, Identity, Tokens};
 use super::problem::Problem;
+use super::rules::{self, Audited, Needs};
+use crate::caller::Caller;
 
-/// The paths that answer without a token.
-const OPEN_PATHS: [&str; 2] = ["/healthz", "/readyz"];
+/// How many characters of a path's part the audit keeps: more than any id or name has.
+const SUBJECT_CHARS_MAX: usize = 255;
 
 /// A browser must not guess types, keep answers, or run what a log happens to contain.
 const HEADERS: [(HeaderName, HeaderValue); 4] = [
@@ -36,10 +39,10 @@ const HEADERS: [(HeaderName, HeaderValue); 4] = [
 pub async fn guard(mut request: ServiceRequest, next: Next<BoxBody>) -> Result<ServiceResponse<BoxBody>, Error> {
     let payload = share_payload(&mut request);
     let tokens = request.app_data::<web::Data<Tokens>>().ok_or_else(Problem::internal)?;
-    if !OPEN_PATHS.contains(&request.path()) {
-        match tokens.actor(request.headers()).await {
-            Ok(actor) => drop(request.extensions_mut().insert(actor)),
-            Err(problem) => return Ok(holding(request.into_response(problem.response()), payload)),
+    if !rules::is_open(request.path()) {
+        let tokens = tokens.clone();
+        if let Err(problem) = authenticate(&mut request, &tokens).await {
+            return Ok(holding(request.into_response(problem.response()), payload));
         }
     }
     let name = format!("{} {}", request.method(), request.path());
@@ -54,6 +57,74 @@ pub async fn guard(mut request: ServiceRequest, next: Next<BoxBody>) -> Result<S
             Err(Problem::internal().into())
         }
     }
+}
+
+/// Notes with the request whose it is.
+async fn authenticate(request: &mut ServiceRequest, tokens: &Tokens) -> Result<(), Problem> {
+    let given = auth::given(request.headers())?;
+    let identity = tokens.identify(given.token(), request.peer_addr().map(|peer| peer.ip())).await?;
+    if let Given::Cookie(token) = &given {
+        auth::check_origin(request.method(), request.headers())?;
+        // Whoever passes the request on passes the token on as any program would.
+        let bearer = auth::as_bearer(token).ok_or_else(Problem::internal)?;
+        request.headers_mut().insert(AUTHORIZATION, bearer);
+    }
+    let caller = auth::caller(&identity, request);
+    let mut extensions = request.extensions_mut();
+    extensions.insert(caller.actor.clone());
+    extensions.insert(caller);
+    extensions.insert(identity);
+    Ok(())
+}
+
+/// Lets a request through to the route at `path`, one of `methods`, where its rule allows it to whoever asks; a command is in
+/// the audit before it is answered.
+pub async fn authorize(
+    path: &'static str,
+    methods: &'static str,
+    request: ServiceRequest,
+    next: Next<BoxBody>,
+) -> Result<ServiceResponse<BoxBody>, Error> {
+    let Some(rule) = rules::rule(request.method(), path) else {
+        // The route's own answer to other methods does nothing; a method without a rule must not do anything.
+        let has_it = methods.split(", ").any(|method| method == request.method().as_str());
+        return if has_it { Err(Problem::internal().into()) } else { next.call(request).await };
+    };
+    let Needs::Role(least) = rule.needs else { return next.call(request).await };
+    let tokens = request.app_data::<web::Data<Tokens>>().ok_or_else(Problem::internal)?.clone();
+    let (identity, caller) = {
+        let extensions = request.extensions();
+        let (identity, caller) = (extensions.get::<Identity>().cloned(), extensions.get::<Caller>().cloned());
+        (identity.ok_or_else(Problem::internal)?, caller.ok_or_else(Problem::internal)?)
+    };
+    let subject = request.match_info().get("id").or_else(|| request.match_info().get("name")).unwrap_or("").to_owned();
+    let note = async |action: &str, outcome: &str| match tokens.service() {
+        Some(service) => service.note(&caller, action, &cut(&subject), outcome).await,
+        None => Ok(()),
+    };
+    if identity.role < least {
+        if let Audited::Asked(action) | Audited::Done(action) = rule.audited {
+            // It is refused all the same where that can't be written down.
+            if let Err(error) = note(action, &format!("refused: it needs the role {least}")).await {
+                tracing::warn!(%error, action, "a refused command isn't in the audit");
+            }
+        }
+        let problem = Problem::forbidden_to(identity.role, least);
+        return Ok(request.into_response(problem.response()));
+    }
+    match rule.audited {
+        Audited::No | Audited::Done(_) => next.call(request).await,
+        Audited::Asked(action) => {
+            let (answer, noted) = tokio::join!(next.call(request), note(action, "asked"));
+            noted.map_err(|_| Problem::unaudited())?;
+            answer
+        }
+    }
+}
+
+/// As much of a path's part as the audit keeps, without what it can't.
+fn cut(subject: &str) -> String {
+    subject.chars().filter(|c| !c.is_control()).take(SUBJECT_CHARS_MAX).collect()
 }
 
 /// Adds the headers that every answer has, unless its route has set its own.

@@ -12,14 +12,15 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi, ToSchema};
 
 use super::jobs::Jobs;
-use super::{cancel, deploy_keys, events, explain, jobs, logs, mass_cancel, tokens, workers};
+use super::{audit, cancel, deploy_keys, events, explain, jobs, logs, mass_cancel, tokens, workers};
 
 #[derive(OpenApi)]
 #[openapi(
     info(title = "Windlass", description = "Coordinates build and deploy jobs."),
     paths(
         jobs::submit, jobs::list, jobs::show, jobs::retry, events::show, explain::show, logs::show, cancel::one, mass_cancel::by_filter,
-        workers::list, workers::pause, workers::resume, workers::drain, tokens::join,
+        workers::list, workers::pause, workers::resume, workers::drain, workers::revoke, tokens::join,
+        tokens::create, tokens::list, tokens::revoke, audit::list,
         deploy_keys::put, deploy_keys::show, deploy_keys::list, deploy_keys::remove, deploy_keys::rekey,
         super::health::alive, super::health::ready, describe,
     ),
@@ -206,6 +207,19 @@ pub struct CancelOne {
 pub struct CancelMany {
     filter: CancelFilter,
     reason: Option<String>,
+}
+
+/// A token for somebody who speaks to the API.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "stands for a body in the description; bodies are read field by field")]
+pub struct NewApiToken {
+    role: shared::role::Role,
+    /// What its holder is called in timelines and the audit.
+    #[schema(example = "ann")]
+    name: String,
+    /// How long it counts.
+    #[schema(example = "7d", default = "90d")]
+    expires: Option<String>,
 }
 
 /// A token with which workers enrol.

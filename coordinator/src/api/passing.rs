@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header::{
-    ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderMap, HeaderName, TRANSFER_ENCODING,
+    ACCEPT, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, DATE, HeaderName, TRANSFER_ENCODING,
 };
 use actix_web::{HttpRequest, HttpResponse};
 use awc::error::{ConnectError, SendRequestError};
@@ -22,6 +22,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::Api;
+use super::auth::PASSED_FROM;
 use super::problem::{NOT_OURS, Problem};
 use crate::holdings::{Holdings, Owners, Route};
 
@@ -100,13 +101,13 @@ impl Passing {
             Repeat::Doubles => &self.fresh,
         };
         let call = client.request(request.method().clone(), format!("{address}{path}"));
-        answer(along(call, request.headers()), body).await
+        answer(along(call, request), body).await
     }
 
     /// Sends `body` in the name of whoever made `request` to a path of the coordinator at `address`. It must be harmless
     /// to do that twice.
     pub async fn ask(&self, address: &str, path: &str, request: &HttpRequest, body: Bytes) -> Tried {
-        answer(along(self.kept.post(format!("{address}{path}")), request.headers()), body).await
+        answer(along(self.kept.post(format!("{address}{path}")), request), body).await
     }
 }
 
@@ -200,8 +201,12 @@ async fn left(holdings: &Holdings, owners: &mut watch::Receiver<Arc<Owners>>, go
     }
 }
 
-fn along(call: ClientRequest, headers: &HeaderMap) -> ClientRequest {
+fn along(call: ClientRequest, request: &HttpRequest) -> ClientRequest {
+    let (peer, headers) = (request.peer_addr(), request.headers());
     let mut call = call.insert_header((PASSED_ON, "1"));
+    if let Some(peer) = peer {
+        call = call.insert_header((PASSED_FROM, peer.ip().to_string()));
+    }
     for name in ALONG {
         for value in headers.get_all(&name) {
             call = call.append_header((name.clone(), value.clone()));

@@ -9,6 +9,7 @@ use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpResponse, ResponseError};
 use serde::Serialize;
+use shared::role::Role;
 use shared::spec::reader::FieldError;
 use utoipa::ToSchema;
 
@@ -90,6 +91,22 @@ impl Problem {
     /// The bearer token is one, but not for this.
     pub fn forbidden(detail: &str) -> Self {
         Self::of(StatusCode::FORBIDDEN, "Authorization", detail)
+    }
+
+    /// The token's role doesn't allow it.
+    pub fn forbidden_to(role: Role, least: Role) -> Self {
+        Self::forbidden(&format!("is a {role}'s token, and this needs the role {least} or one that may more"))
+    }
+
+    /// The request may not be made as it was, because of this header.
+    pub fn forbidden_for(header: &str, detail: &str) -> Self {
+        Self::of(StatusCode::FORBIDDEN, header, detail)
+    }
+
+    /// The command couldn't be written into the audit: whether it was done is unknown.
+    pub fn unaudited() -> Self {
+        let detail = "the audit can't be written at the moment: whether it was done is unknown";
+        Self::unavailable(detail, OWNER_RETRY_AFTER)
     }
 
     /// What the request's header `field` asks for doesn't hold; nothing was done.

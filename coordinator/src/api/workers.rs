@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use super::problem::Problem;
 use super::query::Query;
 use super::{Api, body};
+use crate::caller::Caller;
 use crate::store::Worker;
 
 /// Every worker, in the order of their ids.
@@ -42,8 +43,13 @@ pub async fn list(request: HttpRequest, api: web::Data<Api>) -> Result<HttpRespo
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn pause(request: HttpRequest, payload: web::Payload, api: web::Data<Api>) -> Result<HttpResponse, Problem> {
-    set(&request, payload, &api, WorkerMode::Paused).await
+pub async fn pause(
+    request: HttpRequest,
+    payload: web::Payload,
+    api: web::Data<Api>,
+    by: web::ReqData<Caller>,
+) -> Result<HttpResponse, Problem> {
+    set(&request, payload, &api, &by, WorkerMode::Paused).await
 }
 
 /// Lets a worker take jobs again.
@@ -54,8 +60,13 @@ pub async fn pause(request: HttpRequest, payload: web::Payload, api: web::Data<A
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn resume(request: HttpRequest, payload: web::Payload, api: web::Data<Api>) -> Result<HttpResponse, Problem> {
-    set(&request, payload, &api, WorkerMode::Active).await
+pub async fn resume(
+    request: HttpRequest,
+    payload: web::Payload,
+    api: web::Data<Api>,
+    by: web::ReqData<Caller>,
+) -> Result<HttpResponse, Problem> {
+    set(&request, payload, &api, &by, WorkerMode::Active).await
 }
 
 /// Lets a worker finish what runs, take nothing new, and end. Its next start takes jobs again.
@@ -66,21 +77,53 @@ pub async fn resume(request: HttpRequest, payload: web::Payload, api: web::Data<
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub async fn drain(request: HttpRequest, payload: web::Payload, api: web::Data<Api>) -> Result<HttpResponse, Problem> {
-    set(&request, payload, &api, WorkerMode::Draining).await
+pub async fn drain(
+    request: HttpRequest,
+    payload: web::Payload,
+    api: web::Data<Api>,
+    by: web::ReqData<Caller>,
+) -> Result<HttpResponse, Problem> {
+    set(&request, payload, &api, &by, WorkerMode::Draining).await
+}
+
+/// Revokes a worker for good: nothing that it says is heard any more, and it is told to end what it runs.
+#[utoipa::path(
+    post, path = "/api/v1/workers/{id}/revoke", tag = "workers", params(("id" = uuid::Uuid, Path)),
+    responses(
+        (status = 202, description = "It is committed, and the worker is told", body = WorkerView),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub async fn revoke(
+    request: HttpRequest,
+    payload: web::Payload,
+    api: web::Data<Api>,
+    by: web::ReqData<Caller>,
+) -> Result<HttpResponse, Problem> {
+    let id = named(&request, payload, &api).await?;
+    let worker = api.ask(api.service.revoke_worker(&by, id)).await;
+    let worker = worker.map_err(|error| Problem::about("worker", error))?;
+    Ok(HttpResponse::Accepted().json(view(&worker, api.service.holdings().now())))
+}
+
+/// The worker that a command without anything in its body is about.
+async fn named(request: &HttpRequest, payload: web::Payload, api: &Api) -> Result<WorkerId, Problem> {
+    Query::read(request.query_string(), &[]).finish()?;
+    let text = request.match_info().get("id").unwrap_or("");
+    let id: WorkerId = text.parse().map_err(|error| Problem::malformed("id", error))?;
+    body::fields(body::read(request, payload, api).await?.value()?, |_| Some(()))?;
+    Ok(id)
 }
 
 async fn set(
     request: &HttpRequest,
     payload: web::Payload,
     api: &Api,
+    by: &Caller,
     mode: WorkerMode,
 ) -> Result<HttpResponse, Problem> {
-    Query::read(request.query_string(), &[]).finish()?;
-    let text = request.match_info().get("id").unwrap_or("");
-    let id: WorkerId = text.parse().map_err(|error| Problem::malformed("id", error))?;
-    body::fields(body::read(request, payload, api).await?.value()?, |_| Some(()))?;
-    let worker = api.service.set_mode(id, mode);
+    let id = named(request, payload, api).await?;
+    let worker = api.service.set_mode(by, id, mode);
     let worker = api.ask(worker).await.map_err(|error| Problem::about("worker", error))?;
     Ok(HttpResponse::Accepted().json(view(&worker, api.service.holdings().now())))
 }
@@ -98,6 +141,7 @@ fn view(worker: &Worker, now: Time) -> WorkerView {
         running: seen.map_or(0, |seen| seen.running),
         instance: seen.map(|seen| seen.instance),
         enrolled_at: worker.enrolled_at,
+        revoked_at: worker.revoked_at,
         seen_at: seen.map(|seen| seen.at),
     }
 }
@@ -127,6 +171,7 @@ mod tests {
             key: ProofKey::from_bytes([0; 32]),
             mode,
             enrolled_at: Time::from_micros(0),
+            revoked_at: None,
             seen: Some(seen),
         }
     }
@@ -146,5 +191,7 @@ mod tests {
         }
         let new = Worker { seen: None, ..worker(WorkerMode::Active, false) };
         assert_eq!(state(&new, 1000), WorkerState::New);
+        let revoked = Worker { revoked_at: Some(Time::from_micros(0)), ..worker(WorkerMode::Active, false) };
+        assert_eq!(state(&revoked, 0), WorkerState::Revoked);
     }
 }

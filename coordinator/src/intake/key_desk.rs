@@ -94,6 +94,7 @@ fn line(parts: &Parts, request: &KeyRequest, outcome: String) -> AuditLine {
     AuditLine {
         at: parts.holdings.now(),
         actor: Actor::Worker(request.worker),
+        origin: None,
         action: ACTION.to_owned(),
         subject: subject(&request.key),
         outcome,

@@ -50,8 +50,11 @@ pub trait Keys: Send + Sync + 'static {
     /// Adds a line to the audit. False, and no line, where there is one already with the same request.
     async fn audit(&self, owner: CoordinatorId, line: &AuditLine) -> Result<bool, Error>;
 
-    /// The lines about `subject`, the newest first; at most `limit`.
-    async fn audited(&self, subject: &str, limit: u32) -> Result<Vec<AuditLine>, Error>;
+    /// Adds lines to the audit, all or none; none of them may have a request.
+    async fn note(&self, owner: CoordinatorId, lines: &[AuditLine]) -> Result<(), Error>;
+
+    /// The lines about `subject`, or all, the newest first; at most `limit`.
+    async fn audited(&self, subject: Option<&str>, limit: u32) -> Result<Vec<AuditLine>, Error>;
 
     /// What is stored sealed and doesn't begin with `header`, after `after`, in the order of [`Place`]; at most `limit`.
     async fn sealed_otherwise(
@@ -112,9 +115,11 @@ pub enum KeyPut {
 pub struct AuditLine {
     pub at: Time,
     pub actor: Actor,
+    /// The address that it came from, where it came over the network.
+    pub origin: Option<String>,
     /// Like `deploy_key.ask`.
     pub action: String,
-    /// What it is about: a deploy key's name.
+    /// What it is about: a deploy key's name, the id of a job, a worker or a token; perhaps nothing.
     pub subject: String,
     /// Like `sealed` or `denied: …`.
     pub outcome: String,

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use tracing::{debug, warn};
 
 use shared::clock;
-use shared::id::{Attempt, CoordinatorId, JobId, Seq, Shard, ShardSeq, WorkerId};
+use shared::id::{Attempt, CoordinatorId, JobId, Seq, Shard, ShardSeq, TokenId, WorkerId};
 use shared::job::{Event, Job, Offer};
 use shared::log::{Chunk, Line};
 use shared::time::Time;
@@ -194,8 +194,10 @@ verbs! {
         enrol(owner: CoordinatorId, token: [u8; 32], worker: &NewWorker, now: Time) -> Enrolled;
         welcome(owner: CoordinatorId, hello: &Hello, now: Time) -> Option<Welcome>;
         workers() -> Vec<Worker>;
-        set_mode(owner: CoordinatorId, worker: WorkerId, mode: WorkerMode) -> Option<Worker>;
-        add_token(owner: CoordinatorId, token: &Token) -> bool;
+        set_mode(owner: CoordinatorId, worker: WorkerId, mode: WorkerMode, audit: &AuditLine) -> Option<Worker>;
+        revoke_worker(owner: CoordinatorId, worker: WorkerId, now: Time, audit: &AuditLine) -> Option<Worker>;
+        add_token(owner: CoordinatorId, token: &Token, audit: &AuditLine) -> bool;
+        revoke_token(owner: CoordinatorId, id: TokenId, now: Time, audit: &AuditLine) -> bool;
         tokens(now: Time) -> Vec<Token>;
     }
     Keys {
@@ -206,7 +208,8 @@ verbs! {
         registered(names: &[String]) [names.len()] -> Vec<String>;
         unblocked(shards: &[Shard], after: Option<JobId>, limit: u32) [shards.len()] -> Vec<(JobId, String)>;
         audit(owner: CoordinatorId, line: &AuditLine) -> bool;
-        audited(subject: &str, limit: u32) -> Vec<AuditLine>;
+        note(owner: CoordinatorId, lines: &[AuditLine]) [lines.len()] -> ();
+        audited(subject: Option<&str>, limit: u32) -> Vec<AuditLine>;
         sealed_otherwise(header: &[u8], after: Option<&Place>, limit: u32) -> Vec<(Place, Vec<u8>)>;
         reseal(owner: CoordinatorId, all: &[Resealed]) [all.len()] -> u32;
         master_keys() -> Vec<MasterKeyCheck>;

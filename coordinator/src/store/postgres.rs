@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use sqlx::postgres::PgPool;
 use tokio::runtime::Handle;
 
-use shared::id::{Attempt, CoordinatorId, JobId, Seq, Shard, ShardSeq, WorkerId};
+use shared::id::{Attempt, CoordinatorId, JobId, Seq, Shard, ShardSeq, TokenId, WorkerId};
 use shared::job::{Event, Job, Offer};
 use shared::log::{Chunk, Line};
 use shared::secret::Secret;
@@ -27,8 +27,8 @@ use shared::wire::{Hello, LogAnswer, Welcome, WorkerMode};
 
 use self::fault::Fault;
 use super::{
-    Ahead, Batch, Cluster, EndedJob, Enrolled, Error, Filter, LiveJobs, Member, NewWorker, OwnedShard, Ownership,
-    RemovedExpired, RemovedJobs, Retention, Roster, Store, Token, Worker, Written,
+    Ahead, AuditLine, Batch, Cluster, EndedJob, Enrolled, Error, Filter, LiveJobs, Member, NewWorker, OwnedShard,
+    Ownership, RemovedExpired, RemovedJobs, Retention, Roster, Store, Token, Worker, Written,
 };
 
 mod audit;
@@ -199,14 +199,37 @@ impl Roster for PostgresStore {
         owner: CoordinatorId,
         worker: WorkerId,
         mode: WorkerMode,
+        audit: &AuditLine,
     ) -> Result<Option<Worker>, Error> {
-        let pool = self.others.clone();
-        self.write("set_mode", move || roster::set_mode(pool.clone(), owner, worker, mode)).await
+        let (pool, line) = (self.others.clone(), audit.clone());
+        self.write("set_mode", move || roster::set_mode(pool.clone(), owner, worker, mode, line.clone())).await
     }
 
-    async fn add_token(&self, owner: CoordinatorId, token: &Token) -> Result<bool, Error> {
-        let (pool, token) = (self.others.clone(), token.clone());
-        self.write("add_token", move || roster::add_token(pool.clone(), owner, token.clone())).await
+    async fn revoke_worker(
+        &self,
+        owner: CoordinatorId,
+        worker: WorkerId,
+        now: Time,
+        audit: &AuditLine,
+    ) -> Result<Option<Worker>, Error> {
+        let (pool, line) = (self.others.clone(), audit.clone());
+        self.write("revoke_worker", move || roster::revoke_worker(pool.clone(), owner, worker, now, line.clone())).await
+    }
+
+    async fn add_token(&self, owner: CoordinatorId, token: &Token, audit: &AuditLine) -> Result<bool, Error> {
+        let (pool, token, line) = (self.others.clone(), token.clone(), audit.clone());
+        self.write("add_token", move || roster::add_token(pool.clone(), owner, token.clone(), line.clone())).await
+    }
+
+    async fn revoke_token(
+        &self,
+        owner: CoordinatorId,
+        id: TokenId,
+        now: Time,
+        audit: &AuditLine,
+    ) -> Result<bool, Error> {
+        let (pool, line) = (self.others.clone(), audit.clone());
+        self.write("revoke_token", move || roster::revoke_token(pool.clone(), owner, id, now, line.clone())).await
     }
 
     async fn tokens(&self, now: Time) -> Result<Vec<Token>, Error> {

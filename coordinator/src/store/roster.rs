@@ -6,11 +6,12 @@ use async_trait::async_trait;
 
 use shared::id::{CoordinatorId, Instance, TokenId, WorkerId};
 use shared::proof::ProofKey;
+use shared::role::Role;
 use shared::time::{Period, Time};
 use shared::view::WorkerState;
 use shared::wire::{Hello, Welcome, WorkerMode};
 
-use super::Error;
+use super::{AuditLine, Error};
 
 /// The most workers, and the most tokens, that are known at a time: each coordinator holds all of them in memory.
 pub const ROSTER_MAX: u32 = 10_000;
@@ -25,7 +26,7 @@ const SILENT_AFTER: Duration = Duration::from_secs(15);
 /// The verbs about workers and tokens. Writes name the coordinator that makes them, as everywhere.
 #[async_trait]
 pub trait Roster: Send + Sync + 'static {
-    /// Makes a worker known, where `token` is the digest of a join token that hasn't expired by `now`.
+    /// Makes a worker known, where `token` is the digest of a join token that counts at `now`.
     async fn enrol(
         &self,
         owner: CoordinatorId,
@@ -35,20 +36,45 @@ pub trait Roster: Send + Sync + 'static {
     ) -> Result<Enrolled, Error>;
 
     /// Notes that a worker is there and which instance of it, and returns the tag sets whose jobs it may run. None where
-    /// the worker isn't known, or a later start of it has said hello before. The first hello of a start ends `Draining`.
+    /// the worker isn't known, was revoked, or a later start of it has said hello before. The first hello of a start ends `Draining`.
     async fn welcome(&self, owner: CoordinatorId, hello: &Hello, now: Time) -> Result<Option<Welcome>, Error>;
 
-    /// Every worker, in the order of their ids.
+    /// Every worker, revoked ones included, in the order of their ids.
     async fn workers(&self) -> Result<Vec<Worker>, Error>;
 
-    /// Sets what is wanted of a worker; none where it isn't known.
-    async fn set_mode(&self, owner: CoordinatorId, worker: WorkerId, mode: WorkerMode)
-    -> Result<Option<Worker>, Error>;
+    /// Sets what is wanted of a worker, with the line in the audit; none, and no line, where it isn't known. One that was
+    /// revoked stays as it is.
+    async fn set_mode(
+        &self,
+        owner: CoordinatorId,
+        worker: WorkerId,
+        mode: WorkerMode,
+        audit: &AuditLine,
+    ) -> Result<Option<Worker>, Error>;
 
-    /// Makes a token known; one whose digest is known already changes nothing. False where there are [`ROSTER_MAX`].
-    async fn add_token(&self, owner: CoordinatorId, token: &Token) -> Result<bool, Error>;
+    /// Revokes a worker, with the line in the audit; none, and no line, where it isn't known. Again, it changes nothing.
+    async fn revoke_worker(
+        &self,
+        owner: CoordinatorId,
+        worker: WorkerId,
+        now: Time,
+        audit: &AuditLine,
+    ) -> Result<Option<Worker>, Error>;
 
-    /// Every token that hasn't expired by `now`, in the order of their ids.
+    /// Makes a token known, with the line in the audit; one whose digest is known already, or was before it was revoked,
+    /// changes nothing. False where there are [`ROSTER_MAX`].
+    async fn add_token(&self, owner: CoordinatorId, token: &Token, audit: &AuditLine) -> Result<bool, Error>;
+
+    /// Revokes a token, with the line in the audit. False, and no line, where none of that id counts at `now`.
+    async fn revoke_token(
+        &self,
+        owner: CoordinatorId,
+        id: TokenId,
+        now: Time,
+        audit: &AuditLine,
+    ) -> Result<bool, Error>;
+
+    /// Every token that counts at `now`: not expired and not revoked, in the order of their ids.
     async fn tokens(&self, now: Time) -> Result<Vec<Token>, Error>;
 }
 
@@ -65,7 +91,7 @@ pub struct NewWorker {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Enrolled {
     Yes,
-    /// There is no such join token, or it has expired.
+    /// There is no such join token, or it has expired or was revoked.
     NoToken,
     /// There are [`ROSTER_MAX`] workers.
     TooMany,
@@ -79,6 +105,8 @@ pub struct Worker {
     pub key: ProofKey,
     pub mode: WorkerMode,
     pub enrolled_at: Time,
+    /// From then on nothing that it says is heard.
+    pub revoked_at: Option<Time>,
     /// What its last hello said; none before the first.
     pub seen: Option<Seen>,
 }
@@ -87,6 +115,7 @@ impl Worker {
     /// How it is at `now`, by the database's clock.
     pub fn state(&self, now: Time) -> WorkerState {
         match &self.seen {
+            _ if self.revoked_at.is_some() => WorkerState::Revoked,
             None => WorkerState::New,
             Some(seen) if now.since(seen.at) >= SILENT_AFTER => WorkerState::Silent,
             Some(seen) if seen.draining => WorkerState::Draining,
@@ -129,8 +158,8 @@ pub struct Token {
 /// What a token is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenKind {
-    /// Everything that the API offers.
-    Admin,
+    /// Speaking to the API, in that role.
+    Role(Role),
     /// Becoming a worker.
     Join,
 }
@@ -139,13 +168,13 @@ impl TokenKind {
     /// Its name, as in the store and the API.
     pub fn name(self) -> &'static str {
         match self {
-            Self::Admin => "admin",
+            Self::Role(role) => role.name(),
             Self::Join => "join",
         }
     }
 
     /// The kind of that name.
     pub fn named(name: &str) -> Option<Self> {
-        [Self::Admin, Self::Join].into_iter().find(|kind| kind.name() == name)
+        if name == Self::Join.name() { Some(Self::Join) } else { name.parse().ok().map(Self::Role) }
     }
 }

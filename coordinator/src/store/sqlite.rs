@@ -18,15 +18,15 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePo
 use sqlx::{ConnectOptions, Connection, Sqlite, SqliteConnection};
 use tokio::runtime::Handle;
 
-use shared::id::{Attempt, CoordinatorId, JobId, Seq, Shard, ShardSeq, WorkerId};
+use shared::id::{Attempt, CoordinatorId, JobId, Seq, Shard, ShardSeq, TokenId, WorkerId};
 use shared::job::{Event, Job, Offer};
 use shared::log::{Chunk, Line};
 use shared::time::Time;
 use shared::wire::{Hello, LogAnswer, Welcome, WorkerMode};
 
 use super::{
-    Ahead, Batch, Cluster, EndedJob, Enrolled, Error, Filter, LiveJobs, Member, NewWorker, OwnedShard, Ownership,
-    RemovedExpired, RemovedJobs, Retention, Roster, Store, Token, Worker, Written,
+    Ahead, AuditLine, Batch, Cluster, EndedJob, Enrolled, Error, Filter, LiveJobs, Member, NewWorker, OwnedShard,
+    Ownership, RemovedExpired, RemovedJobs, Retention, Roster, Store, Token, Worker, Written,
 };
 
 mod audit;
@@ -184,13 +184,37 @@ impl Roster for SqliteStore {
         owner: CoordinatorId,
         worker: WorkerId,
         mode: WorkerMode,
+        audit: &AuditLine,
     ) -> Result<Option<Worker>, Error> {
-        self.write(owner, move |connection| Box::pin(roster::set_mode(connection, worker, mode))).await
+        let line = audit.clone();
+        self.write(owner, move |connection| Box::pin(roster::set_mode(connection, worker, mode, line))).await
     }
 
-    async fn add_token(&self, owner: CoordinatorId, token: &Token) -> Result<bool, Error> {
-        let token = token.clone();
-        self.write(owner, move |connection| Box::pin(roster::add_token(connection, token))).await
+    async fn revoke_worker(
+        &self,
+        owner: CoordinatorId,
+        worker: WorkerId,
+        now: Time,
+        audit: &AuditLine,
+    ) -> Result<Option<Worker>, Error> {
+        let line = audit.clone();
+        self.write(owner, move |connection| Box::pin(roster::revoke_worker(connection, worker, now, line))).await
+    }
+
+    async fn add_token(&self, owner: CoordinatorId, token: &Token, audit: &AuditLine) -> Result<bool, Error> {
+        let (token, line) = (token.clone(), audit.clone());
+        self.write(owner, move |connection| Box::pin(roster::add_token(connection, token, line))).await
+    }
+
+    async fn revoke_token(
+        &self,
+        owner: CoordinatorId,
+        id: TokenId,
+        now: Time,
+        audit: &AuditLine,
+    ) -> Result<bool, Error> {
+        let line = audit.clone();
+        self.write(owner, move |connection| Box::pin(roster::revoke_token(connection, id, now, line))).await
     }
 
     async fn tokens(&self, now: Time) -> Result<Vec<Token>, Error> {

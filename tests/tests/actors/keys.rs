@@ -24,7 +24,7 @@ pub fn needs(key: &str) -> Value {
 /// Registers a fresh key as anybody would.
 pub async fn register(played: &Played, name: &str) -> DeployKey {
     let new = NewKey { pair: Some(NewPair::Generated), known_hosts: Some(HOSTS.to_owned()) };
-    played.service.put_key(&client(), name, &new, Must::BeAsItMay).await.expect("the key is stored").key
+    played.service.put_key(&client().into(), name, &new, Must::BeAsItMay).await.expect("the key is stored").key
 }
 
 /// Stores a key as it is, as another replica or whoever has the database could, and tells nobody.
@@ -32,6 +32,7 @@ pub async fn store(played: &Played, key: &DeployKey, replaces: Option<u32>) {
     let owner = played.service.holdings().id();
     let line = AuditLine {
         at: clock::now(),
+        origin: None,
         actor: client(),
         action: "deploy_key.put".to_owned(),
         subject: key.name.clone(),
@@ -57,7 +58,7 @@ fn why(reply: &KeyReply) -> &str {
 
 /// The outcomes of what was asked about a key, the oldest first.
 async fn asked(played: &Played, key: &str) -> Vec<String> {
-    let lines = played.store.audited(key, 100).await.expect("the audit");
+    let lines = played.store.audited(Some(key), 100).await.expect("the audit");
     lines.into_iter().rev().filter(|line| line.action == "deploy_key.ask").map(|line| line.outcome).collect()
 }
 
@@ -79,7 +80,7 @@ async fn a_key_is_sealed_to_the_holder_of_the_attempt_and_every_answer_is_audite
     assert!(secrets[PRIVATE_KEY_SECRET].reveal().contains("BEGIN OPENSSH PRIVATE KEY"));
     assert!(!format!("{sealed:?}").contains("OPENSSH"));
 
-    let lines = played.store.audited("app", 10).await.unwrap();
+    let lines = played.store.audited(Some("app"), 10).await.unwrap();
     assert_eq!(asked(&played, "app").await, ["not_registered", "sealed"]);
     assert_eq!(lines[0].actor.to_string(), format!("worker:{}", hand.id));
     assert_eq!((lines[0].job, lines[0].attempt, lines[0].request), (Some(id), Some(Attempt(1)), Some(request.request)));

@@ -67,10 +67,10 @@ async fn master_keys_are_exchanged_while_jobs_and_deploy_keys_stay_readable() {
     let other = parse_single(&needs("app"), Some("once".to_owned())).unwrap();
     let reused = played.service.submit(&client(), vec![other]).await;
     assert_eq!(reused, Err(coordinator::service::Error::KeyReused(0)));
-    let moved = played.service.rekey(&client()).await.unwrap();
+    let moved = played.service.rekey(&client().into()).await.unwrap();
     assert_eq!((moved.values, moved.complete), (3, true), "a deploy key and the secrets of two jobs");
-    assert_eq!(played.service.rekey(&client()).await.unwrap().values, 0, "once more changes nothing");
-    let line = played.store.audited("new", 10).await.unwrap().pop().unwrap();
+    assert_eq!(played.service.rekey(&client().into()).await.unwrap().values, 0, "once more changes nothing");
+    let line = played.store.audited(Some("new"), 10).await.unwrap().pop().unwrap();
     assert_eq!((line.action.as_str(), line.outcome.as_str()), ("vault.rekey", "3 values moved on to this master key"));
     played.coordinator.stop().await;
 
@@ -96,7 +96,7 @@ async fn a_first_master_key_that_was_forgotten_elsewhere_is_known_again() {
         async || -> Vec<String> { store.master_keys().await.unwrap().into_iter().map(|check| check.id).collect() };
     // As a rekey at a coordinator with the other order does; right after it the own one notes its key before it ends.
     store.remove_master_keys(owner, &["new".to_owned()]).await.unwrap();
-    assert!(played.service.rekey(&client()).await.unwrap().complete);
+    assert!(played.service.rekey(&client().into()).await.unwrap().complete);
     assert_eq!(known().await, ["new"]);
     store.remove_master_keys(owner, &["new".to_owned()]).await.unwrap();
     let again = async {

@@ -90,7 +90,7 @@ fn a_deploy_key_is_put_shown_changed_and_removed() {
         let (status, field) = if method == "PUT" { (412, "If-Match") } else { (404, "name") };
         assert_eq!(refused(&answer, status), [field], "{method}");
     }
-    let audited = server.runtime.block_on(server.played.store.audited("app", 10)).unwrap();
+    let audited = server.runtime.block_on(server.played.store.audited(Some("app"), 10)).unwrap();
     let lines: Vec<_> = audited.iter().map(|line| (line.action.as_str(), line.actor.to_string())).collect();
     let by = |action| (action, "client:dev".to_owned());
     let expected = ["deploy_key.remove", "deploy_key.rotate", "deploy_key.rotate", "deploy_key.put"].map(by);

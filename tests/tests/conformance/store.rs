@@ -83,6 +83,8 @@ macro_rules! suite {
                 a_restart_ends_a_drain_and_nothing_else_that_is_wanted,
                 tokens_are_listed_until_they_expire,
                 a_token_that_is_known_is_not_added_again,
+                a_token_that_is_revoked_counts_no_more_and_cannot_be_added_again,
+                a_worker_that_is_revoked_is_not_heard_and_stays_so,
             }
             submissions {
                 a_submitted_job_reads_back_as_it_was,
@@ -175,6 +177,7 @@ macro_rules! suite {
                 a_request_has_one_line,
                 of_many_lines_of_one_request_at_once_one_is_written,
                 the_audit_is_read_newest_first,
+                lines_that_are_noted_together_read_back_in_their_order,
                 the_database_refuses_to_alter_or_delete_a_line_of_the_audit,
             }
             sealed {

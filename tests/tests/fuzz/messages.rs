@@ -52,7 +52,7 @@ fn any_hello_is_read_or_refused() {
         "a hello",
         &[Hello { worker, instance, start: 3, tags: tags.clone(), slots: 4, running: 1, draining: false }],
     );
-    messages("a welcome", &[Welcome { tag_sets: vec![vec![], tags], mode: WorkerMode::Paused }]);
+    messages("a welcome", &[Welcome { tag_sets: vec![vec![], tags], mode: WorkerMode::Paused, revoked: true }]);
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn any_order_is_read_or_refused() {
 #[test]
 fn any_offer_hint_or_event_is_read_or_refused() {
     messages::<Offer>("an offer", &[offer()]);
-    messages("a hint", &[Hint::Job(job()), Hint::Shards, Hint::Keys]);
+    messages("a hint", &[Hint::Job(job()), Hint::Shards, Hint::Keys, Hint::Roster]);
     messages::<Event>("an event", &events());
     messages("an event for subscribers", &events().iter().map(CloudEvent::from).collect::<Vec<_>>());
 }

@@ -102,6 +102,7 @@ fn with(number: u128, tags: &[&str], running: u32) -> Worker {
         key: ProofKey::from_bytes([0; 32]),
         mode: WorkerMode::Active,
         enrolled_at: at(0),
+        revoked_at: None,
         seen: Some(seen),
     }
 }

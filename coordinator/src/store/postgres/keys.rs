@@ -60,8 +60,13 @@ impl Keys for PostgresStore {
         self.write("audit", move || audit::note(pool.clone(), owner, line.clone())).await
     }
 
-    async fn audited(&self, subject: &str, limit: u32) -> Result<Vec<AuditLine>, Error> {
-        let (pool, subject) = (self.questions.clone(), subject.to_owned());
+    async fn note(&self, owner: CoordinatorId, lines: &[AuditLine]) -> Result<(), Error> {
+        let (pool, lines) = (self.others.clone(), lines.to_vec());
+        self.write("note", move || audit::add_all(pool.clone(), owner, lines.clone())).await
+    }
+
+    async fn audited(&self, subject: Option<&str>, limit: u32) -> Result<Vec<AuditLine>, Error> {
+        let (pool, subject) = (self.questions.clone(), subject.map(str::to_owned));
         self.read("audited", move || audit::about(pool.clone(), subject.clone(), limit)).await
     }
 
@@ -129,8 +134,8 @@ async fn put(
         ),
         stored AS MATERIALIZED (SELECT name FROM replaced UNION ALL SELECT name FROM added),
         noted AS (
-            INSERT INTO audit (at, actor, action, subject, outcome, job_id, attempt, request)
-            SELECT $13, $14, $15, $16, $17, $18, $19, $20 FROM stored
+            INSERT INTO audit (at, actor, action, subject, outcome, job_id, attempt, request, origin)
+            SELECT $13, $14, $15, $16, $17, $18, $19, $20, $21 FROM stored
         )
         SELECT EXISTS (SELECT FROM stored) AS "stored!",
             $11::bigint IS NULL AND NOT EXISTS (SELECT FROM known) AND NOT EXISTS (SELECT FROM room) AS "full!"
@@ -156,6 +161,7 @@ async fn put(
         line.job.map(JobId::uuid),
         line.attempt.map(|attempt| i64::from(attempt.0)),
         line.request.map(|request| request.0),
+        line.origin,
     );
     let put = put.fetch_all(&mut *session).await;
     Ok(match session.wrote(put)?.pop().ok_or(Error::Fenced)? {
@@ -172,8 +178,8 @@ async fn remove(pool: PgPool, owner: CoordinatorId, name: String, line: AuditLin
         WITH me AS MATERIALIZED (SELECT id FROM coordinators WHERE id = $1 FOR KEY SHARE),
         removed AS (DELETE FROM deploy_keys k USING me WHERE k.name = $2 RETURNING k.name),
         noted AS (
-            INSERT INTO audit (at, actor, action, subject, outcome, job_id, attempt, request)
-            SELECT $3, $4, $5, $6, $7, $8, $9, $10 FROM removed
+            INSERT INTO audit (at, actor, action, subject, outcome, job_id, attempt, request, origin)
+            SELECT $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM removed
         )
         SELECT EXISTS (SELECT FROM removed) AS "removed!" FROM me
         "#,
@@ -187,6 +193,7 @@ async fn remove(pool: PgPool, owner: CoordinatorId, name: String, line: AuditLin
         line.job.map(JobId::uuid),
         line.attempt.map(|attempt| i64::from(attempt.0)),
         line.request.map(|request| request.0),
+        line.origin,
     );
     let removed = removed.fetch_all(&mut *session).await;
     Ok(session.wrote(removed)?.pop().ok_or(Error::Fenced)?)

@@ -12,7 +12,7 @@ use super::fault::Fault;
 use super::row::{self, Moment};
 use super::session::Session;
 use crate::store::roster::SEEN_EVERY;
-use crate::store::{Enrolled, Error, NewWorker, ROSTER_MAX, Seen, Token, TokenKind, Worker};
+use crate::store::{AuditLine, Enrolled, Error, NewWorker, ROSTER_MAX, Seen, Token, TokenKind, Worker};
 
 pub(super) async fn enrol(
     pool: PgPool,
@@ -27,11 +27,11 @@ pub(super) async fn enrol(
         WITH me AS MATERIALIZED (SELECT id FROM coordinators WHERE id = $1 FOR KEY SHARE),
         valid AS MATERIALIZED (
             SELECT t.id FROM me, tokens t
-            WHERE t.digest = $2 AND t.kind = 'join' AND (t.expires_at IS NULL OR t.expires_at > $3)
+            WHERE t.digest = $2 AND t.kind = 'join' AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > $3)
         ),
         added AS (
             INSERT INTO workers (id, name, key, mode, enrolled_at) SELECT $4, $5, $6, 'active', $3
-            FROM valid WHERE (SELECT count(*) FROM workers) < $7
+            FROM valid WHERE (SELECT count(*) FROM workers WHERE revoked_at IS NULL) < $7
             RETURNING id
         )
         SELECT EXISTS (SELECT FROM valid) AS "valid!", EXISTS (SELECT FROM added) AS "added!" FROM me
@@ -65,6 +65,9 @@ pub(super) async fn welcome(
     let lease = lease.fetch_optional(&mut *session).await;
     session.read(lease)?.ok_or(Error::Fenced)?;
     let Some(known) = one(&mut session, hello.worker).await? else { return Ok(None) };
+    if known.revoked_at.is_some() {
+        return Ok(None);
+    }
     let mode = match known.seen {
         Some(seen) if seen.start > hello.start => return Ok(None),
         Some(seen) if is_fresh(&seen, &hello, now) => known.mode,
@@ -84,7 +87,7 @@ pub(super) async fn welcome(
     let fitting = fitting.fetch_all(&mut *session).await;
     let fitting = session.read(fitting)?;
     let tag_sets = fitting.iter().map(|tags| row::parsed("tags", tags)).collect::<Result<_, _>>()?;
-    Ok(Some(Welcome { tag_sets, mode }))
+    Ok(Some(Welcome { tag_sets, mode, revoked: false }))
 }
 
 /// Whether the hello says nothing that isn't known, and the last one is young enough.
@@ -101,7 +104,7 @@ fn is_fresh(seen: &Seen, hello: &Hello, now: Time) -> bool {
     *seen == said && now < seen.at.plus(SEEN_EVERY)
 }
 
-/// Writes down what a hello says; none where a later start has said hello meanwhile.
+/// Writes down what a hello says; none where a later start has said hello meanwhile, or the worker was revoked.
 async fn note(
     session: &mut Session,
     owner: CoordinatorId,
@@ -115,7 +118,7 @@ async fn note(
             UPDATE workers w SET
                 mode = CASE WHEN w.mode = 'draining' AND w.instance IS DISTINCT FROM $3 THEN 'active' ELSE w.mode END,
                 instance = $3, start = $4, tags = $5, slots = $6, running = $7, draining = $8, seen_at = $9
-            FROM me WHERE w.id = $2 AND (w.start IS NULL OR w.start <= $4)
+            FROM me WHERE w.id = $2 AND w.revoked_at IS NULL AND (w.start IS NULL OR w.start <= $4)
             RETURNING w.mode
         )
         SELECT noted.mode AS "mode?" FROM me LEFT JOIN noted ON true
@@ -141,7 +144,7 @@ pub(super) async fn workers(pool: PgPool) -> Result<Vec<Worker>, Fault> {
         WorkerRow,
         r#"
         SELECT id, name, key, mode, enrolled_at AS "enrolled_at: Moment", seen_at AS "seen_at: Moment", instance, start,
-            tags, slots, running, draining
+            tags, slots, running, draining, revoked_at AS "revoked_at: Moment"
         FROM workers ORDER BY id
         "#,
     );
@@ -154,7 +157,7 @@ async fn one(session: &mut Session, id: WorkerId) -> Result<Option<Worker>, Faul
         WorkerRow,
         r#"
         SELECT id, name, key, mode, enrolled_at AS "enrolled_at: Moment", seen_at AS "seen_at: Moment", instance, start,
-            tags, slots, running, draining
+            tags, slots, running, draining, revoked_at AS "revoked_at: Moment"
         FROM workers WHERE id = $1
         "#,
         id.0,
@@ -168,25 +171,76 @@ pub(super) async fn set_mode(
     owner: CoordinatorId,
     id: WorkerId,
     mode: WorkerMode,
+    line: AuditLine,
 ) -> Result<Option<Worker>, Fault> {
     let mut session = Session::of(&pool).await?;
     let set = sqlx::query_scalar!(
         r#"
         WITH me AS MATERIALIZED (SELECT id FROM coordinators WHERE id = $1 FOR KEY SHARE),
-        changed AS (UPDATE workers w SET mode = $3 FROM me WHERE w.id = $2)
+        changed AS (
+            UPDATE workers w SET mode = $3 FROM me WHERE w.id = $2 AND w.revoked_at IS NULL RETURNING w.id
+        ),
+        noted AS (
+            INSERT INTO audit (at, actor, action, subject, outcome, origin) SELECT $4, $5, $6, $7, $8, $9 FROM changed
+        )
         SELECT id FROM me
         "#,
         owner.0,
         id.0,
         mode.name(),
+        Moment(line.at) as _,
+        line.actor.to_string(),
+        line.action,
+        line.subject,
+        line.outcome,
+        line.origin,
     );
     let set = set.fetch_all(&mut *session).await;
     session.wrote(set)?.pop().ok_or(Error::Fenced)?;
     one(&mut session, id).await
 }
 
+pub(super) async fn revoke_worker(
+    pool: PgPool,
+    owner: CoordinatorId,
+    id: WorkerId,
+    now: Time,
+    line: AuditLine,
+) -> Result<Option<Worker>, Fault> {
+    let mut session = Session::of(&pool).await?;
+    let revoked = sqlx::query_scalar!(
+        r#"
+        WITH me AS MATERIALIZED (SELECT id FROM coordinators WHERE id = $1 FOR KEY SHARE),
+        changed AS (
+            UPDATE workers w SET revoked_at = $3 FROM me WHERE w.id = $2 AND w.revoked_at IS NULL RETURNING w.id
+        ),
+        noted AS (
+            INSERT INTO audit (at, actor, action, subject, outcome, origin) SELECT $4, $5, $6, $7, $8, $9 FROM changed
+        )
+        SELECT id FROM me
+        "#,
+        owner.0,
+        id.0,
+        Moment(now) as _,
+        Moment(line.at) as _,
+        line.actor.to_string(),
+        line.action,
+        line.subject,
+        line.outcome,
+        line.origin,
+    );
+    let revoked = revoked.fetch_all(&mut *session).await;
+    session.wrote(revoked)?.pop().ok_or(Error::Fenced)?;
+    one(&mut session, id).await
+}
+
 /// False where there is no room; one whose digest is known already, or becomes known at this moment, changes nothing.
-pub(super) async fn add_token(pool: PgPool, owner: CoordinatorId, token: Token) -> Result<bool, Fault> {
+pub(super) async fn add_token(
+    pool: PgPool,
+    owner: CoordinatorId,
+    token: Token,
+    line: AuditLine,
+) -> Result<bool, Fault> {
     let mut session = Session::of(&pool).await?;
     let added = sqlx::query_scalar!(
         r#"
@@ -197,12 +251,16 @@ pub(super) async fn add_token(pool: PgPool, owner: CoordinatorId, token: Token) 
         ),
         room AS MATERIALIZED (
             SELECT FROM me
-            WHERE (SELECT count(*) FROM tokens WHERE expires_at IS NULL OR expires_at > $6) < $8
+            WHERE (SELECT count(*) FROM tokens WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $6)) < $8
         ),
         added AS (
             INSERT INTO tokens (id, kind, name, digest, created_at, expires_at) SELECT $2, $3, $4, $5, $6, $7
             FROM room WHERE NOT EXISTS (SELECT FROM known)
             ON CONFLICT (digest) DO NOTHING
+            RETURNING id
+        ),
+        noted AS (
+            INSERT INTO audit (at, actor, action, subject, outcome, origin) SELECT $9, $10, $11, $12, $13, $14 FROM added
         )
         SELECT EXISTS (SELECT FROM known) OR EXISTS (SELECT FROM room) AS "there!" FROM me
         "#,
@@ -214,9 +272,50 @@ pub(super) async fn add_token(pool: PgPool, owner: CoordinatorId, token: Token) 
         Moment(token.created_at) as _,
         token.expires_at.map(Moment) as _,
         i64::from(ROSTER_MAX),
+        Moment(line.at) as _,
+        line.actor.to_string(),
+        line.action,
+        line.subject,
+        line.outcome,
+        line.origin,
     );
     let added = added.fetch_all(&mut *session).await;
     Ok(session.wrote(added)?.pop().ok_or(Error::Fenced)?)
+}
+
+pub(super) async fn revoke_token(
+    pool: PgPool,
+    owner: CoordinatorId,
+    id: TokenId,
+    now: Time,
+    line: AuditLine,
+) -> Result<bool, Fault> {
+    let mut session = Session::of(&pool).await?;
+    let revoked = sqlx::query_scalar!(
+        r#"
+        WITH me AS MATERIALIZED (SELECT id FROM coordinators WHERE id = $1 FOR KEY SHARE),
+        revoked AS (
+            UPDATE tokens t SET revoked_at = $3 FROM me
+            WHERE t.id = $2 AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > $3)
+            RETURNING t.id
+        ),
+        noted AS (
+            INSERT INTO audit (at, actor, action, subject, outcome, origin) SELECT $4, $5, $6, $7, $8, $9 FROM revoked
+        )
+        SELECT EXISTS (SELECT FROM revoked) AS "revoked!" FROM me
+        "#,
+        owner.0,
+        id.0,
+        Moment(now) as _,
+        Moment(line.at) as _,
+        line.actor.to_string(),
+        line.action,
+        line.subject,
+        line.outcome,
+        line.origin,
+    );
+    let revoked = revoked.fetch_all(&mut *session).await;
+    Ok(session.wrote(revoked)?.pop().ok_or(Error::Fenced)?)
 }
 
 pub(super) async fn tokens(pool: PgPool, now: Time) -> Result<Vec<Token>, Fault> {
@@ -224,7 +323,7 @@ pub(super) async fn tokens(pool: PgPool, now: Time) -> Result<Vec<Token>, Fault>
     let rows = sqlx::query!(
         r#"
         SELECT id, kind, name, digest, created_at AS "created_at: Moment", expires_at AS "expires_at: Moment"
-        FROM tokens WHERE expires_at IS NULL OR expires_at > $1 ORDER BY id
+        FROM tokens WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > $1) ORDER BY id
         "#,
         Moment(now) as _,
     );
@@ -257,6 +356,7 @@ struct WorkerRow {
     slots: Option<i64>,
     running: Option<i64>,
     draining: Option<bool>,
+    revoked_at: Option<Moment>,
 }
 
 impl WorkerRow {
@@ -280,6 +380,7 @@ impl WorkerRow {
             key: ProofKey::from_bytes(row::digest("key", &self.key)?),
             mode: mode(&self.mode)?,
             enrolled_at: self.enrolled_at.0,
+            revoked_at: self.revoked_at.map(|at| at.0),
             seen,
         })
     }

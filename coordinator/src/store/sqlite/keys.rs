@@ -59,7 +59,12 @@ impl Keys for SqliteStore {
         self.write(owner, move |connection| Box::pin(audit::note(connection, line))).await
     }
 
-    async fn audited(&self, subject: &str, limit: u32) -> Result<Vec<AuditLine>, Error> {
+    async fn note(&self, owner: CoordinatorId, lines: &[AuditLine]) -> Result<(), Error> {
+        let lines = lines.to_vec();
+        self.write(owner, move |connection| Box::pin(audit::add_all(connection, lines))).await
+    }
+
+    async fn audited(&self, subject: Option<&str>, limit: u32) -> Result<Vec<AuditLine>, Error> {
         audit::about(&self.readers, subject, limit).await
     }
 

@@ -9,9 +9,9 @@ use shared::proof::ProofKey;
 use shared::time::Time;
 use shared::wire::{Hello, Welcome, WorkerMode};
 
-use super::row;
+use super::{audit, row};
 use crate::store::roster::SEEN_EVERY;
-use crate::store::{Enrolled, Error, NewWorker, ROSTER_MAX, Seen, Token, TokenKind, Worker};
+use crate::store::{AuditLine, Enrolled, Error, NewWorker, ROSTER_MAX, Seen, Token, TokenKind, Worker};
 
 pub(super) async fn enrol(
     connection: &mut SqliteConnection,
@@ -19,13 +19,14 @@ pub(super) async fn enrol(
     worker: NewWorker,
     now: Time,
 ) -> Result<Enrolled, Error> {
-    let valid = "SELECT 1 FROM tokens WHERE digest = ?1 AND kind = 'join' AND (expires_at IS NULL OR expires_at > ?2)";
+    let valid = "SELECT 1 FROM tokens WHERE digest = ?1 AND kind = 'join' AND revoked_at IS NULL \
+         AND (expires_at IS NULL OR expires_at > ?2)";
     let valid = sqlx::query(valid).bind(token.to_vec()).bind(now.micros()).fetch_optional(&mut *connection);
     if valid.await?.is_none() {
         return Ok(Enrolled::NoToken);
     }
     let add = "INSERT INTO workers (id, name, key, mode, enrolled_at) SELECT ?1, ?2, ?3, ?4, ?5 \
-         WHERE (SELECT count(*) FROM workers) < ?6";
+         WHERE (SELECT count(*) FROM workers WHERE revoked_at IS NULL) < ?6";
     let added = sqlx::query(add)
         .bind(worker.id.0)
         .bind(worker.name)
@@ -45,7 +46,7 @@ pub(super) async fn welcome(
     now: Time,
 ) -> Result<Option<Welcome>, Error> {
     let tags = row::json(&hello.tags)?;
-    let find = "SELECT mode, start, instance FROM workers WHERE id = ?1";
+    let find = "SELECT mode, start, instance FROM workers WHERE id = ?1 AND revoked_at IS NULL";
     let Some(known) = sqlx::query(find).bind(hello.worker.0).fetch_optional(&mut *connection).await? else {
         return Ok(None);
     };
@@ -79,7 +80,7 @@ pub(super) async fn welcome(
          ORDER BY tags";
     let rows = sqlx::query(fitting).bind(tags).fetch_all(connection).await?;
     let tag_sets = rows.iter().map(|row| row::parsed(row, "tags")).collect::<Result<_, _>>()?;
-    Ok(Some(Welcome { tag_sets, mode }))
+    Ok(Some(Welcome { tag_sets, mode, revoked: false }))
 }
 
 pub(super) async fn workers(readers: &SqlitePool) -> Result<Vec<Worker>, Error> {
@@ -90,13 +91,36 @@ pub(super) async fn set_mode(
     connection: &mut SqliteConnection,
     id: WorkerId,
     mode: WorkerMode,
+    line: AuditLine,
 ) -> Result<Option<Worker>, Error> {
-    let set = "UPDATE workers SET mode = ?2 WHERE id = ?1 RETURNING *";
-    let row = sqlx::query(set).bind(id.0).bind(mode.name()).fetch_optional(connection).await?;
+    let set = "UPDATE workers SET mode = ?2 WHERE id = ?1 AND revoked_at IS NULL";
+    let set = sqlx::query(set).bind(id.0).bind(mode.name()).execute(&mut *connection).await?;
+    if set.rows_affected() == 1 {
+        audit::add(&mut *connection, line).await?;
+    }
+    one(connection, id).await
+}
+
+pub(super) async fn revoke_worker(
+    connection: &mut SqliteConnection,
+    id: WorkerId,
+    now: Time,
+    line: AuditLine,
+) -> Result<Option<Worker>, Error> {
+    let revoke = "UPDATE workers SET revoked_at = ?2 WHERE id = ?1 AND revoked_at IS NULL";
+    let revoked = sqlx::query(revoke).bind(id.0).bind(now.micros()).execute(&mut *connection).await?;
+    if revoked.rows_affected() == 1 {
+        audit::add(&mut *connection, line).await?;
+    }
+    one(connection, id).await
+}
+
+async fn one(connection: &mut SqliteConnection, id: WorkerId) -> Result<Option<Worker>, Error> {
+    let row = sqlx::query("SELECT * FROM workers WHERE id = ?1").bind(id.0).fetch_optional(connection).await?;
     row.as_ref().map(worker).transpose()
 }
 
-pub(super) async fn add_token(connection: &mut SqliteConnection, token: Token) -> Result<bool, Error> {
+pub(super) async fn add_token(connection: &mut SqliteConnection, token: Token, line: AuditLine) -> Result<bool, Error> {
     let known = sqlx::query("SELECT 1 FROM tokens WHERE digest = ?1").bind(token.digest.to_vec());
     if known.fetch_optional(&mut *connection).await?.is_some() {
         return Ok(true);
@@ -106,7 +130,7 @@ pub(super) async fn add_token(connection: &mut SqliteConnection, token: Token) -
         .execute(&mut *connection)
         .await?;
     let add = "INSERT INTO tokens (id, kind, name, digest, created_at, expires_at) SELECT ?1, ?2, ?3, ?4, ?5, ?6 \
-         WHERE (SELECT count(*) FROM tokens) < ?7";
+         WHERE (SELECT count(*) FROM tokens WHERE revoked_at IS NULL) < ?7";
     let added = sqlx::query(add)
         .bind(token.id.0)
         .bind(token.kind.name())
@@ -115,13 +139,34 @@ pub(super) async fn add_token(connection: &mut SqliteConnection, token: Token) -
         .bind(token.created_at.micros())
         .bind(token.expires_at.map(Time::micros))
         .bind(ROSTER_MAX)
-        .execute(connection)
+        .execute(&mut *connection)
         .await?;
-    Ok(added.rows_affected() == 1)
+    let added = added.rows_affected() == 1;
+    if added {
+        audit::add(connection, line).await?;
+    }
+    Ok(added)
+}
+
+pub(super) async fn revoke_token(
+    connection: &mut SqliteConnection,
+    id: TokenId,
+    now: Time,
+    line: AuditLine,
+) -> Result<bool, Error> {
+    let revoke = "UPDATE tokens SET revoked_at = ?2 \
+         WHERE id = ?1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?2)";
+    let revoked = sqlx::query(revoke).bind(id.0).bind(now.micros()).execute(&mut *connection).await?;
+    let revoked = revoked.rows_affected() == 1;
+    if revoked {
+        audit::add(connection, line).await?;
+    }
+    Ok(revoked)
 }
 
 pub(super) async fn tokens(readers: &SqlitePool, now: Time) -> Result<Vec<Token>, Error> {
-    let tokens = "SELECT * FROM tokens WHERE expires_at IS NULL OR expires_at > ?1 ORDER BY id";
+    let tokens =
+        "SELECT * FROM tokens WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?1) ORDER BY id";
     sqlx::query(tokens).bind(now.micros()).fetch_all(readers).await?.iter().map(token).collect()
 }
 
@@ -144,6 +189,7 @@ fn worker(row: &SqliteRow) -> Result<Worker, Error> {
         key: ProofKey::from_bytes(row::digest(row, "key")?),
         mode: mode(row)?,
         enrolled_at: row::time(row, "enrolled_at")?,
+        revoked_at: row.try_get::<Option<i64>, _>("revoked_at")?.map(Time::from_micros),
         seen,
     })
 }

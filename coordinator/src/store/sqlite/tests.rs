@@ -49,11 +49,13 @@ async fn a_full_database_is_unavailable_until_there_is_room() {
         created_at: Time::from_micros(0),
         expires_at: None,
     };
+    let by = crate::caller::Caller::from(shared::id::Actor::Coordinator);
+    let line = by.line(large.created_at, "token.join", "", String::new());
 
-    let refused = store.add_token(owner, &large).await;
+    let refused = store.add_token(owner, &large, &line).await;
 
     assert!(matches!(&refused, Err(Error::Unavailable(why)) if why.contains("full")), "{refused:?}");
-    assert!(store.add_token(owner, &large).await.unwrap());
+    assert!(store.add_token(owner, &large, &line).await.unwrap());
 }
 
 #[tokio::test]

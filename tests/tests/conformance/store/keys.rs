@@ -266,7 +266,7 @@ async fn at_once(
 
 /// The outcomes in the audit about a key, the newest first.
 async fn outcomes(writer: &Writer, name: &str) -> Vec<String> {
-    writer.store.audited(name, 100).await.unwrap().into_iter().map(|line| line.outcome).collect()
+    writer.store.audited(Some(name), 100).await.unwrap().into_iter().map(|line| line.outcome).collect()
 }
 
 /// A job that waits for that key.

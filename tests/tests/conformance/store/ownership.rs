@@ -7,11 +7,12 @@ use serde_json::json;
 use shared::clock;
 use shared::id::{Attempt, CoordinatorId, Epoch, SHARDS, Seq, Shard, ShardSeq};
 use shared::log::{Chunk, Segment, Stream};
+use shared::role::Role;
 use shared::wire::WorkerMode;
 use tokio::task::JoinSet;
 
 use super::Database;
-use super::writer::{Writer, all_shards, at, hello, member, new_job, new_worker, shard, token, worker};
+use super::writer::{Writer, all_shards, at, audit_line, hello, member, new_job, new_worker, shard, token, worker};
 
 pub async fn the_first_takeover_owns_every_shard_at_epoch_one(database: &dyn Database) {
     let writer = Writer::beside(database.open().await).await;
@@ -85,7 +86,10 @@ pub async fn a_fenced_coordinator_writes_nothing_anywhere(database: &dyn Databas
     assert_writes_nothing(&*old.store, old.id).await;
     assert_eq!(old.store.append_log(old.id, holder, &[chunk], at(2)).await, Err(Error::Fenced));
     assert_eq!(old.store.welcome(old.id, &hello(known, &[]), at(0)).await, Err(Error::Fenced));
-    assert_eq!(old.store.set_mode(old.id, known, WorkerMode::Paused).await, Err(Error::Fenced));
+    assert_eq!(
+        old.store.set_mode(old.id, known, WorkerMode::Paused, &audit_line("worker", "")).await,
+        Err(Error::Fenced)
+    );
 
     assert_eq!(new.store.lines(job.id, None, 0, 10).await.unwrap(), []);
     let workers = new.store.workers().await.unwrap();
@@ -100,16 +104,20 @@ async fn assert_writes_nothing(store: &dyn Store, id: CoordinatorId) {
     let new = new_job(shard(1), json!({"tags": ["rare"]}), at(0));
     let job = new.transition.job.id;
     let submission = Batch { last: [(shard(1), ShardSeq(9))].into(), writes: vec![Write::Submit(vec![new])] };
-    let (join, admin) = (token(TokenKind::Join), token(TokenKind::Admin));
+    let (join, admin) = (token(TokenKind::Join), token(TokenKind::Role(Role::Admin)));
 
     assert_eq!(store.commit(id, Arc::new(Batch::default())).await, Err(Error::Fenced));
     assert_eq!(store.commit(id, Arc::new(submission)).await, Err(Error::Fenced));
     assert_eq!(store.move_cursors(id, &[(shard(1), ShardSeq(2))]).await, Err(Error::Fenced));
     assert_eq!(store.append_log(id, worker(), &[], at(0)).await, Err(Error::Fenced));
     assert_eq!(store.welcome(id, &hello(worker(), &[]), at(0)).await, Err(Error::Fenced));
-    assert_eq!(store.set_mode(id, worker(), WorkerMode::Paused).await, Err(Error::Fenced));
+    assert_eq!(store.set_mode(id, worker(), WorkerMode::Paused, &audit_line("worker", "")).await, Err(Error::Fenced));
     assert_eq!(store.enrol(id, join.digest, &new_worker(), at(0)).await, Err(Error::Fenced));
-    assert_eq!(store.add_token(id, &admin).await, Err(Error::Fenced));
+    assert_eq!(store.add_token(id, &admin, &audit_line("token", "")).await, Err(Error::Fenced));
+    let line = audit_line("x", "");
+    assert_eq!(store.revoke_token(id, admin.id, at(0), &line).await, Err(Error::Fenced));
+    assert_eq!(store.revoke_worker(id, worker(), at(0), &line).await, Err(Error::Fenced));
+    assert_eq!(store.note(id, &[line]).await, Err(Error::Fenced));
     assert_eq!(store.renew(id).await, Err(Error::Fenced));
     assert_eq!(store.take_over(id, &all_shards()).await, Err(Error::Fenced));
     assert_eq!(store.hand_over(id, id, &all_shards()).await, Err(Error::Fenced));
@@ -117,6 +125,7 @@ async fn assert_writes_nothing(store: &dyn Store, id: CoordinatorId) {
     assert_eq!(store.job(job).await.unwrap(), None);
     assert_eq!(store.events(job, Seq(0), 10).await.unwrap(), []);
     assert!(!store.tokens(at(0)).await.unwrap().contains(&admin));
+    assert_eq!(store.audited(Some("x"), 10).await.unwrap(), []);
 }
 
 pub async fn a_renewal_tells_how_the_cluster_is(database: &dyn Database) {

@@ -67,7 +67,7 @@ async fn a_key_for_which_another_leaves_no_room_is_not_stored() {
 
     assert_eq!(put.await.unwrap(), Ok(KeyPut::TooMany));
     assert_eq!(writer.store.registered(&["late".to_owned(), "last".to_owned()]).await, Ok(vec!["last".to_owned()]));
-    assert_eq!(writer.store.audited("late", 10).await, Ok(vec![]));
+    assert_eq!(writer.store.audited(Some("late"), 10).await, Ok(vec![]));
 }
 
 /// Each statement's snapshot is older than the deletion, of which it learns where it locks the lease.
@@ -106,7 +106,7 @@ async fn what_waits_for_a_lease_that_is_deleted_writes_nothing() {
     assert!(ended.iter().all(|error| *error == Some(Error::Fenced)), "{ended:?}");
     assert_eq!(forgotten, Err(Error::Fenced));
     assert_eq!(writer.store.keys(None, 10).await, Ok(vec![key]));
-    assert_eq!(writer.store.audited("app", 10).await.unwrap().len(), 1);
+    assert_eq!(writer.store.audited(Some("app"), 10).await.unwrap().len(), 1);
     assert_eq!(writer.store.master_keys().await, Ok(vec![known]));
 }
 

@@ -10,7 +10,9 @@ use shared::time::Time;
 use shared::wire::LogAnswer;
 
 use super::Database;
-use super::writer::{Writer, all_shards, at, cancel, client, keyed_job, new_job, said, shard, spec, token, worker};
+use super::writer::{
+    Writer, all_shards, at, audit_line, cancel, client, keyed_job, new_job, said, shard, spec, token, worker,
+};
 
 /// What ended before that time is old here.
 const OLD: i64 = 1000;
@@ -181,15 +183,15 @@ pub async fn a_word_about_a_job_that_is_gone_is_a_conflict(database: &dyn Databa
 }
 
 pub async fn what_has_expired_goes_the_oldest_first_and_the_rest_stays(database: &dyn Database) {
-    let mut writer = Writer::of(database).await;
     const DAY: i64 = 24 * 3600;
+    let mut writer = Writer::of(database).await;
     let mut jobs = Vec::new();
     for (key, second) in [("a", 0), ("b", 10), ("c", 20)] {
         jobs.push(writer.submit(keyed_job(shard(1), key, 1, at(second))).await);
     }
     let expiring = |second| Token { expires_at: Some(at(second)), ..token(TokenKind::Join) };
     for token in [expiring(DAY), expiring(DAY + 30), token(TokenKind::Join)] {
-        assert_eq!(writer.store.add_token(writer.id, &token).await, Ok(true));
+        assert_eq!(writer.store.add_token(writer.id, &token, &audit_line("token", "")).await, Ok(true));
     }
     let remove = async |writer: &Writer, second, limit| writer.store.remove_expired(writer.id, at(second), limit).await;
     assert_eq!(remove(&writer, DAY, 10).await, Ok(RemovedExpired { keys: 0, tokens: 0 }), "not before its time");

@@ -117,7 +117,7 @@ impl Writer {
     /// A worker that has enrolled with a join token of its own.
     pub async fn enrolled(&self) -> WorkerId {
         let token = token(TokenKind::Join);
-        assert_eq!(self.store.add_token(self.id, &token).await, Ok(true));
+        assert_eq!(self.store.add_token(self.id, &token, &audit_line("token", "")).await, Ok(true));
         let new = new_worker();
         assert_eq!(self.store.enrol(self.id, token.digest, &new, at(0)).await, Ok(Enrolled::Yes));
         new.id
@@ -226,7 +226,17 @@ pub fn deploy_key(name: &str, version: u32) -> DeployKey {
 /// A line of the audit about a deploy key.
 pub fn audit_line(name: &str, outcome: &str) -> AuditLine {
     let (action, subject, outcome) = ("deploy_key.put".to_owned(), name.to_owned(), outcome.to_owned());
-    AuditLine { at: at(0), actor: client(), action, subject, outcome, job: None, attempt: None, request: None }
+    AuditLine {
+        at: at(0),
+        actor: client(),
+        origin: None,
+        action,
+        subject,
+        outcome,
+        job: None,
+        attempt: None,
+        request: None,
+    }
 }
 
 pub fn request() -> RequestId {

@@ -1,0 +1,64 @@
+//! Writes commands into the audit: all that wait at once, then what has gathered meanwhile, so that a lone command never
+//! waits for company and many share one write.
+//!
+//! Whoever brings a line waits until it is there: no command is answered of which the audit knows nothing. A command and its
+//! line are written side by side, because none of them is worth the other's wait: a line without its command says that it
+//! was asked for.
+
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::holdings::Holdings;
+use crate::store::{AuditLine, Error, Store};
+
+/// The most lines that wait; whoever comes then is told so.
+const WAITING_MAX: usize = 4096;
+/// The most lines in one write.
+const LINES_MAX: usize = 500;
+
+/// See the module.
+pub struct AuditDesk {
+    lines: mpsc::Sender<Waiting>,
+}
+
+struct Waiting {
+    line: AuditLine,
+    written: oneshot::Sender<Result<(), Error>>,
+}
+
+impl AuditDesk {
+    /// A desk that writes on `runtime` until it is dropped.
+    pub fn start(store: Arc<dyn Store>, holdings: Arc<Holdings>, runtime: &Handle) -> Self {
+        let (lines, waiting) = mpsc::channel(WAITING_MAX);
+        runtime.spawn(write(store, holdings, waiting));
+        Self { lines }
+    }
+
+    /// Returns when the line is in the audit.
+    ///
+    /// # Errors
+    /// The store's, and where too many wait already.
+    pub async fn note(&self, line: AuditLine) -> Result<(), Error> {
+        let (written, answer) = oneshot::channel();
+        let full = |_| Error::Unavailable("too many commands wait for their lines in the audit".to_owned());
+        self.lines.try_send(Waiting { line, written }).map_err(full)?;
+        answer.await.unwrap_or_else(|_| Err(Error::Unavailable("the audit isn't written any more".to_owned())))
+    }
+}
+
+async fn write(store: Arc<dyn Store>, holdings: Arc<Holdings>, mut waiting: mpsc::Receiver<Waiting>) {
+    let mut all = Vec::new();
+    while waiting.recv_many(&mut all, LINES_MAX).await > 0 {
+        let (lines, written): (Vec<_>, Vec<_>) = all.drain(..).map(|one| (one.line, one.written)).unzip();
+        let noted = store.note(holdings.id(), &lines).await;
+        if let Err(error) = &noted {
+            tracing::warn!(%error, lines = lines.len(), "writing commands into the audit");
+        }
+        for written in written {
+            // Whoever has stopped waiting has answered already that nobody knows what became of it.
+            let _ = written.send(noted.clone());
+        }
+    }
+}
