@@ -23,6 +23,7 @@ use shared::bus::nats::{NatsBus, NatsOptions, Role};
 use shared::secret::Secret;
 use shared::settings::Settings;
 use shared::telemetry;
+use shared::time::Period;
 
 use super::nats_url;
 use crate::args::LOG_DEFAULT;
@@ -31,6 +32,7 @@ use crate::database;
 use crate::embedded::{API_STOP_MAX, COORDINATOR_STOP_MAX, within};
 use crate::exit::{self, Error};
 use crate::listen::{LISTEN_DEFAULT, advertise_url, advertised, host_name, listen};
+use crate::retention;
 use crate::signals::Signals;
 
 /// Who holds the first token, in the events that follow from its use.
@@ -72,6 +74,7 @@ struct Plan {
     keys: MasterKeys,
     bootstrap: Option<Secret>,
     migrate: bool,
+    retention: Period,
 }
 
 impl Plan {
@@ -87,6 +90,7 @@ impl Plan {
             keys: master_keys(settings)?,
             bootstrap: bootstrap(settings)?,
             migrate: !(args.no_migrate || no_migrate),
+            retention: retention::read(args.retention, settings)?,
         })
     }
 }
@@ -179,7 +183,7 @@ async fn start(listener: TcpListener, plan: Plan) -> anyhow::Result<Parts> {
     let bus: Arc<dyn Bus> = Arc::new(bus);
     let address = plan.advertise.unwrap_or_else(|| advertised(address, &host_name()));
     tracing::info!(address, "joining the cluster under this address");
-    let config = Config { store, bus, keys: plan.keys, address };
+    let config = Config { store, bus, keys: plan.keys, address, retention: plan.retention };
     let coordinator = patiently(StartError::may_pass, || Coordinator::start(config.clone())).await;
     let coordinator = coordinator.context("starting the coordinator")?;
     let service = coordinator.service();
