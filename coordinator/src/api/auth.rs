@@ -53,6 +53,27 @@ pub struct Identity {
     pub role: Role,
 }
 
+/// What somebody was let in with, for answers that go on: it may cease to count meanwhile.
+#[derive(Clone)]
+pub struct Pass {
+    digest: [u8; 32],
+    /// None where nothing can take it away.
+    stored: Option<Service>,
+}
+
+impl Pass {
+    /// Whether it counts still: known from memory.
+    pub fn counts(&self) -> bool {
+        self.stored.as_ref().is_none_or(|service| service.known_token(&self.digest).is_some())
+    }
+
+    /// One that counts for ever.
+    #[cfg(test)]
+    pub fn for_ever() -> Self {
+        Self { digest: [0; 32], stored: None }
+    }
+}
+
 impl Tokens {
     /// The tokens of the store.
     pub fn stored() -> Self {
@@ -73,6 +94,13 @@ impl Tokens {
     /// The store's service, where there is one.
     pub(super) fn service(&self) -> Option<&Service> {
         self.stored.as_ref()
+    }
+
+    /// What the holder of that token is let in with.
+    pub fn pass(&self, token: &str) -> Pass {
+        let digest = digest(token);
+        let fixed = self.fixed.as_ref().is_some_and(|fixed| same(&digest, &fixed.digest));
+        Pass { digest, stored: self.stored.clone().filter(|_| !fixed) }
     }
 
     /// Whose token this is. `from` is where it comes from: an address that has failed too often isn't looked up any more.

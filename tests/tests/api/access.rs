@@ -254,3 +254,19 @@ fn no_command_is_answered_as_done_whose_line_is_not_in_the_audit() {
     rename("ALTER TABLE elsewhere RENAME TO audit");
     assert_eq!(server.client.post("/api/v1/jobs", &job).status, 201);
 }
+
+#[test]
+fn an_open_stream_ends_when_its_token_counts_no_more() {
+    let server = Server::start();
+    let made = server.post("/api/v1/tokens", r#"{"role": "viewer", "name": "ann"}"#).json;
+    let job = server.submitted(crate::JOB);
+    let ann = server.client.with_token(made["token"].as_str().unwrap());
+    let mut events = ann.stream(&format!("/api/v1/jobs/{job}/events"), &[crate::EVENTS]);
+    let log = ann.stream(&format!("/api/v1/jobs/{job}/logs?follow=true"), &[crate::EVENTS]);
+    assert!(events.next().is_some(), "what has happened comes at once");
+    let id = made["id"].as_str().unwrap();
+    assert_eq!(server.client.send("DELETE", &format!("/api/v1/tokens/{id}"), &[], b"").status, 204);
+    for stream in [events.collect::<Vec<_>>(), log.collect()] {
+        assert!(stream.join("\n").contains("the token counts no more"), "{stream:?}");
+    }
+}
