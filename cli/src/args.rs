@@ -21,6 +21,7 @@ use crate::terminal;
 pub mod admin;
 pub mod api;
 pub mod cluster;
+pub mod config;
 pub mod job;
 pub mod key;
 
@@ -31,6 +32,10 @@ pub const LOG_DEFAULT: &str = "info,actix_server=warn,async_nats=warn,sqlx=warn"
 #[derive(Parser)]
 #[command(name = "windlass", version, after_help = ROOT_EXAMPLES)]
 pub struct Cli {
+    /// Read settings from this file [env: WINDLASS_CONFIG] [default: $XDG_CONFIG_HOME/windlass/windlass.toml, or else
+    /// /etc/windlass/windlass.toml, where there is one]
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -65,6 +70,9 @@ pub enum Command {
     /// Make, list and revoke tokens.
     #[command(after_help = admin::TOKEN_EXAMPLES)]
     Token(admin::TokenArgs),
+    /// Check the settings: the file's and the environment's.
+    #[command(after_help = config::EXAMPLES)]
+    Config(config::ConfigArgs),
     /// Print the completions of a shell.
     #[command(after_help = COMPLETIONS_EXAMPLES)]
     Completions { shell: Shell },
@@ -125,6 +133,9 @@ pub struct DevArgs {
     /// `tries=5,backoff=exponential,first=1s,max=30s,deadline=2m` [env: WINDLASS_KEY_RETRY]
     #[arg(long, value_name = "P")]
     pub key_retry: Option<String>,
+    /// How long a job is kept after its end, 1d or more [env: WINDLASS_RETENTION] [default: 30d]
+    #[arg(long, value_name = "D")]
+    pub retention: Option<Period>,
     /// Which log lines to show, like `info` or `coordinator=debug` [env: WINDLASS_LOG] [default: info]
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
@@ -175,6 +186,18 @@ fn one_line(report: &str, words: &[OsString]) -> String {
     let mistake = report.get(..end.unwrap_or(report.len())).unwrap_or(report);
     let mistake: Vec<&str> = mistake.split_whitespace().collect();
     format!("{} (see `{} --help`)", mistake.join(" "), command_of(words))
+}
+
+/// Whether `words`, the command line without the program's name, ask for `windlass run`. What can't be read may do so too.
+pub fn asks_to_run(words: &[OsString]) -> bool {
+    let mut words = words.iter().filter_map(|word| word.to_str());
+    loop {
+        match words.next() {
+            Some("--config") => drop(words.next()),
+            Some(word) if word.starts_with("--config=") => {}
+            word => return word == Some("run"),
+        }
+    }
 }
 
 /// The command that `words` begin with, like `windlass job list`.
@@ -250,6 +273,13 @@ mod tests {
         assert!(line.ends_with("(see `windlass job list --help`)"), "{line}");
         let line = mistake(&["windlass", "run"]);
         assert!(line.contains("required") && line.contains("CMD") && !line.contains('\n'), "{line}");
+    }
+
+    #[test]
+    fn run_is_known_behind_the_name_of_a_file() {
+        let asks = |words: &[&str]| super::asks_to_run(&words.iter().map(OsString::from).collect::<Vec<_>>());
+        assert!(asks(&["run"]) && asks(&["--config", "f", "run", "--nope"]) && asks(&["--config=f", "run"]));
+        assert!(!asks(&["dev"]) && !asks(&["--config", "run"]) && !asks(&[]) && !asks(&["job", "run"]));
     }
 
     #[test]

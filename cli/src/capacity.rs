@@ -34,14 +34,18 @@ impl Capacity {
 }
 
 /// `tags` sorted and without doubles, if a job could ask for each of them.
-fn checked(tags: &[String]) -> Result<Vec<String>, Error> {
+///
+/// # Errors
+/// When none could.
+pub fn checked(tags: &[String]) -> Result<Vec<String>, Error> {
     let asks = json!({"steps": [{"run": "true"}], "tags": tags});
     let asked = parse_single(&asks, None);
     let refused = |error: &FieldError| format!("--tag: {} {}", tags.join(", "), error.detail);
     asked.map(|job| job.spec.tags).map_err(|errors| Error::Usage(errors.first().map(refused).unwrap_or_default()))
 }
 
-fn split(text: &str) -> Vec<String> {
+/// The tags that a text with commas names.
+pub fn split(text: &str) -> Vec<String> {
     text.split(',').map(str::trim).filter(|tag| !tag.is_empty()).map(str::to_owned).collect()
 }
 

@@ -13,11 +13,11 @@ use crate::args::api::ApiArgs;
 use crate::exit::Error;
 use crate::terminal::say;
 
-mod address;
+pub mod address;
 mod problem;
 pub mod sse;
 pub mod stream;
-mod token;
+pub mod token;
 
 use address::Address;
 
@@ -248,6 +248,15 @@ impl Client {
             (false, _, _) => Failed::ForGood(Error::failed(why)),
         }
     }
+}
+
+/// Whether settings name an API and what opens it, without a flag.
+///
+/// # Errors
+/// When the address or the token can't be used.
+pub fn named(settings: &Settings) -> Result<(), Error> {
+    Address::find(None, settings, settings.data_dir().ok().as_deref())?;
+    token::told(settings).map(drop)
 }
 
 /// `path` with these parameters, their values encoded.

@@ -4,7 +4,7 @@
 use shared::settings::Settings;
 use shared::telemetry;
 
-use crate::args::{LOG_DEFAULT, variable};
+use crate::args::LOG_DEFAULT;
 use crate::database;
 use crate::exit::Error;
 use crate::terminal;
@@ -19,11 +19,10 @@ const NATS_DEFAULT: &str = "nats://127.0.0.1:4222";
 ///
 /// # Errors
 /// When it isn't named, can't be reached, or isn't one of ours.
-pub fn migrate() -> Result<u8, Error> {
-    let settings = Settings::new(&variable);
+pub fn migrate(settings: &Settings) -> Result<u8, Error> {
     // Waiting for the database is said.
     telemetry::start(settings.text("WINDLASS_LOG").as_deref(), LOG_DEFAULT);
-    let url = database::of_cluster("migrate", &settings)?;
+    let url = database::of_cluster("migrate", settings)?;
     let runtime = tokio::runtime::Runtime::new().map_err(|error| Error::failed(format_args!("starting: {error}")))?;
     runtime.block_on(self::coordinator::migrate(&url))?;
     terminal::say("the database is up to date");

@@ -12,7 +12,7 @@ use crate::exit::Error;
 const NAME: &str = "WINDLASS_DATABASE_URL";
 
 /// A database as it was named.
-enum Database {
+pub enum Database {
     /// The whole URL.
     Postgres(Secret),
     Sqlite(PathBuf),
@@ -51,15 +51,22 @@ pub fn of_dev(settings: &Settings) -> Result<Option<PathBuf>, Error> {
 }
 
 fn named(settings: &Settings) -> Result<Option<Database>, Error> {
-    let Some(url) = settings.secret(NAME)? else { return Ok(None) };
+    settings.secret(NAME)?.map(|url| parsed(&url)).transpose()
+}
+
+/// A database as its URL names it.
+///
+/// # Errors
+/// When it is none, without any of it.
+pub fn parsed(url: &str) -> Result<Database, Error> {
     if let Some(path) = url.strip_prefix("sqlite://") {
         if path.is_empty() || path.contains('?') {
             return Err(refused("sqlite:// must be followed by a file's path, and nothing else"));
         }
-        return Ok(Some(Database::Sqlite(PathBuf::from(path))));
+        return Ok(Database::Sqlite(PathBuf::from(path)));
     }
     if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-        return Ok(Some(Database::Postgres(Secret::new(url))));
+        return Ok(Database::Postgres(Secret::new(url.to_owned())));
     }
     Err(refused("must begin with postgres:// or sqlite://"))
 }

@@ -23,6 +23,8 @@ pub const OUTPUT_CLOSED: u8 = 141;
 pub enum Error {
     /// Arguments or settings that can't be used.
     Usage(String),
+    /// Mistakes in the configuration file, one a line.
+    Settings(Vec<String>),
     /// It was tried and didn't work.
     Failed(Vec<String>),
     /// Nobody reads our standard output any more; there is nobody to tell.
@@ -40,7 +42,7 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(line) => f.write_str(line),
-            Self::Failed(lines) => f.write_str(&lines.join("; ")),
+            Self::Settings(lines) | Self::Failed(lines) => f.write_str(&lines.join("; ")),
             Self::OutputClosed => f.write_str("standard output is closed"),
         }
     }

@@ -9,7 +9,6 @@ use shared::view::JobView;
 
 use crate::args::api::Output;
 use crate::args::job::{JobArgs, JobCommand};
-use crate::args::variable;
 use crate::client::{Client, Repeated};
 use crate::exit::Error;
 use crate::terminal::print;
@@ -28,8 +27,8 @@ const JOBS: &str = "/api/v1/jobs";
 ///
 /// # Errors
 /// When settings can't be used, or the API refuses or can't be reached.
-pub fn job(args: &JobArgs) -> Result<u8, Error> {
-    let client = Client::new(&args.api, &Settings::new(&variable))?;
+pub fn job(args: &JobArgs, settings: &Settings) -> Result<u8, Error> {
+    let client = Client::new(&args.api, settings)?;
     let output = args.api.output;
     match &args.command {
         JobCommand::Submit(submit) => submit::submit(&client, submit, output),

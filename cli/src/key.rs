@@ -14,7 +14,6 @@ use shared::view::{DeployKeyView, ListedDeployKey};
 
 use crate::args::api::Output;
 use crate::args::key::{KeyArgs, KeyCommand, PairArgs};
-use crate::args::variable;
 use crate::client::{Client, Repeated, encoded, with_query};
 use crate::exit::Error;
 use crate::job::{print_document, read};
@@ -45,11 +44,11 @@ struct Rekeyed {
 ///
 /// # Errors
 /// When settings or files can't be used, or the API refuses or can't be reached.
-pub fn key(args: &KeyArgs) -> Result<u8, Error> {
+pub fn key(args: &KeyArgs, settings: &Settings) -> Result<u8, Error> {
     if let Some(name) = named(&args.command) {
         check(name)?;
     }
-    let client = Client::new(&args.api, &Settings::new(&variable))?;
+    let client = Client::new(&args.api, settings)?;
     let output = args.api.output;
     match &args.command {
         KeyCommand::Add { name, pair, known_hosts } => {

@@ -26,7 +26,11 @@ pub fn read(flag: Option<&str>, settings: &Settings) -> Result<KeyRetry, Error> 
     parsed(text).map_err(|fault| Error::Usage(format!("{name}: {fault}")))
 }
 
-fn parsed(text: &str) -> Result<KeyRetry, String> {
+/// What a text of such parts says.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parsed(text: &str) -> Result<KeyRetry, String> {
     let mut retry = KeyRetry::default();
     let mut said = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {

@@ -21,6 +21,13 @@ pub fn listen(address: &str) -> anyhow::Result<TcpListener> {
     Ok(listener)
 }
 
+/// What keeps anybody from listening on `address`, as far as its text tells.
+pub fn address_fault(address: &str) -> Option<String> {
+    let parts = address.rsplit_once(':');
+    let can = parts.is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    (!can).then(|| format!("{address} is not an address with a port, like {LISTEN_DEFAULT}"))
+}
+
 /// An address under which a client on this machine finds one that listens everywhere.
 pub fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
+use coordinator::retention::RETENTION_DEFAULT;
 use coordinator::store::Filter;
 use shared::clock;
 use shared::id::JobId;
@@ -21,7 +22,7 @@ use shared::spec::reader::FieldError;
 use shared::spec::{Submission, parse_single};
 use shared::telemetry;
 
-use crate::args::{RunArgs, variable};
+use crate::args::RunArgs;
 use crate::data_dir::DataDir;
 use crate::embedded::Embedded;
 use crate::exit::{self, Error};
@@ -56,8 +57,7 @@ const LABEL: &str = "windlass.run";
 ///
 /// # Errors
 /// When no command could be run at all.
-pub fn run(args: RunArgs) -> Result<u8, Error> {
-    let settings = Settings::new(&variable);
+pub fn run(args: RunArgs, settings: &Settings) -> Result<u8, Error> {
     let log = args.log.clone().or_else(|| settings.text("WINDLASS_LOG"));
     telemetry::start(log.as_deref(), "error");
     let told = args.data_dir.clone().or_else(|| settings.text("WINDLASS_DATA_DIR").map(PathBuf::from));
@@ -165,7 +165,7 @@ async fn one_job(dir: DataDir, kept: bool, key: Option<Key>, submission: Submiss
     let within = submission.spec.timeout.plus(submission.spec.grace).duration();
     let (tap, output) = mpsc::channel(TAP_PIECES_MAX);
     let screen = Screen::start(output, key.as_ref().and_then(Key::alias));
-    let mut parts = Embedded::open(dir, None).await?;
+    let mut parts = Embedded::open(dir, None, RETENTION_DEFAULT).await?;
     let (begun, interrupted) =
         interruptibly(begin(&mut parts, kept, tap, key.as_ref(), submission), &mut signals, &screen).await;
     let ended = match begun {

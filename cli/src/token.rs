@@ -10,7 +10,6 @@ use shared::time::{Period, Time};
 
 use crate::args::admin::{TokenArgs, TokenCommand};
 use crate::args::api::Output;
-use crate::args::variable;
 use crate::client::{Client, Repeated};
 use crate::exit::{self, Error};
 use crate::job::{print_document, read};
@@ -45,8 +44,8 @@ struct Token {
 ///
 /// # Errors
 /// When settings can't be used, or the API refuses or can't be reached.
-pub fn token(args: &TokenArgs) -> Result<u8, Error> {
-    let client = Client::new(&args.api, &Settings::new(&variable))?;
+pub fn token(args: &TokenArgs, settings: &Settings) -> Result<u8, Error> {
+    let client = Client::new(&args.api, settings)?;
     let output = args.api.output;
     match &args.command {
         TokenCommand::Create { role, name, expires } => {

@@ -10,7 +10,6 @@ use shared::view::WorkerView;
 
 use crate::args::admin::{WorkerIds, WorkersArgs, WorkersCommand};
 use crate::args::api::Output;
-use crate::args::variable;
 use crate::client::{Client, Repeated};
 use crate::exit::{self, Error};
 use crate::job::{print_document, read};
@@ -29,8 +28,8 @@ struct Workers {
 ///
 /// # Errors
 /// When settings can't be used, or the API refuses or can't be reached.
-pub fn workers(args: &WorkersArgs) -> Result<u8, Error> {
-    let client = Client::new(&args.api, &Settings::new(&variable))?;
+pub fn workers(args: &WorkersArgs, settings: &Settings) -> Result<u8, Error> {
+    let client = Client::new(&args.api, settings)?;
     let output = args.api.output;
     match &args.command {
         WorkersCommand::List => list(&client, output),

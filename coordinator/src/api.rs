@@ -20,7 +20,6 @@ use crate::web as page;
 use passing::Passing;
 
 mod accept;
-mod attempts;
 mod audit;
 pub(crate) mod auth;
 pub(crate) mod body;

@@ -4,6 +4,13 @@ use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
+/// Why a filter can't be read, if it can't.
+pub fn filter_fault(filter: &str) -> Option<String> {
+    EnvFilter::try_new(filter)
+        .err()
+        .map(|error| format!("can't be read: {error}; it is like info or coordinator=debug"))
+}
+
 /// Sends log lines to standard error. `filter` is in the syntax of `tracing`'s `EnvFilter`, like `info` or
 /// `coordinator=debug`; one that can't be read counts as `fallback`. A second call changes nothing.
 pub fn start(filter: Option<&str>, fallback: &str) {

@@ -48,6 +48,8 @@ pub fn windlass_at(program: &Path) -> Command {
     for name in settings.filter(|name| name.to_string_lossy().starts_with("WINDLASS_")) {
         command.env_remove(name);
     }
+    // An empty file in place of what this machine may have.
+    command.env("WINDLASS_CONFIG", "/dev/null");
     command
 }
 

@@ -16,5 +16,6 @@ mod stories {
     mod run;
     mod secrets;
     mod service;
+    mod settings;
     mod streams;
 }

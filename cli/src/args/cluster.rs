@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use shared::time::Period;
+
 /// `windlass coordinator`.
 #[derive(Debug, Default, Args)]
 pub struct CoordinatorArgs {
@@ -22,6 +24,9 @@ pub struct CoordinatorArgs {
     /// Leave the database as it is: `windlass migrate` brings it up to date [env: WINDLASS_NO_MIGRATE=true]
     #[arg(long)]
     pub no_migrate: bool,
+    /// How long a job is kept after its end, 1d or more [env: WINDLASS_RETENTION] [default: 30d]
+    #[arg(long, value_name = "D")]
+    pub retention: Option<Period>,
     /// Which log lines to show, like `info` or `coordinator=debug` [env: WINDLASS_LOG] [default: info]
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,

@@ -32,15 +32,7 @@ impl Address {
         };
         let found = told.or_else(variable).or_else(noted);
         let (source, text) = found.unwrap_or_else(|| ("the default".to_owned(), DEFAULT.to_owned()));
-        let base = text.trim().trim_end_matches('/');
-        let host = base.strip_prefix("http://").or_else(|| base.strip_prefix("https://"));
-        match host {
-            Some(host) if host.contains('@') => {
-                Err(Error::Usage(format!("{source}: must hold no name and no password: the token stands for both")))
-            }
-            Some(host) if !host.is_empty() && !host.contains(['?', '#', ' ']) => Ok(Self { base: base.to_owned() }),
-            _ => Err(Error::Usage(format!("{source}: {base} is not a URL like {DEFAULT}"))),
-        }
+        checked(&source, &text)
     }
 
     /// Whether it is an address that never leaves this machine.
@@ -51,6 +43,22 @@ impl Address {
             None => authority.split(':').next().unwrap_or(""),
         };
         host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+    }
+}
+
+/// The address that `text` is, which came by `source`.
+///
+/// # Errors
+/// When it is no HTTP URL.
+pub fn checked(source: &str, text: &str) -> Result<Address, Error> {
+    let base = text.trim().trim_end_matches('/');
+    let host = base.strip_prefix("http://").or_else(|| base.strip_prefix("https://"));
+    match host {
+        Some(host) if host.contains('@') => {
+            Err(Error::Usage(format!("{source}: must hold no name and no password: the token stands for both")))
+        }
+        Some(host) if !host.is_empty() && !host.contains(['?', '#', ' ']) => Ok(Address { base: base.to_owned() }),
+        _ => Err(Error::Usage(format!("{source}: {base} is not a URL like {DEFAULT}"))),
     }
 }
 

@@ -31,8 +31,11 @@ pub fn kept(data_dir: &Path) -> Result<Option<Secret>, Error> {
     }
 }
 
-/// What a header can carry: one word of visible ASCII. None of it is repeated where it is something else.
-fn checked(text: &str, source: &str) -> Result<Secret, Error> {
+/// What a header can carry: one word of visible ASCII.
+///
+/// # Errors
+/// When it is something else, without any of it.
+pub fn checked(text: &str, source: &str) -> Result<Secret, Error> {
     let token = text.trim();
     if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(Error::Usage(format!("{source}: holds no token: a token is one word of visible ASCII characters")));

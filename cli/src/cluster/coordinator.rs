@@ -23,14 +23,16 @@ use shared::bus::nats::{NatsBus, NatsOptions, Role};
 use shared::secret::Secret;
 use shared::settings::Settings;
 use shared::telemetry;
+use shared::time::Period;
 
 use super::nats_url;
+use crate::args::LOG_DEFAULT;
 use crate::args::cluster::CoordinatorArgs;
-use crate::args::{LOG_DEFAULT, variable};
 use crate::database;
 use crate::embedded::{API_STOP_MAX, COORDINATOR_STOP_MAX, within};
 use crate::exit::{self, Error};
 use crate::listen::{LISTEN_DEFAULT, advertise_url, advertised, host_name, listen};
+use crate::retention;
 use crate::signals::Signals;
 
 /// Who holds the first token, in the events that follow from its use.
@@ -45,11 +47,10 @@ const DATABASE_WAIT: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// When a setting can't be used, or a part doesn't start.
-pub fn coordinator(args: &CoordinatorArgs) -> Result<u8, Error> {
-    let settings = Settings::new(&variable);
+pub fn coordinator(args: &CoordinatorArgs, settings: &Settings) -> Result<u8, Error> {
     let log = args.log.clone().or_else(|| settings.text("WINDLASS_LOG"));
     telemetry::start(log.as_deref(), LOG_DEFAULT);
-    let plan = Plan::read(args, &settings)?;
+    let plan = Plan::read(args, settings)?;
     let listener = listen(&plan.listen)?;
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
     let done = runtime.block_on(serve(listener, plan));
@@ -73,6 +74,7 @@ struct Plan {
     keys: MasterKeys,
     bootstrap: Option<Secret>,
     migrate: bool,
+    retention: Period,
 }
 
 impl Plan {
@@ -88,8 +90,18 @@ impl Plan {
             keys: master_keys(settings)?,
             bootstrap: bootstrap(settings)?,
             migrate: !(args.no_migrate || no_migrate),
+            retention: retention::read(args.retention, settings)?,
         })
     }
+}
+
+/// What keeps a coordinator from starting with these settings, each by itself.
+pub fn faults(settings: &Settings) -> Vec<Result<(), Error>> {
+    vec![
+        database::of_cluster("coordinator", settings).map(drop),
+        master_keys(settings).map(drop),
+        bootstrap(settings).map(drop),
+    ]
 }
 
 fn master_keys(settings: &Settings) -> Result<MasterKeys, Error> {
@@ -171,7 +183,7 @@ async fn start(listener: TcpListener, plan: Plan) -> anyhow::Result<Parts> {
     let bus: Arc<dyn Bus> = Arc::new(bus);
     let address = plan.advertise.unwrap_or_else(|| advertised(address, &host_name()));
     tracing::info!(address, "joining the cluster under this address");
-    let config = Config { store, bus, keys: plan.keys, address };
+    let config = Config { store, bus, keys: plan.keys, address, retention: plan.retention };
     let coordinator = patiently(StartError::may_pass, || Coordinator::start(config.clone())).await;
     let coordinator = coordinator.context("starting the coordinator")?;
     let service = coordinator.service();

@@ -3,6 +3,7 @@
 //! The first signal drains it: what runs goes on to its end, nothing new is taken. The second cancels what runs, with its
 //! grace. The third ends it at once: the keepers of what runs end that, and the next start tells what became of it.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -16,8 +17,8 @@ use shared::telemetry;
 use worker::Worker;
 
 use super::nats_url;
+use crate::args::LOG_DEFAULT;
 use crate::args::cluster::WorkerArgs;
-use crate::args::{LOG_DEFAULT, variable};
 use crate::capacity::Capacity;
 use crate::data_dir::DataDir;
 use crate::embedded::{WORKER_STOP_MAX, within};
@@ -30,23 +31,35 @@ use crate::signals::Signals;
 ///
 /// # Errors
 /// When a setting can't be used, it doesn't start, or it dies.
-pub fn worker(args: &WorkerArgs) -> Result<u8, Error> {
-    let settings = Settings::new(&variable);
+pub fn worker(args: &WorkerArgs, settings: &Settings) -> Result<u8, Error> {
     let log = args.log.clone().or_else(|| settings.text("WINDLASS_LOG"));
     telemetry::start(log.as_deref(), LOG_DEFAULT);
-    let plan = Plan::read(args, &settings)?;
+    let plan = Plan::read(args, settings)?;
     let dir = DataDir::hold(&args.data_dir.clone().map_or_else(|| settings.data_dir(), Ok)?)?;
-    if plan.join.is_none() && !worker::is_enrolled(dir.path()) {
-        return Err(Error::Usage(format!(
-            "WINDLASS_JOIN_TOKEN: is not set, and {} holds no identity yet: `windlass token join` makes a token",
-            dir.path().display()
-        )));
-    }
+    known(plan.join.as_ref(), dir.path())?;
     let runtime = tokio::runtime::Runtime::new().context("starting the runtime")?;
     let done = runtime.block_on(work(&dir, plan));
     // A part that was left behind must not hold up the end.
     runtime.shutdown_background();
     Ok(done?)
+}
+
+/// Whether a worker with these settings can be known to its cluster.
+///
+/// # Errors
+/// When it has neither an identity nor a token to get one.
+pub fn joined(settings: &Settings) -> Result<(), Error> {
+    known(settings.secret("WINDLASS_JOIN_TOKEN")?.map(Secret::new).as_ref(), &settings.data_dir()?)
+}
+
+fn known(join: Option<&Secret>, data_dir: &Path) -> Result<(), Error> {
+    if join.is_some() || worker::is_enrolled(data_dir) {
+        return Ok(());
+    }
+    Err(Error::Usage(format!(
+        "WINDLASS_JOIN_TOKEN: is not set, and {} holds no identity yet: `windlass token join` makes a token",
+        data_dir.display()
+    )))
 }
 
 /// What `worker` was told.

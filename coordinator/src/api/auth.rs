@@ -17,8 +17,8 @@ use shared::id::Actor;
 use shared::role::Role;
 use shared::secret::Secret;
 
-use super::attempts::{Attempts, TooMany};
 use super::problem::Problem;
+use crate::attempts::{Attempts, TooMany};
 use crate::caller::Caller;
 use crate::service::Service;
 use crate::store::{Token, TokenKind};
@@ -35,7 +35,7 @@ const ORIGIN_BYTES_MAX: usize = 128;
 pub struct Tokens {
     fixed: Option<Fixed>,
     stored: Option<Service>,
-    attempts: std::sync::Arc<Attempts>,
+    attempts: std::sync::Arc<Attempts<IpAddr>>,
 }
 
 /// A token that isn't in the store, with its owner's name. It is an administrator's.
@@ -51,6 +51,27 @@ pub struct Identity {
     /// What its holder is called in timelines.
     pub name: String,
     pub role: Role,
+}
+
+/// What somebody was let in with, for answers that go on: it may cease to count meanwhile.
+#[derive(Clone)]
+pub struct Pass {
+    digest: [u8; 32],
+    /// None where nothing can take it away.
+    stored: Option<Service>,
+}
+
+impl Pass {
+    /// Whether it counts still: known from memory.
+    pub fn counts(&self) -> bool {
+        self.stored.as_ref().is_none_or(|service| service.known_token(&self.digest).is_some())
+    }
+
+    /// One that counts for ever.
+    #[cfg(test)]
+    pub fn for_ever() -> Self {
+        Self { digest: [0; 32], stored: None }
+    }
 }
 
 impl Tokens {
@@ -75,6 +96,13 @@ impl Tokens {
         self.stored.as_ref()
     }
 
+    /// What the holder of that token is let in with.
+    pub fn pass(&self, token: &str) -> Pass {
+        let digest = digest(token);
+        let fixed = self.fixed.as_ref().is_some_and(|fixed| same(&digest, &fixed.digest));
+        Pass { digest, stored: self.stored.clone().filter(|_| !fixed) }
+    }
+
     /// Whose token this is. `from` is where it comes from: an address that has failed too often isn't looked up any more.
     pub async fn identify(&self, token: &str, from: Option<IpAddr>) -> Result<Identity, Problem> {
         let digest = digest(token);
@@ -87,13 +115,14 @@ impl Tokens {
         if let Some(token) = service.known_token(&digest) {
             return identity(token);
         }
+        let from = from.map(network);
         let limited = |address| self.attempts.take(address, clock::instant());
         from.map_or(Ok(()), limited).map_err(|TooMany(wait)| {
             Problem::busy("too many requests with a token that isn't known have come from this address", wait)
         })?;
         let known = service.token(&digest).await?.ok_or_else(unknown)?;
         if let Some(address) = from {
-            self.attempts.give_back(address);
+            self.attempts.give_back(&address);
         }
         identity(known)
     }
@@ -161,6 +190,18 @@ pub fn check_origin(method: &Method, headers: &HeaderMap) -> Result<(), Problem>
     match (origin, text(HOST)) {
         (Some(origin), Some(host)) if origin.eq_ignore_ascii_case(host) => Ok(()),
         _ => Err(Problem::forbidden_for("Origin", "must be this page's own where a request has its cookie")),
+    }
+}
+
+/// What stands for an address: all of a network of IPv6 that one customer has, for it holds more addresses than anybody could
+/// remember.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => IpAddr::V4(v4),
+            None => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
+        },
     }
 }
 
@@ -297,6 +338,15 @@ mod tests {
             }
             assert_eq!(check_origin(&Method::GET, &headers(all)), Ok(()));
         }
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_address() {
+        let of = |text: &str| network(text.parse().unwrap());
+        assert_eq!(of("2001:db8:1:2:ffff::1"), of("2001:db8:1:2::"));
+        assert_ne!(of("2001:db8:1:3::1"), of("2001:db8:1:2::1"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+        assert_ne!(of("192.0.2.2"), of("192.0.2.1"));
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub async fn show(request: HttpRequest, api: web::Data<Api>) -> Result<HttpRespo
     if accept::wanted(request.headers(), &[Form::Json, Form::Events]) == Form::Events {
         let after = stream::last_event_id(request.headers())?.or(after).unwrap_or(0);
         let feed = EventFeed { watch: api.service.watch(id), service: api.service.clone(), id };
-        return stream::respond(&api, feed, Range { after, limit, follow: true });
+        return stream::respond(&api, &request, feed, Range { after, limit, follow: true });
     }
     let events = api.service.events(id, Seq(after.unwrap_or(0)), limit.unwrap_or(PAGE_DEFAULT));
     let events = api.ask(events).await?;

@@ -75,6 +75,7 @@ async fn authenticate(request: &mut ServiceRequest, tokens: &Tokens) -> Result<(
     let mut extensions = request.extensions_mut();
     extensions.insert(caller.actor.clone());
     extensions.insert(caller);
+    extensions.insert(tokens.pass(given.token()));
     extensions.insert(identity);
     Ok(())
 }

@@ -69,7 +69,7 @@ pub async fn show(request: HttpRequest, api: web::Data<Api>) -> Result<HttpRespo
     let range = Range { after: from.or(wanted.after).unwrap_or(0), limit: wanted.limit, follow };
     let watch = api.service.watch(id);
     let service = api.service.clone();
-    stream::respond(&api, LineFeed { service, id, attempt: wanted.attempt, form, watch }, range)
+    stream::respond(&api, &request, LineFeed { service, id, attempt: wanted.attempt, form, watch }, range)
 }
 
 /// All of a job's log that is there, or of one attempt, as plain text.

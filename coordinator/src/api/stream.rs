@@ -1,18 +1,20 @@
 //! An answer that goes on while its job does: pages of a [`Feed`], one after the other, at the pace of whoever reads.
 //!
 //! Nothing is buffered beyond one page, and nothing runs for it in the background: what the client doesn't read isn't
-//! fetched. The stream ends with its feed, at the limit that was asked for, and when the server stops.
+//! fetched. The stream ends with its feed, at the limit that was asked for, when the server stops, and when its reader's token
+//! counts no more.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
-use actix_web::HttpResponse;
 use actix_web::http::header::{HeaderMap, HeaderValue};
+use actix_web::{HttpMessage, HttpRequest, HttpResponse};
 use bytes::Bytes;
 use futures_util::stream;
 use tokio::sync::watch;
 use tokio::time::Interval;
 
+use super::auth::Pass;
 use super::problem::Problem;
 use super::{Api, query};
 use crate::service::Error;
@@ -70,11 +72,12 @@ pub struct Range {
 }
 
 /// The answer that streams `feed`.
-pub fn respond(api: &Api, feed: impl Feed, range: Range) -> Result<HttpResponse, Problem> {
+pub fn respond(api: &Api, request: &HttpRequest, feed: impl Feed, range: Range) -> Result<HttpResponse, Problem> {
     let permit = api.streams.clone().try_acquire_owned();
     let permit = permit.map_err(|_| Problem::busy("too many streams are open", RETRY_AFTER))?;
     let media_type = HeaderValue::from_static(feed.media_type());
-    let tail = Tail::new(feed, range, KEEP_ALIVE, api.stopping.clone());
+    let pass = request.extensions().get::<Pass>().cloned().ok_or_else(Problem::internal)?;
+    let tail = Tail::new(feed, range, KEEP_ALIVE, api.stopping.clone(), pass);
     let chunks = stream::unfold((tail, permit), |(mut tail, permit)| async move {
         let chunk = tail.next().await?;
         Some((Ok::<_, Infallible>(Bytes::from(chunk)), (tail, permit)))
@@ -97,15 +100,17 @@ struct Tail<F> {
     range: Range,
     keep_alive: Interval,
     stopping: watch::Receiver<bool>,
+    /// What its reader was let in with.
+    pass: Pass,
     ended: bool,
 }
 
 impl<F: Feed> Tail<F> {
-    fn new(feed: F, range: Range, keep_alive: Duration, stopping: watch::Receiver<bool>) -> Self {
+    fn new(feed: F, range: Range, keep_alive: Duration, stopping: watch::Receiver<bool>, pass: Pass) -> Self {
         let mut keep_alive = tokio::time::interval(keep_alive);
         // The first sign of life is due after the interval, not at once.
         keep_alive.reset();
-        Self { feed, range, keep_alive, stopping, ended: false }
+        Self { feed, range, keep_alive, stopping, pass, ended: false }
     }
 
     /// The next piece, never an empty one: that would end the answer.
@@ -113,6 +118,9 @@ impl<F: Feed> Tail<F> {
         while !self.ended && self.range.limit != Some(0) {
             if *self.stopping.borrow() {
                 return self.last_words(self.feed.broken_off("the server is stopping"));
+            }
+            if !self.pass.counts() {
+                return self.last_words(self.feed.broken_off("the token counts no more"));
             }
             let limit = self.range.limit.map_or(PAGE_MAX, |left| left.min(PAGE_MAX));
             match self.feed.page(self.range.after, limit).await {
@@ -198,7 +206,13 @@ mod tests {
         fn of(pages: impl IntoIterator<Item = Page>, range: Range) -> Self {
             let (stopping, seen) = watch::channel(false);
             Self {
-                tail: Tail::new(Scripted(pages.into_iter().map(Ok).collect()), range, Duration::from_hours(1), seen),
+                tail: Tail::new(
+                    Scripted(pages.into_iter().map(Ok).collect()),
+                    range,
+                    Duration::from_hours(1),
+                    seen,
+                    Pass::for_ever(),
+                ),
                 stopping,
             }
         }

@@ -41,6 +41,8 @@ mod serving;
 mod streams;
 pub mod subjects;
 
+pub use connection::shown;
+
 /// The media type of an event.
 const EVENT_TYPE: &str = "application/cloudevents+json";
 /// How long a subscription may take to be in force before [`Bus::serve`] returns without.
@@ -128,7 +130,8 @@ impl NatsBus {
     /// refused here and is found later is said in the log again and again, and the link isn't fit until it is mended.
     pub async fn connect(options: NatsOptions) -> Result<Self, StartError> {
         let addresses = addresses(&options.urls)?;
-        let unusable = |error: &dyn fmt::Display| StartError::Address(options.urls.clone(), error.to_string());
+        let unusable =
+            |error: &dyn fmt::Display| StartError::Address(connection::shown(&options.urls), error.to_string());
         let (connect, turns) = connection::options(ConnectOptions::new().name(&options.name), &addresses);
         let client = connect.connect(addresses).await.map_err(|error| unusable(&error))?;
         let tasks = Tasks::default();
@@ -361,6 +364,11 @@ fn down() -> Error {
     Error::Unreachable("there is no connection to NATS".to_owned())
 }
 
+/// Whether a list with commas names servers of NATS.
+pub fn checked(urls: &str) -> Result<(), StartError> {
+    addresses(urls).map(drop)
+}
+
 /// The addresses that a list with commas names.
 fn addresses(urls: &str) -> Result<Vec<ServerAddr>, StartError> {
     let each = |url: &str| {
@@ -369,7 +377,7 @@ fn addresses(urls: &str) -> Result<Vec<ServerAddr>, StartError> {
     let addresses: Vec<_> =
         urls.split(',').map(str::trim).filter(|url| !url.is_empty()).map(each).collect::<Result<_, _>>()?;
     if addresses.iter().all(|address: &ServerAddr| address.host().is_empty()) {
-        return Err(StartError::Address(urls.to_owned(), "it names no server".to_owned()));
+        return Err(StartError::Address(connection::shown(urls), "it names no server".to_owned()));
     }
     Ok(addresses)
 }

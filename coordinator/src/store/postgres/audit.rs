@@ -71,30 +71,27 @@ pub(super) async fn add_all(pool: PgPool, owner: CoordinatorId, lines: Vec<Audit
 /// Lines of one moment in the order in which they were added.
 pub(super) async fn about(pool: PgPool, subject: Option<String>, limit: u32) -> Result<Vec<AuditLine>, Fault> {
     let mut session = Session::of(&pool).await?;
-    let rows = match subject {
-        Some(subject) => {
-            let about = sqlx::query_as!(
-                Row,
-                r#"
+    let rows = if let Some(subject) = subject {
+        let about = sqlx::query_as!(
+            Row,
+            r#"
                 SELECT at AS "at: Moment", actor, origin, action, subject, outcome, job_id, attempt, request FROM audit
                 WHERE subject = $1 ORDER BY at DESC, id DESC LIMIT $2
                 "#,
-                subject,
-                i64::from(limit),
-            );
-            about.fetch_all(&mut *session).await
-        }
-        None => {
-            let all = sqlx::query_as!(
-                Row,
-                r#"
+            subject,
+            i64::from(limit),
+        );
+        about.fetch_all(&mut *session).await
+    } else {
+        let all = sqlx::query_as!(
+            Row,
+            r#"
                 SELECT at AS "at: Moment", actor, origin, action, subject, outcome, job_id, attempt, request FROM audit
                 ORDER BY id DESC LIMIT $1
                 "#,
-                i64::from(limit),
-            );
-            all.fetch_all(&mut *session).await
-        }
+            i64::from(limit),
+        );
+        all.fetch_all(&mut *session).await
     };
     let lines = session.read(rows)?.into_iter().map(|row: Row| {
         Ok(AuditLine {
