@@ -144,7 +144,10 @@ impl Drop for ApiServer {
 
 impl Api {
     /// What a call of the service answers, within [`CALL_TIME_MAX`].
-    pub(crate) async fn ask<T>(&self, call: impl Future<Output = Result<T, service::Error>>) -> Result<T, service::Error> {
+    pub(crate) async fn ask<T>(
+        &self,
+        call: impl Future<Output = Result<T, service::Error>>,
+    ) -> Result<T, service::Error> {
         let retry_after = CALL_RETRY_AFTER;
         tokio::time::timeout(CALL_TIME_MAX, call).await.unwrap_or(Err(service::Error::Unavailable { retry_after }))
     }

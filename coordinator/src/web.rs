@@ -31,7 +31,10 @@ mod workers;
 /// The page's routes.
 pub fn routes(app: &mut web::ServiceConfig) {
     for asset in &assets::ALL {
-        app.service(at(asset.path, "GET").route(web::get().to(move |request| assets::serve(request, asset))));
+        app.service(
+            at(asset.path, "GET")
+                .route(web::get().to(async move |request: HttpRequest| assets::serve(&request, asset))),
+        );
     }
     app.service(page("/sign-in", "GET, POST").route(web::get().to(sign_in::ask)).route(web::post().to(sign_in::enter)))
         .service(page("/sign-out", "POST").route(web::post().to(sign_in::leave)))

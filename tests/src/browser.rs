@@ -37,7 +37,8 @@ pub struct Browser {
     agent: Agent,
     session: String,
     driver: Running,
-    _profile: TempDir,
+    /// All that it keeps.
+    profile: TempDir,
 }
 
 /// A cookie as the browser keeps it.
@@ -68,11 +69,17 @@ impl Browser {
             agent: config.build().new_agent(),
             session: format!("http://127.0.0.1:{port}/session"),
             driver,
-            _profile: profile,
+            profile,
         };
-        let data = format!("--user-data-dir={}", browser._profile.path().display());
-        let arguments =
-            ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=1280,900", &data];
+        let data = format!("--user-data-dir={}", browser.profile.path().display());
+        let arguments = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--window-size=1280,900",
+            &data,
+        ];
         let options = json!({"args": arguments});
         let wanted = json!({"capabilities": {"alwaysMatch": {
             "browserName": "chrome", "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"},
@@ -80,7 +87,8 @@ impl Browser {
             "unhandledPromptBehavior": "ignore",
         }}});
         let made = browser.send("POST", "", &wanted).expect("a session");
-        browser.session += &format!("/{}", made["sessionId"].as_str().expect("its id"));
+        let id = made["sessionId"].as_str().expect("its id");
+        browser.session = format!("{}/{id}", browser.session);
         browser.see(1280, 900, "light");
         browser
     }
@@ -116,7 +124,11 @@ impl Browser {
     /// Waits until an expression holds in the page.
     pub fn until(&self, what: &str, expression: &str) {
         eventually(DEADLINE, what, || {
-            let answer = self.send("POST", "/execute/sync", &json!({"script": format!("return Boolean({expression})"), "args": []}));
+            let answer = self.send(
+                "POST",
+                "/execute/sync",
+                &json!({"script": format!("return Boolean({expression})"), "args": []}),
+            );
             // A page that is just being left has no answer.
             (answer.ok()? == true).then_some(())
         });
@@ -125,7 +137,11 @@ impl Browser {
     /// The text of the first element that fits, as a person sees it.
     pub fn text(&self, selector: &str) -> String {
         let id = self.find(selector);
-        self.send("GET", &format!("/element/{id}/text"), &Value::Null).expect("its text").as_str().expect("text").to_owned()
+        self.send("GET", &format!("/element/{id}/text"), &Value::Null)
+            .expect("its text")
+            .as_str()
+            .expect("text")
+            .to_owned()
     }
 
     pub fn click(&self, selector: &str) {

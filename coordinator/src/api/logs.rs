@@ -73,15 +73,14 @@ pub async fn show(request: HttpRequest, api: web::Data<Api>) -> Result<HttpRespo
 }
 
 /// All of a job's log that is there, or of one attempt, as plain text.
-pub fn download(api: &Api, id: JobId, attempt: Option<Attempt>) -> Result<HttpResponse, Problem> {
-    let feed = LineFeed {
-        service: api.service.clone(),
-        id,
-        attempt,
-        form: Live::Text,
-        watch: api.service.watch(id),
-    };
-    stream::respond(api, feed, Range { after: 0, limit: None, follow: false })
+pub fn download(
+    api: &Api,
+    request: &HttpRequest,
+    id: JobId,
+    attempt: Option<Attempt>,
+) -> Result<HttpResponse, Problem> {
+    let feed = LineFeed { service: api.service.clone(), id, attempt, form: Live::Text, watch: api.service.watch(id) };
+    stream::respond(api, request, feed, Range { after: 0, limit: None, follow: false })
 }
 
 async fn page(service: &Service, id: JobId, wanted: &Wanted) -> Result<HttpResponse, Problem> {

@@ -4,12 +4,14 @@ use std::sync::LazyLock;
 
 use actix_web::http::header::{CACHE_CONTROL, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256};
 
 /// A file under the name of its content may be kept: another content has another name.
 const KEEP: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 /// How many bytes of a content's hash its name has.
-const NAME_BYTES: usize = 8;
+const NAME_BYTES: usize = 9;
 
 /// A file of the page.
 #[derive(Debug)]
@@ -48,11 +50,12 @@ impl Asset {
 }
 
 fn name(text: &str) -> String {
-    Sha256::digest(text).iter().take(NAME_BYTES).map(|byte| format!("{byte:02x}")).collect()
+    let digest: [u8; 32] = Sha256::digest(text).into();
+    URL_SAFE_NO_PAD.encode(digest.iter().copied().take(NAME_BYTES).collect::<Vec<u8>>())
 }
 
 /// Serves a file; under another name than its content's it may be another version's, and isn't kept.
-pub async fn serve(request: HttpRequest, asset: &'static Asset) -> HttpResponse {
+pub fn serve(request: &HttpRequest, asset: &'static Asset) -> HttpResponse {
     let mut response = HttpResponse::Ok().content_type(asset.media_type).body(asset.text);
     if request.query_string() == asset.name() {
         response.headers_mut().insert(CACHE_CONTROL, KEEP);
@@ -67,7 +70,7 @@ mod tests {
     #[test]
     fn a_file_has_its_contents_name_and_no_other_files() {
         let mut names: Vec<&str> = ALL.iter().map(|asset| asset.name()).collect();
-        assert!(names.iter().all(|name| name.len() == 2 * NAME_BYTES));
+        assert!(names.iter().all(|name| name.len() == 12));
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), ALL.len());

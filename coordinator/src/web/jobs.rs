@@ -49,7 +49,8 @@ pub async fn show(
     let more = jobs.len() > JOBS_MAX as usize;
     jobs.truncate(JOBS_MAX as usize);
     let older = jobs.last().filter(|_| more).map(|job| address(&filter, Some(job.id)));
-    let list = List { jobs: &jobs, filter: &filter, now: api.service.holdings().now(), is_first: before.is_none(), older };
+    let list =
+        List { jobs: &jobs, filter: &filter, now: api.service.holdings().now(), is_first: before.is_none(), older };
     let page = Page {
         title: "Jobs",
         place: Place::Jobs,
@@ -151,7 +152,10 @@ impl List<'_> {
         let spec = &job.spec;
         let repository = spec.repository.as_ref().map(|repository| {
             let url = words::visible(&repository.url);
-            repository.reference.as_ref().map_or_else(|| url.to_string(), |at| format!("{url} @ {}", words::visible(at)))
+            repository
+                .reference
+                .as_ref()
+                .map_or_else(|| url.to_string(), |at| format!("{url} @ {}", words::visible(at)))
         });
         html! {
             tr role="row" id=(format!("job-{}", job.id)) {

@@ -15,7 +15,7 @@ pub async fn download(request: HttpRequest, api: web::Data<Api>) -> Result<HttpR
     let attempt = attempt(&request)?;
     let id = job_id(&request)?;
     api.ask(api.service.job(id)).await?;
-    let mut response = logs::download(&api, id, attempt)?;
+    let mut response = logs::download(&api, &request, id, attempt)?;
     let name = HeaderValue::from_str(&format!("attachment; filename=\"{id}.txt\"")).map_err(|_| Problem::internal())?;
     response.headers_mut().insert(CONTENT_DISPOSITION, name);
     Ok(response)

@@ -67,11 +67,7 @@ pub async fn enter(
 }
 
 /// Forgets the cookie.
-pub async fn leave(
-    request: HttpRequest,
-    payload: web::Payload,
-    api: web::Data<Api>,
-) -> Result<HttpResponse, Problem> {
+pub async fn leave(request: HttpRequest, payload: web::Payload, api: web::Data<Api>) -> Result<HttpResponse, Problem> {
     body::read_form(&request, payload, &api).await?;
     if given(request.headers()).is_ok() {
         check_origin(request.method(), request.headers())?;
@@ -121,14 +117,8 @@ fn form(status: StatusCode, next: &str, error: Option<&str>) -> HttpResponse {
             }
         }
     };
-    let page = Page {
-        title: "Sign in",
-        place: Place::Elsewhere,
-        identity: None,
-        scripts: &[],
-        refresh_ms: None,
-        content,
-    };
+    let page =
+        Page { title: "Sign in", place: Place::Elsewhere, identity: None, scripts: &[], refresh_ms: None, content };
     page.respond(status)
 }
 
@@ -143,8 +133,17 @@ mod tests {
             assert_eq!(next(Some(path)), path);
         }
         let others = [
-            "", "jobs", "https://evil.example", "//evil.example", "/\\evil.example", "\\/evil", "/\t/evil.example",
-            "javascript:alert(1)", " /jobs", "/jobs\r\nSet-Cookie: a=b", "/ä",
+            "",
+            "jobs",
+            "https://evil.example",
+            "//evil.example",
+            "/\\evil.example",
+            "\\/evil",
+            "/\t/evil.example",
+            "javascript:alert(1)",
+            " /jobs",
+            "/jobs\r\nSet-Cookie: a=b",
+            "/ä",
         ];
         for path in others {
             assert_eq!(next(Some(path)), "/", "{path}");

@@ -10,6 +10,8 @@ use super::words;
 
 /// The most characters of what an event brings with it.
 const DETAIL_CHARS_MAX: usize = 300;
+/// The most characters of who did it: a worker's id is told from others by less than all of it.
+const ACTOR_CHARS_MAX: usize = 24;
 
 /// The list; `is_whole` where no events come before these.
 pub fn show(events: &[Event], is_whole: bool) -> Markup {
@@ -23,7 +25,7 @@ pub fn show(events: &[Event], is_whole: bool) -> Markup {
                     span.offset { (offset(first, event.at)) }
                     span.kind { (view.kind.replace('_', " ")) }
                     span.detail { (detail(&view)) }
-                    span.actor { (words::visible(&view.actor)) }
+                    span.actor title=(words::visible(&view.actor)) { (words::cut(&words::visible(&view.actor), ACTOR_CHARS_MAX)) }
                 }
             }
         }
@@ -52,12 +54,11 @@ fn detail(event: &EventView) -> String {
             _ => step(),
         },
         "failed" | "retried" => outcome().map(|outcome| outcome.to_string()).unwrap_or_default(),
-        "assigned" => text("worker").map(|worker| format!("to {worker}")).unwrap_or_default(),
         "key_try" => {
             let answer = more.get("answer").map(|answer| answer.as_str().map_or(answer.to_string(), str::to_owned));
             [answer, text("why")].into_iter().flatten().collect::<Vec<_>>().join(": ")
         }
-        "queued" | "succeeded" | "started" => String::new(),
+        "queued" | "assigned" | "succeeded" | "started" => String::new(),
         _ => {
             let named = ["why", "message", "key", "commit", "until"].into_iter().filter_map(text);
             named.collect::<Vec<_>>().join(", ")

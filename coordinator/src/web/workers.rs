@@ -45,9 +45,10 @@ pub async fn show(api: web::Data<Api>, identity: web::ReqData<Identity>) -> Resu
     }
     let mut views: Vec<WorkerView> = workers.iter().map(|worker| worker_view(worker, now)).collect();
     views.sort_by(|a, b| (rank(a.state), &a.name, a.id).cmp(&(rank(b.state), &b.name, b.id)));
-    let (slots, running) = views.iter().filter(|worker| rank(worker.state) == 0).fold((0, 0), |(slots, running), one| {
-        (slots + u64::from(one.slots), running + u64::from(one.running))
-    });
+    let (slots, running) = views
+        .iter()
+        .filter(|worker| rank(worker.state) == 0)
+        .fold((0, 0), |(slots, running), one| (slots + u64::from(one.slots), running + u64::from(one.running)));
     let content = html! {
         h1 { "Workers" }
         @if views.is_empty() { p.empty { "No worker has enrolled yet. " code { "windlass token join" } " makes the token that one enrols with." } }

@@ -36,7 +36,10 @@ fn a_job_is_watched_without_a_reload_and_canceled_from_its_page() {
     let lines = lines["lines"].as_array().expect("lines").clone();
     assert!(lines.iter().any(|line| line["action"] == "job.cancel" && line["subject"] == *id), "it is in the audit");
     browser.click(".actions button");
-    browser.until("a new job has its own page", &format!("location.pathname !== '/jobs/{id}' && document.querySelector('.facts')"));
+    browser.until(
+        "a new job has its own page",
+        &format!("location.pathname !== '/jobs/{id}' && document.querySelector('.facts')"),
+    );
     assert!(browser.text(".facts").contains(&id), "it names the one that it repeats");
     let again = browser.url().rsplit('/').next().expect("an id").to_owned();
     story.dev.until(&again, "running");

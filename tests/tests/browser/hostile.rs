@@ -39,7 +39,11 @@ fn nothing_of_a_jobs_names_labels_or_log_runs_or_becomes_markup() {
     story.dev.until(&id, "failed");
     story.open("/");
     assert_eq!(browser.text("td.job > a"), SCRIPT);
-    assert!(browser.text("ul[aria-label=Labels]").contains("team=\"><img src=x onerror=alert"), "{}", browser.text("ul[aria-label=Labels]"));
+    assert!(
+        browser.text("ul[aria-label=Labels]").contains("team=\"><img src=x onerror=alert"),
+        "{}",
+        browser.text("ul[aria-label=Labels]")
+    );
     assert!(browser.text("ul[aria-label=Labels]").contains("turned=⟨U+202E⟩gnp.exe"));
     let injected = INJECTED.replace(", a[href*=\"evil\"]", "");
     assert!(!browser.holds(&injected), "{}", browser.run("return document.querySelector('main').outerHTML"));
@@ -58,11 +62,18 @@ fn nothing_of_a_jobs_names_labels_or_log_runs_or_becomes_markup() {
     assert_eq!(shown(6), "⟨U+202E⟩reversed⟨U+2066⟩ ⟨U+200B⟩zero⟨U+FEFF⟩ nul:⟨U+0000⟩:");
     assert!(browser.holds("document.querySelector('#L8 .more')"), "a very long line is cut");
     browser.click("#L8 .more");
-    assert!(browser.holds("document.querySelector('#L8 .text').textContent.length > 10000"), "and shown whole when asked for");
+    assert!(
+        browser.holds("document.querySelector('#L8 .text').textContent.length > 10000"),
+        "and shown whole when asked for"
+    );
     assert_eq!(browser.run("return document.querySelectorAll('h1').length"), 1);
     browser.run("document.querySelectorAll('details').forEach((one) => (one.open = true))");
     assert!(browser.text("#spec pre").contains("</pre><script>alert(8)</script>"));
-    assert!(!browser.holds(&injected), "{}", browser.run("return document.querySelector('main').outerHTML.slice(0, 5000)"));
+    assert!(
+        !browser.holds(&injected),
+        "{}",
+        browser.run("return document.querySelector('main').outerHTML.slice(0, 5000)")
+    );
     assert!(browser.holds("document.documentElement.scrollWidth <= innerWidth"), "nothing makes the page wider");
     story.quiet();
 }
@@ -76,8 +87,14 @@ fn the_policy_lets_nothing_but_our_own_files_run() {
         let answer = story.dev.client.get(path);
         let policy = answer.header("content-security-policy");
         for rule in [
-            "default-src 'none'", "script-src 'self'", "style-src 'self'", "connect-src 'self'", "form-action 'self'",
-            "base-uri 'none'", "frame-ancestors 'none'", "require-trusted-types-for 'script'",
+            "default-src 'none'",
+            "script-src 'self'",
+            "style-src 'self'",
+            "connect-src 'self'",
+            "form-action 'self'",
+            "base-uri 'none'",
+            "frame-ancestors 'none'",
+            "require-trusted-types-for 'script'",
         ] {
             assert!(policy.split("; ").any(|has| has == rule), "{path}: {rule}: {policy}");
         }

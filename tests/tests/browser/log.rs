@@ -25,8 +25,14 @@ fn a_running_log_is_followed_and_one_line_is_linked_to() {
         "document.querySelector('.lines').scrollHeight - document.querySelector('.lines').scrollTop - document.querySelector('.lines').clientHeight < 40",
     );
     std::fs::write(story.dev.data_dir().join("go"), "").expect("it can be written");
-    browser.until("what is written now comes by itself", "document.querySelector('.lines').textContent.includes('the very last')");
-    browser.until("it doesn't follow what is over", "document.getElementById('follow').getAttribute('aria-pressed') === 'false'");
+    browser.until(
+        "what is written now comes by itself",
+        "document.querySelector('.lines').textContent.includes('the very last')",
+    );
+    browser.until(
+        "it doesn't follow what is over",
+        "document.getElementById('follow').getAttribute('aria-pressed') === 'false'",
+    );
     story.dev.until(&id, "succeeded");
     browser.run("document.querySelector('#L250 .n').click()");
     browser.until("the line is in the address", "location.hash === '#L250'");
@@ -56,8 +62,10 @@ i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo more $i; done; echo Needle again
     story.dev.until(&id, "succeeded");
     story.open_job(&id);
     browser.until("the log is there", "document.getElementById('L4')");
-    let spans = browser.run("return [...document.querySelectorAll('#L1 .text, #L2 .text, #L3 .text, #L4 .text')].map((line) => \
-        [...line.childNodes].map((run) => [run.className || '', run.textContent]))");
+    let spans = browser.run(
+        "return [...document.querySelectorAll('#L1 .text, #L2 .text, #L3 .text, #L4 .text')].map((line) => \
+        [...line.childNodes].map((run) => [run.className || '', run.textContent]))",
+    );
     let expected = json!([
         [["", "a "], ["bold fg-red", "red"], ["", " b"]],
         [["fg-green", "green "], ["bg-blue", "on blue"]],

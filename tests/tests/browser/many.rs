@@ -18,7 +18,8 @@ const PAGE_WITHIN: Duration = Duration::from_secs(10);
 fn a_hundred_thousand_jobs_are_listed_page_by_page() {
     let story = Story::signed_in();
     let browser = &story.browser;
-    let job = json!({"steps": [{"name": "one of many", "run": "true"}], "tags": ["nobody"], "labels": {"batch": "all"}});
+    let job =
+        json!({"steps": [{"name": "one of many", "run": "true"}], "tags": ["nobody"], "labels": {"batch": "all"}});
     let batch = json!({"jobs": vec![job; BATCH]});
     let begun = clock::instant();
     let mut count = 0;

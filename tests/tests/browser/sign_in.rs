@@ -65,7 +65,10 @@ fn the_keyboard_is_enough() {
         browser.press(&[key::TAB]);
         let focused = browser.run("return document.activeElement.getAttribute('href') || ''");
         if focused.as_str().is_some_and(|path| path.starts_with("/jobs/")) {
-            assert!(browser.holds("getComputedStyle(document.activeElement).outlineStyle !== 'none'"), "the focus is seen");
+            assert!(
+                browser.holds("getComputedStyle(document.activeElement).outlineStyle !== 'none'"),
+                "the focus is seen"
+            );
             browser.press(&[key::ENTER]);
             break;
         }
@@ -95,7 +98,11 @@ fn signing_in_is_for_our_own_form_alone_and_limited() {
         .map(|n| client.send("POST", "/sign-in", &[form, origin], format!("token=wrong{n}").as_bytes()).status)
         .collect();
     assert_eq!((statuses.first(), statuses.last()), (Some(&401), Some(&429)), "{statuses:?}");
-    assert_eq!(client.send("POST", "/sign-in", &[form, origin], body.as_bytes()).status, 303, "who has a token gets in");
+    assert_eq!(
+        client.send("POST", "/sign-in", &[form, origin], body.as_bytes()).status,
+        303,
+        "who has a token gets in"
+    );
 }
 
 #[test]

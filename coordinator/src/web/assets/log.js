@@ -399,6 +399,8 @@
     const asked = /^#L(\d+)$/.exec(location.hash);
     if (asked) once(() => toLine(Number(asked[1]), true));
   });
+  // In a window of another width the lines break elsewhere: what is followed stays in sight.
+  new ResizeObserver(() => stream && (view.scrollTop = view.scrollHeight)).observe(view);
   // The page that is brought up to date says when another attempt has begun.
   new MutationObserver(() => {
     const before = attemptSelect.options.length;
