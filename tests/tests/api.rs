@@ -254,7 +254,7 @@ fn every_route_but_the_probes_asks_for_the_token() {
 #[test]
 fn an_unknown_route_method_or_type_is_a_problem() {
     let server = Server::start();
-    for path in ["/", "/api/v1", "/api/v1/jobs/", "/api/v2/jobs", "/metrics"] {
+    for path in ["/api", "/api/v1", "/api/v1/jobs/", "/api/v2/jobs", "/metrics"] {
         assert_eq!(refused(&server.get(path), 404), ["path"], "{path}");
     }
     for (method, path, allowed) in [
