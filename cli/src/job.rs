@@ -14,6 +14,7 @@ use crate::exit::Error;
 use crate::terminal::print;
 
 mod cancel;
+mod explain;
 mod list;
 mod logs;
 mod show;
@@ -33,6 +34,7 @@ pub fn job(args: &JobArgs, settings: &Settings) -> Result<u8, Error> {
         JobCommand::Submit(submit) => submit::submit(&client, submit, output),
         JobCommand::List(list) => list::list(&client, list, output),
         JobCommand::Show { id } => show::show(&client, *id, output),
+        JobCommand::Explain { id } => explain::explain(&client, *id, output),
         JobCommand::Logs(logs) => logs::logs(&client, logs, output),
         JobCommand::Cancel(cancel) => cancel::cancel(&client, cancel, output),
         JobCommand::Retry { id } => retry(&client, *id, output),

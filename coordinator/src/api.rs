@@ -21,7 +21,6 @@ use crate::service::{self, Service};
 use passing::Passing;
 
 mod accept;
-mod attempts;
 mod audit;
 mod auth;
 mod body;
@@ -30,6 +29,7 @@ mod certificate;
 mod cursor;
 mod deploy_keys;
 mod events;
+mod explain;
 mod filter;
 #[cfg(feature = "faults")]
 pub mod fuzzed;
@@ -222,6 +222,7 @@ fn routes(app: &mut web::ServiceConfig) {
         .service(at("/api/v1/jobs/cancel", "POST").route(web::post().to(mass_cancel::by_filter)))
         .service(at("/api/v1/jobs/{id}", "GET").route(web::get().to(jobs::show)))
         .service(at("/api/v1/jobs/{id}/events", "GET").route(web::get().to(events::show)))
+        .service(at("/api/v1/jobs/{id}/explain", "GET").route(web::get().to(explain::show)))
         .service(at("/api/v1/jobs/{id}/logs", "GET").route(web::get().to(logs::show)))
         .service(at("/api/v1/jobs/{id}/cancel", "POST").route(web::post().to(cancel::one)))
         .service(at("/api/v1/jobs/{id}/retry", "POST").route(web::post().to(jobs::retry)))

@@ -21,6 +21,7 @@ use shared::bus::{Address, Bus, Error as BusError, Hint, Request, Requests, Serv
 use shared::id::{Epoch, JobId, Shard, WorkerId};
 use shared::wire::{self, Heartbeat, HeartbeatReply, Hello, LogBatch, LogReply, Welcome, Word};
 
+use crate::attempts::Attempts;
 use crate::fault;
 use crate::holdings::Holdings;
 use crate::key_watch::KeyWatch;
@@ -49,6 +50,8 @@ pub struct Parts {
     pub roster: Arc<Roster>,
     pub vault: Arc<Vault>,
     pub keys_watched: Arc<KeyWatch>,
+    /// Those with tokens that aren't known. On the bus nobody can tell one who enrols from another.
+    pub enrolments: Attempts<()>,
     pub runtime: Handle,
 }
 
@@ -259,7 +262,8 @@ fn opened(parts: &Parts, to: Address, body: &Bytes) -> Option<(Bytes, Option<Epo
         tracing::warn!(%worker, "somebody speaks for a worker that isn't known");
         return None;
     };
-    if parts.roster.is_revoked(worker) && !matches!(to, Address::Hello(_)) {
+    // It hears that it was revoked when it says hello, and it says that once nothing is left to be reported.
+    if parts.roster.is_revoked(worker) && !matches!(to, Address::Hello(_) | Address::Report(..)) {
         tracing::debug!(%worker, ?to, "a worker that was revoked isn't heard");
         return None;
     }

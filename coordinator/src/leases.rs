@@ -47,6 +47,18 @@ struct Lease {
     since: Instant,
     /// When its worker was last heard.
     heard: Instant,
+    /// When a heartbeat of its worker was first answered with its cancel.
+    told: Option<Instant>,
+}
+
+/// What is known of one attempt's lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    pub attempt: Attempt,
+    /// When its worker was last heard, or could first have been.
+    pub heard: Instant,
+    /// When a heartbeat of its worker was first answered with its cancel.
+    pub told: Option<Instant>,
 }
 
 /// The leases of the jobs of one registry.
@@ -70,7 +82,7 @@ impl Leases {
             }
             Some(held) => {
                 let before = self.by_job.get(&job).filter(|lease| lease.held.attempt == held.attempt);
-                let fresh = Lease { held, since: now, heard: now };
+                let fresh = Lease { held, since: now, heard: now, told: None };
                 self.by_job.insert(job, before.map_or(fresh, |lease| Lease { held, ..*lease }));
             }
         }
@@ -93,6 +105,7 @@ impl Leases {
                 Some(lease) if lease.held.attempt == *attempt && lease.held.worker == worker => {
                     lease.heard = now;
                     if let Some(ends) = lease.held.stopping {
+                        lease.told.get_or_insert(now);
                         let left = u64::try_from(ends.since(time).as_millis()).unwrap_or(u64::MAX);
                         stop.push(order(Period::from_millis(left)));
                     }
@@ -102,6 +115,12 @@ impl Leases {
             }
         }
         (stop, unknown)
+    }
+
+    /// What is known of the lease of a job's attempt.
+    pub fn known(&self, job: JobId) -> Option<Known> {
+        let Lease { held, heard, told, .. } = self.by_job.get(&job)?;
+        Some(Known { attempt: held.attempt, heard: *heard, told: *told })
     }
 
     /// The attempts whose worker wasn't heard for [`LEASE`]. Each is returned until it is no longer held, so that an end

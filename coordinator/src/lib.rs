@@ -16,12 +16,13 @@ use shared::clock;
 use shared::id::{CoordinatorId, Shard};
 
 use crate::arbiters::Arbiters;
+use crate::attempts::Attempts;
 use crate::audit_desk::AuditDesk;
 use crate::committer::{Commits, Committer};
 use crate::holdings::Holdings;
 use crate::intake::Intake;
 use crate::key_watch::KeyWatch;
-use crate::publisher::Publisher;
+use crate::publisher::{Publisher, Told};
 use crate::registry::Jobs;
 use crate::roster::Roster;
 use crate::service::Service;
@@ -33,9 +34,12 @@ use crate::vault::{MasterKeys, Vault};
 pub mod access;
 pub mod api;
 mod arbiters;
+mod attempts;
 mod audit_desk;
 pub mod caller;
 mod committer;
+pub mod explain;
+pub mod facts;
 pub mod fault;
 mod fresh;
 #[cfg(feature = "faults")]
@@ -125,7 +129,8 @@ impl Coordinator {
         let holdings = Arc::new(Holdings::new(member.id));
         let roster = Arc::new(Roster::new(Arc::clone(&store), Arc::clone(&holdings)));
         let keys_watched = Arc::new(KeyWatch::default());
-        let ground = Ground { store, bus, runtime: Handle::current(), holdings, roster, vault, keys_watched };
+        let told = Arc::default();
+        let ground = Ground { store, bus, runtime: Handle::current(), holdings, roster, vault, keys_watched, told };
 
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(REGISTRIES_MAX);
         // The last arbiter is the committer's, the publisher's and the timekeeper's.
@@ -137,7 +142,7 @@ impl Coordinator {
         let intake = Arc::new(ground.intake(&jobs));
         let (gain, gained) = mpsc::channel(offers::GAINS_MAX);
         let beside = ground.start_beside(&jobs, gained);
-        let Ground { store, bus, runtime, holdings, roster, vault, keys_watched } = ground;
+        let Ground { store, bus, runtime, holdings, roster, vault, keys_watched, told } = ground;
         let parts = shards::Parts {
             store: Arc::clone(&store),
             bus: Arc::clone(&bus),
@@ -166,6 +171,7 @@ impl Coordinator {
             holdings,
             roster,
             audit,
+            told,
             beside: beside.iter().map(JoinHandle::abort_handle).collect(),
             stopping: AtomicBool::new(false),
         };
@@ -210,6 +216,7 @@ struct Ground {
     roster: Arc<Roster>,
     vault: Arc<Vault>,
     keys_watched: Arc<KeyWatch>,
+    told: Arc<Told>,
 }
 
 impl Ground {
@@ -218,12 +225,13 @@ impl Ground {
         &self,
         arbiter: &ArbiterHandle,
     ) -> Result<(Addr<Publisher>, Addr<Timekeeper>, Commits), StartError> {
-        let Self { store, bus, runtime, holdings, .. } = self;
+        let Self { store, bus, runtime, holdings, told, .. } = self;
         let parts = publisher::Parts {
             store: Arc::clone(store),
             bus: Arc::clone(bus),
             runtime: runtime.clone(),
             holdings: Arc::clone(holdings),
+            told: Arc::clone(told),
         };
         let publisher = Publisher::start_in_arbiter(arbiter, move |_| Publisher::new(parts));
         let parts =
@@ -253,7 +261,7 @@ impl Ground {
 
     /// What goes on beside: offers made again, deploy keys looked for, the roster read, and the first master key kept known.
     fn start_beside(&self, jobs: &Jobs, gained: mpsc::Receiver<Vec<Shard>>) -> Vec<JoinHandle<()>> {
-        let Self { store, bus, runtime, holdings, roster, keys_watched, vault } = self;
+        let Self { store, bus, runtime, holdings, roster, keys_watched, vault, .. } = self;
         let offers =
             offers::Parts { store: Arc::clone(store), bus: Arc::clone(bus), holdings: Arc::clone(holdings), gained };
         let keys = key_watch::Parts {
@@ -272,7 +280,7 @@ impl Ground {
     }
 
     fn intake(&self, jobs: &Jobs) -> Intake {
-        let Self { store, bus, runtime, holdings, roster, vault, keys_watched } = self;
+        let Self { store, bus, runtime, holdings, roster, vault, keys_watched, .. } = self;
         Intake::new(intake::Parts {
             store: Arc::clone(store),
             bus: Arc::clone(bus),
@@ -281,6 +289,7 @@ impl Ground {
             roster: Arc::clone(roster),
             vault: Arc::clone(vault),
             keys_watched: Arc::clone(keys_watched),
+            enrolments: Attempts::default(),
             runtime: runtime.clone(),
         })
     }

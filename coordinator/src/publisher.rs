@@ -18,7 +18,10 @@ use crate::holdings::Holdings;
 use crate::store::{Error as StoreError, OwnedShard, Store};
 use voice::{Part, Room, Voice};
 
+mod told;
 mod voice;
+
+pub use told::Told;
 
 /// The most events of a shard that are published together, and that one reading brings.
 const WINDOW_EVENTS_MAX: u32 = 256;
@@ -41,6 +44,8 @@ pub struct Parts {
     pub bus: Arc<dyn Bus>,
     pub runtime: Handle,
     pub holdings: Arc<Holdings>,
+    /// The orders that workers have heard.
+    pub told: Arc<Told>,
 }
 
 /// The actor.

@@ -25,6 +25,8 @@ use crate::leases::{self, LOOK_EVERY, Leases};
 use crate::roster::Roster;
 use crate::supervisor::{Answers, CatchUp, Error, Held, JobSupervisor, Parts, Pending, Pulse, Rest, Take, Taken};
 
+mod lease;
+
 /// The most commands that are under way in one process.
 const COMMANDS_MAX: usize = 16 * 1024;
 /// How often is looked whether the supervisors of a shard that is given away are at rest.

@@ -25,7 +25,7 @@ use crate::audit_desk::AuditDesk;
 use crate::committer::{self, Commits};
 use crate::holdings::Holdings;
 use crate::key_watch::KeyWatch;
-use crate::publisher::Publisher;
+use crate::publisher::{Publisher, Told};
 use crate::registry::Jobs;
 use crate::roster::Roster;
 use crate::store::{self, Filter, IdempotencyKey, NewJob, Store, Submitted, Written};
@@ -124,6 +124,7 @@ pub(crate) struct Parts {
     pub holdings: Arc<Holdings>,
     pub roster: Arc<Roster>,
     pub audit: AuditDesk,
+    pub told: Arc<Told>,
     /// What goes on beside, without an end.
     pub beside: Vec<AbortHandle>,
     pub stopping: AtomicBool,

@@ -30,6 +30,11 @@ pub use roster::{Enrolled, NewWorker, ROSTER_MAX, Roster, Seen, Token, TokenKind
 /// The most tag sets that are known at a time: each is one consumer per priority on the bus.
 pub const TAG_SETS_MAX: u32 = 1000;
 
+/// How many jobs before another are told apart.
+pub const AHEAD_MAX: u32 = 10_000;
+/// How many queued jobs, the oldest first, are looked at for that: more would take a statement too long.
+pub const AHEAD_LOOKED_MAX: u32 = 100_000;
+
 /// Keeps jobs, their events and logs. Every write names the coordinator that makes it, and is refused as
 /// [`Error::Fenced`] once that coordinator's lease is gone.
 #[async_trait]
@@ -74,6 +79,9 @@ pub trait Store: Ownership + Roster + Keys + Send + Sync + 'static {
         limit: u32,
     ) -> Result<Vec<Offer>, Error>;
 
+    /// How many jobs are offered before this one, which is queued, to the workers that have its tags (see [`Ahead`]).
+    async fn ahead(&self, job: &Job) -> Result<Ahead, Error>;
+
     /// The jobs of `shards` that must be woken before `before`, the soonest first; at most `limit`.
     async fn due(&self, shards: &[Shard], before: Time, limit: u32) -> Result<Vec<(JobId, Time)>, Error>;
 
@@ -98,6 +106,24 @@ pub trait Store: Ownership + Roster + Keys + Send + Sync + 'static {
 
     /// Finishes what is under way and closes the database.
     async fn close(&self);
+}
+
+/// The jobs that are queued for the same tags as another and are offered before it: those of a higher priority, and of its own
+/// those that were queued before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ahead {
+    /// [`AHEAD_MAX`] at most.
+    pub count: u32,
+    /// Whether there may be more.
+    pub at_least: bool,
+}
+
+impl Ahead {
+    /// From how many were found among so many queued jobs that were looked at.
+    fn found(found: u64, looked: u64) -> Self {
+        let count = u32::try_from(found).unwrap_or(u32::MAX).min(AHEAD_MAX);
+        Self { count, at_least: found > u64::from(count) || looked >= u64::from(AHEAD_LOOKED_MAX) }
+    }
 }
 
 /// Jobs with a live attempt, and where to go on.

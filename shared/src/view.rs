@@ -13,6 +13,8 @@ use crate::spec::{JobSpec, Priority};
 use crate::time::Time;
 use crate::wire::WorkerMode;
 
+pub mod explanation;
+
 /// A job as the API shows it. Secrets are in none of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct JobView {

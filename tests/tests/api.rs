@@ -20,6 +20,7 @@ use tokio::runtime::Runtime;
 mod api {
     mod access;
     mod bodies;
+    mod explain;
     mod keys;
     mod passing;
     mod roles;

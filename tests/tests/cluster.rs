@@ -10,6 +10,8 @@ mod coordinators;
 mod deploy_keys;
 #[path = "cluster/events.rs"]
 mod events;
+#[path = "cluster/explain.rs"]
+mod explain;
 #[path = "cluster/faults.rs"]
 mod faults;
 #[path = "cluster/load.rs"]

@@ -8,6 +8,7 @@ mod pure {
     mod documents;
     mod edges;
     mod events;
+    mod explain;
     mod promises;
     mod retry;
     mod sequences;

@@ -5,6 +5,7 @@ mod stories {
     mod crashes;
     mod deploy_keys;
     mod environment;
+    mod explain;
     mod flood;
     mod interrupts;
     mod keys;

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message, MessageResult};
 use shared::clock;
 use shared::id::{Attempt, JobId};
 use shared::job::StopOrder;
@@ -105,9 +105,9 @@ pub struct Confirmed {
     pub sent: Instant,
 }
 
-/// Start nothing more and stop all that runs.
+/// Start nothing more and stop all that runs; returns the longest grace of it.
 #[derive(Message)]
-#[rtype(result = "()")]
+#[rtype(result = "Duration")]
 pub struct Shutdown;
 
 impl Agent {
@@ -240,12 +240,16 @@ impl Handler<Confirmed> for Agent {
 }
 
 impl Handler<Shutdown> for Agent {
-    type Result = ();
+    type Result = MessageResult<Shutdown>;
 
-    fn handle(&mut self, _: Shutdown, _: &mut Self::Context) {
+    fn handle(&mut self, _: Shutdown, _: &mut Self::Context) -> Self::Result {
         self.stopping = true;
+        let mut longest = Duration::ZERO;
         for running in self.running.values() {
-            running.runner.do_send(StopAttempt { grace: running.grace.min(SHUTDOWN_GRACE_MAX) });
+            let grace = running.grace.min(SHUTDOWN_GRACE_MAX);
+            running.runner.do_send(StopAttempt { grace });
+            longest = longest.max(grace);
         }
+        MessageResult(longest)
     }
 }

@@ -96,6 +96,11 @@ impl Duty {
         let _ = self.now.subscribe().wait_for(|now| now.draining).await;
     }
 
+    /// Whether nobody hears this worker any more.
+    pub fn is_revoked(&self) -> bool {
+        self.now.borrow().revoked
+    }
+
     /// Returns once nobody hears this worker any more.
     pub async fn revoked(&self) {
         // As above.

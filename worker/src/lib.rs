@@ -61,6 +61,8 @@ mod told;
 
 /// How long a stop waits for the ends of its attempts to be told, after the longest grace.
 const TELL_WITHIN: Duration = Duration::from_secs(10);
+/// How long processes may take to end once they are killed.
+const END_WITHIN: Duration = Duration::from_secs(2);
 /// The most slots of one worker.
 pub const SLOTS_MAX: u32 = 4096;
 
@@ -336,8 +338,10 @@ impl Worker {
     pub async fn stop(&self) {
         self.tasks().taking.abort_all();
         // An agent that is gone has stopped its attempts already.
-        let _ = self.agent.send(Shutdown).await;
-        if timeout(SHUTDOWN_GRACE_MAX + TELL_WITHIN, self.site.idle()).await.is_err() {
+        let grace = self.agent.send(Shutdown).await.unwrap_or(SHUTDOWN_GRACE_MAX);
+        // Nobody hears what a worker says that was revoked: its processes' ends are all that there is to wait for.
+        let tell = if self.site.duty.is_revoked() { END_WITHIN } else { TELL_WITHIN };
+        if timeout(grace + tell, self.site.idle()).await.is_err() {
             tracing::warn!("not every attempt could be told: the next start does it");
         }
         self.stopped.store(true, Ordering::Release);

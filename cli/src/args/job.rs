@@ -32,6 +32,11 @@ pub enum JobCommand {
     /// Show a job with its timeline.
     #[command(after_help = "Examples:\n  windlass job show ID\n  windlass job show ID --output json")]
     Show { id: JobId },
+    /// Say why a job isn't running, or what it does.
+    #[command(
+        after_help = "Examples:\n  windlass job explain ID\n  windlass job explain ID --output json   the facts as one JSON document"
+    )]
+    Explain { id: JobId },
     /// Print a job's output.
     #[command(
         after_help = "Examples:\n  windlass job logs ID\n  windlass job logs -f ID\n  windlass job logs ID --attempt 1\n  windlass job logs -f ID --output json   one JSON document a line, as they come"

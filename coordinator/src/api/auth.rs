@@ -17,8 +17,8 @@ use shared::id::Actor;
 use shared::role::Role;
 use shared::secret::Secret;
 
-use super::attempts::{Attempts, TooMany};
 use super::problem::Problem;
+use crate::attempts::{Attempts, TooMany};
 use crate::caller::Caller;
 use crate::service::Service;
 use crate::store::{Token, TokenKind};
@@ -35,7 +35,7 @@ const ORIGIN_BYTES_MAX: usize = 128;
 pub struct Tokens {
     fixed: Option<Fixed>,
     stored: Option<Service>,
-    attempts: std::sync::Arc<Attempts>,
+    attempts: std::sync::Arc<Attempts<IpAddr>>,
 }
 
 /// A token that isn't in the store, with its owner's name. It is an administrator's.
@@ -87,13 +87,14 @@ impl Tokens {
         if let Some(token) = service.known_token(&digest) {
             return identity(token);
         }
+        let from = from.map(network);
         let limited = |address| self.attempts.take(address, clock::instant());
         from.map_or(Ok(()), limited).map_err(|TooMany(wait)| {
             Problem::busy("too many requests with a token that isn't known have come from this address", wait)
         })?;
         let known = service.token(&digest).await?.ok_or_else(unknown)?;
         if let Some(address) = from {
-            self.attempts.give_back(address);
+            self.attempts.give_back(&address);
         }
         identity(known)
     }
@@ -161,6 +162,18 @@ pub fn check_origin(method: &Method, headers: &HeaderMap) -> Result<(), Problem>
     match (origin, text(HOST)) {
         (Some(origin), Some(host)) if origin.eq_ignore_ascii_case(host) => Ok(()),
         _ => Err(Problem::forbidden_for("Origin", "must be this page's own where a request has its cookie")),
+    }
+}
+
+/// What stands for an address: all of a network of IPv6 that one customer has, for it holds more addresses than anybody could
+/// remember.
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => IpAddr::V4(v4),
+            None => IpAddr::V6((u128::from(v6) >> 64 << 64).into()),
+        },
     }
 }
 
@@ -297,6 +310,15 @@ mod tests {
             }
             assert_eq!(check_origin(&Method::GET, &headers(all)), Ok(()));
         }
+    }
+
+    #[test]
+    fn a_network_of_ipv6_is_one_address() {
+        let of = |text: &str| network(text.parse().unwrap());
+        assert_eq!(of("2001:db8:1:2:ffff::1"), of("2001:db8:1:2::"));
+        assert_ne!(of("2001:db8:1:3::1"), of("2001:db8:1:2::1"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
+        assert_ne!(of("192.0.2.2"), of("192.0.2.1"));
     }
 
     #[test]

@@ -201,6 +201,11 @@ impl Problem {
         if self.is_not_ours() { self.after(OWNER_RETRY_AFTER) } else { self }
     }
 
+    /// Whether the same may go well later.
+    pub fn may_pass(&self) -> bool {
+        self.status == StatusCode::SERVICE_UNAVAILABLE.as_u16()
+    }
+
     /// Whether another coordinator could do it, and nothing was done here.
     pub fn is_not_ours(&self) -> bool {
         self.header == Some(Header::NotOurs)

@@ -63,6 +63,7 @@ pub const RULES: &[Rule] = &[
     seen(Role::Viewer, "/api/v1/jobs/{id}"),
     seen(Role::Viewer, "/api/v1/jobs/{id}/events"),
     seen(Role::Viewer, "/api/v1/jobs/{id}/logs"),
+    seen(Role::Viewer, "/api/v1/jobs/{id}/explain"),
     asked(Role::Submitter, "POST", "/api/v1/jobs/{id}/cancel", "job.cancel"),
     asked(Role::Submitter, "POST", "/api/v1/jobs/{id}/retry", "job.retry"),
     seen(Role::Viewer, "/api/v1/workers"),

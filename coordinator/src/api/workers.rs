@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use serde::Serialize;
 use shared::id::WorkerId;
 use shared::time::Time;
-use shared::view::{WorkerState, WorkerView};
+use shared::view::WorkerView;
 use shared::wire::WorkerMode;
 use utoipa::ToSchema;
 
@@ -13,9 +13,6 @@ use super::query::Query;
 use super::{Api, body};
 use crate::caller::Caller;
 use crate::store::Worker;
-
-/// How long after its last hello, which comes every five seconds, a worker counts as silent: 15 s.
-const SILENT_AFTER_S: u64 = 15;
 
 /// Every worker, in the order of their ids.
 #[derive(Serialize, ToSchema)]
@@ -133,23 +130,12 @@ async fn set(
 
 /// The worker as it is at `now`, by the database's clock.
 fn view(worker: &Worker, now: Time) -> WorkerView {
-    let state = match &worker.seen {
-        _ if worker.revoked_at.is_some() => WorkerState::Revoked,
-        None => WorkerState::New,
-        Some(seen) if now.since(seen.at).as_secs() >= SILENT_AFTER_S => WorkerState::Silent,
-        Some(seen) if seen.draining => WorkerState::Draining,
-        Some(_) => match worker.mode {
-            WorkerMode::Active => WorkerState::Active,
-            WorkerMode::Paused => WorkerState::Paused,
-            WorkerMode::Draining => WorkerState::Draining,
-        },
-    };
     let seen = worker.seen.as_ref();
     WorkerView {
         id: worker.id,
         name: worker.name.clone(),
         mode: worker.mode,
-        state,
+        state: worker.state(now),
         tags: seen.map(|seen| seen.tags.clone()).unwrap_or_default(),
         slots: seen.map_or(0, |seen| seen.slots),
         running: seen.map_or(0, |seen| seen.running),
@@ -167,6 +153,7 @@ mod tests {
     use shared::clock;
     use shared::id::Instance;
     use shared::proof::ProofKey;
+    use shared::view::WorkerState;
 
     fn worker(mode: WorkerMode, draining: bool) -> Worker {
         let seen = Seen {

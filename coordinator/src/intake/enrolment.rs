@@ -34,8 +34,17 @@ pub(super) async fn enrol(parts: &Parts, body: &[u8]) -> Option<Bytes> {
         return refused("the recipient is no public key");
     };
     let digest = Sha256::digest(token.reveal()).into();
+    let known = parts.roster.known_token(&digest).is_some();
+    if !known && parts.enrolments.take((), clock::instant()).is_err() {
+        // Who has just been given a token tries again.
+        tracing::warn!("too many programs want to enrol with tokens that aren't known");
+        return None;
+    }
     match parts.store.enrol(parts.holdings.id(), digest, &worker, parts.holdings.now()).await {
         Ok(Enrolled::Yes) => {
+            if !known {
+                parts.enrolments.give_back(&());
+            }
             tracing::info!(worker = %worker.id, name = worker.name, "a worker has enrolled");
             Some(wire::encode(&Enrolment::Enrolled { worker: worker.id, secret: sealed }))
         }

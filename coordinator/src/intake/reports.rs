@@ -97,8 +97,13 @@ fn are_lost(answers: &[Answer]) -> bool {
 /// Hands reports to their jobs, in this moment: what is said of one job goes to it together. What is returned waits for the
 /// answers, one for each report in their order.
 fn hand_over(parts: &Arc<Parts>, batch: Reports) -> impl Future<Output = Vec<Answer>> + Send + use<> {
-    let Reports { worker, instance, reports } = batch;
+    let Reports { worker, instance, mut reports } = batch;
     let count = reports.len();
+    // Of one that was revoked no job hears anything. It is answered for good, so that it forgets what it wanted to tell.
+    let unheard = if parts.roster.is_revoked(worker) { Answer::Unknown } else { Answer::TryAgain };
+    if unheard == Answer::Unknown {
+        reports.clear();
+    }
     let mut by_job: Vec<(JobId, Vec<Asked>, Vec<Command>)> = Vec::new();
     let mut places: HashMap<JobId, usize> = HashMap::new();
     for (index, Report { job, attempt, what }) in reports.into_iter().enumerate() {
@@ -132,7 +137,7 @@ fn hand_over(parts: &Arc<Parts>, batch: Reports) -> impl Future<Output = Vec<Ans
                 answers
             }
         });
-        let mut answers: Vec<Answer> = std::iter::repeat_n(Answer::TryAgain, count).collect();
+        let mut answers: Vec<Answer> = std::iter::repeat_n(unheard, count).collect();
         for (index, answer) in join_all(answered).await.into_iter().flatten() {
             if let Some(place) = answers.get_mut(index) {
                 *place = answer;

@@ -289,13 +289,16 @@ impl Voice {
             tracing::warn!(job = %order.job, "too many orders are under way; a heartbeat's reply will carry this one");
             return;
         };
-        let bus = Arc::clone(&self.parts.bus);
+        let (bus, told) = (Arc::clone(&self.parts.bus), Arc::clone(&self.parts.told));
         let (shard, epoch) = (self.shard, self.epoch);
         self.parts.runtime.spawn(async move {
-            let (job, worker) = (order.job, order.worker);
+            let (job, attempt, worker) = (order.job, order.attempt, order.worker);
             let body = wire::encode(&Control::Stop(Word { shard, epoch, owner: None, said: order }));
-            if let Err(error) = bus.request(&Address::Control(worker), body, STOP_WITHIN).await {
-                tracing::info!(%job, %worker, %error, "a worker did not hear its order; a heartbeat's reply repeats it");
+            match bus.request(&Address::Control(worker), body, STOP_WITHIN).await {
+                Ok(_) => told.note(job, attempt),
+                Err(error) => {
+                    tracing::info!(%job, %worker, %error, "a worker did not hear its order; a heartbeat's reply repeats it");
+                }
             }
             drop(permit);
         });

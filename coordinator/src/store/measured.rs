@@ -18,8 +18,8 @@ use shared::time::Time;
 use shared::wire::{Hello, LogAnswer, Welcome, WorkerMode};
 
 use super::{
-    AuditLine, Batch, Cluster, DeployKey, Enrolled, Error, Filter, KeyPut, Keys, LiveJobs, MasterKeyCheck, Member,
-    NewWorker, OwnedShard, Ownership, Place, Resealed, Roster, Store, Token, Worker, Written,
+    Ahead, AuditLine, Batch, Cluster, DeployKey, Enrolled, Error, Filter, KeyPut, Keys, LiveJobs, MasterKeyCheck,
+    Member, NewWorker, OwnedShard, Ownership, Place, Resealed, Roster, Store, Token, Worker, Written,
 };
 
 /// From how long on a transaction is slow.
@@ -224,6 +224,7 @@ verbs! {
         open_jobs(filter: &Filter, after: Option<JobId>, limit: u32) -> Vec<JobId>;
         live_jobs(shards: &[Shard], after: Option<JobId>, limit: u32) [shards.len()] -> LiveJobs;
         offers(shards: &[Shard], before: Time, after: Option<JobId>, limit: u32) [shards.len()] -> Vec<Offer>;
+        ahead(job: &Job) -> Ahead;
         due(shards: &[Shard], before: Time, limit: u32) [shards.len()] -> Vec<(JobId, Time)>;
         events(job: JobId, after: Seq, limit: u32) -> Vec<Event>;
         shard_events(shard: Shard, after: ShardSeq, limit: u32) -> Vec<(ShardSeq, Event)>;

@@ -27,8 +27,8 @@ use shared::wire::{Hello, LogAnswer, Welcome, WorkerMode};
 
 use self::fault::Fault;
 use super::{
-    AuditLine, Batch, Cluster, Enrolled, Error, Filter, LiveJobs, Member, NewWorker, OwnedShard, Ownership, Roster,
-    Store, Token, Worker, Written,
+    Ahead, AuditLine, Batch, Cluster, Enrolled, Error, Filter, LiveJobs, Member, NewWorker, OwnedShard, Ownership,
+    Roster, Store, Token, Worker, Written,
 };
 
 mod audit;
@@ -290,6 +290,11 @@ impl Store for PostgresStore {
     ) -> Result<Vec<Offer>, Error> {
         let (pool, shards) = (self.others.clone(), shards.to_vec());
         self.read("offers", move || read::offers(pool.clone(), shards.clone(), before, after, limit)).await
+    }
+
+    async fn ahead(&self, job: &Job) -> Result<Ahead, Error> {
+        let (pool, offer, since) = (self.questions.clone(), job.offer(), job.queued_at.unwrap_or(job.created_at));
+        self.read("ahead", move || read::ahead(pool.clone(), offer.clone(), since)).await
     }
 
     async fn due(&self, shards: &[Shard], before: Time, limit: u32) -> Result<Vec<(JobId, Time)>, Error> {

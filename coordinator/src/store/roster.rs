@@ -1,11 +1,14 @@
 //! Who may take part: the workers, and the tokens of those who speak to the API or want to become workers.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 
 use shared::id::{CoordinatorId, Instance, TokenId, WorkerId};
 use shared::proof::ProofKey;
 use shared::role::Role;
 use shared::time::{Period, Time};
+use shared::view::WorkerState;
 use shared::wire::{Hello, Welcome, WorkerMode};
 
 use super::{AuditLine, Error};
@@ -16,6 +19,9 @@ pub const ROSTER_MAX: u32 = 10_000;
 /// How old a worker's `seen_at` may grow before a hello renews it, 4 s: less than the five seconds after which every
 /// worker says hello again. One that says it oftener, looking for new tag sets, costs no write.
 pub(super) const SEEN_EVERY: Period = Period::from_secs(4);
+
+/// How long after its last hello, which comes every five seconds, a worker counts as silent: 15 s.
+const SILENT_AFTER: Duration = Duration::from_secs(15);
 
 /// The verbs about workers and tokens. Writes name the coordinator that makes them, as everywhere.
 #[async_trait]
@@ -103,6 +109,23 @@ pub struct Worker {
     pub revoked_at: Option<Time>,
     /// What its last hello said; none before the first.
     pub seen: Option<Seen>,
+}
+
+impl Worker {
+    /// How it is at `now`, by the database's clock.
+    pub fn state(&self, now: Time) -> WorkerState {
+        match &self.seen {
+            _ if self.revoked_at.is_some() => WorkerState::Revoked,
+            None => WorkerState::New,
+            Some(seen) if now.since(seen.at) >= SILENT_AFTER => WorkerState::Silent,
+            Some(seen) if seen.draining => WorkerState::Draining,
+            Some(_) => match self.mode {
+                WorkerMode::Active => WorkerState::Active,
+                WorkerMode::Paused => WorkerState::Paused,
+                WorkerMode::Draining => WorkerState::Draining,
+            },
+        }
+    }
 }
 
 /// What a worker's last hello said.

@@ -25,8 +25,8 @@ use shared::time::Time;
 use shared::wire::{Hello, LogAnswer, Welcome, WorkerMode};
 
 use super::{
-    AuditLine, Batch, Cluster, Enrolled, Error, Filter, LiveJobs, Member, NewWorker, OwnedShard, Ownership, Roster,
-    Store, Token, Worker, Written,
+    Ahead, AuditLine, Batch, Cluster, Enrolled, Error, Filter, LiveJobs, Member, NewWorker, OwnedShard, Ownership,
+    Roster, Store, Token, Worker, Written,
 };
 
 mod audit;
@@ -267,6 +267,10 @@ impl Store for SqliteStore {
         limit: u32,
     ) -> Result<Vec<Offer>, Error> {
         read::offers(&self.readers, shards, before, after, limit).await
+    }
+
+    async fn ahead(&self, job: &Job) -> Result<Ahead, Error> {
+        read::ahead(&self.readers, &job.offer(), job.queued_at.unwrap_or(job.created_at)).await
     }
 
     async fn due(&self, shards: &[Shard], before: Time, limit: u32) -> Result<Vec<(JobId, Time)>, Error> {

@@ -216,3 +216,54 @@ fn a_job_goes_only_to_a_worker_that_has_all_its_tags_and_the_urgent_one_first() 
     cluster.add_worker_with(&["--slots", "1", "--tag", "gpu", "--tag", "linux"], &[]);
     assert_eq!(cluster.until(&neither, "succeeded")["worker"], cluster.workers[1].id());
 }
+
+#[test]
+fn a_worker_that_is_revoked_is_refused_everywhere_and_its_job_runs_elsewhere() {
+    let mut cluster = Cluster::start(2, 1);
+    let (key, job) = noting(&cluster.notes(), "[ $WINDLASS_ATTEMPT = 2 ] || sleep 1000");
+    let id = cluster.submit(&job);
+    begun(&cluster, &key);
+    let worker = cluster.workers[0].id();
+    cluster.add_worker(&[]);
+    let revoked = cluster.client().post(&format!("/api/v1/workers/{worker}/revoke"), &json!({}));
+    assert_eq!((revoked.status, revoked.json["state"].as_str()), (202, Some("revoked")), "{}", revoked.text);
+    let since = clock::instant();
+
+    let status = cluster.workers[0].ended(LOST_WITHIN);
+    println!("the revoked worker had ended {} ms later", since.elapsed().as_millis());
+    assert!(!status.success(), "{status}");
+    let log = cluster.workers[0].server.log();
+    assert!(log.contains("this worker was revoked"), "{log}");
+    let ended = cluster.ended(&id, LOST_WITHIN);
+    println!("its job had ended elsewhere {} ms later", since.elapsed().as_millis());
+    assert_eq!(
+        (ended["state"].as_str(), ended["worker"].as_str()),
+        (Some("succeeded"), Some(&*cluster.workers[1].id()))
+    );
+    // Another start with the same identity is no other worker.
+    cluster.workers[0].restart();
+    assert!(!cluster.workers[0].ended(LOST_WITHIN).success());
+    for coordinator in &cluster.coordinators {
+        let workers = coordinator.client.get("/api/v1/workers").json;
+        let states: Vec<_> =
+            workers["workers"].as_array().unwrap().iter().map(|worker| worker["state"].clone()).collect();
+        assert!(states.contains(&json!("revoked")), "{states:?}");
+    }
+}
+
+#[test]
+fn a_token_that_is_revoked_at_one_coordinator_is_refused_by_the_others() {
+    let cluster = Cluster::start(2, 0);
+    let made = cluster.client().post("/api/v1/tokens", &json!({"role": "viewer", "name": "ann"})).json;
+    let (token, id) = (made["token"].as_str().unwrap(), made["id"].as_str().unwrap());
+    let [here, there] = [0, 1].map(|index| cluster.coordinators[index].client.with_token(token));
+    assert_eq!((here.get("/api/v1/jobs").status, there.get("/api/v1/jobs").status), (200, 200));
+    let path = format!("/api/v1/tokens/{id}");
+    assert_eq!(cluster.coordinators[0].client.send("DELETE", &path, &[], b"").status, 204);
+    let since = clock::instant();
+    assert_eq!(here.get("/api/v1/jobs").status, 401, "at once");
+    eventually(Duration::from_secs(10), "the other one refuses it", || {
+        (there.get("/api/v1/jobs").status == 401).then_some(())
+    });
+    println!("the other one refused it {} ms later", since.elapsed().as_millis());
+}

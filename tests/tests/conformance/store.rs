@@ -37,6 +37,9 @@ trait Database: Send + Sync {
     /// A statement that makes so many workers.
     fn filling_workers(&self, count: u32) -> String;
 
+    /// A statement that makes so many queued jobs with that tag, older than any other.
+    fn filling_queue(&self, count: u32, tag: &str) -> String;
+
     /// A statement that registers so many deploy keys.
     fn filling_keys(&self, count: u32) -> String;
 
@@ -122,6 +125,8 @@ macro_rules! suite {
                 open_jobs_are_listed_oldest_first_without_the_terminal_ones,
                 live_jobs_are_those_with_an_attempt_under_way,
                 offers_are_those_of_queued_jobs_for_their_next_attempt,
+                the_place_in_the_queue_counts_what_is_offered_before_for_the_same_tags,
+                the_place_in_a_queue_is_counted_up_to_its_bounds,
                 the_soonest_timer_is_due_first,
                 events_are_read_page_by_page,
                 a_worker_is_told_the_tag_sets_that_it_has_all_tags_of,

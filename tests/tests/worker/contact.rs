@@ -4,6 +4,7 @@ use serde_json::json;
 use shared::id::{Attempt, Instance};
 use shared::job::{AttemptEnd, StopOrder};
 use shared::time::Period;
+use tests::played::DEADLINE;
 use tests::scripted::{GATE, Seen, Staged};
 
 use crate::HOST;
@@ -94,4 +95,20 @@ async fn an_order_for_an_earlier_start_of_the_worker_is_not_obeyed() {
     staged.script.order(earlier).await;
     std::fs::write(note, "").unwrap();
     assert_eq!(staged.script.end(job).await.end, AttemptEnd::Succeeded);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_is_revoked_ends_what_it_runs_and_itself() {
+    let staged = Staged::start(HOST, |_| {}).await;
+    let note = staged.note("pid");
+    let run = format!("echo $$ > {}; exec sleep 1000", note.display());
+    let job = staged.script.offer(json!({"steps": [{"run": run}], "grace": "0s"})).await;
+    staged.script.started(job, 0).await;
+    let pid = tests::scripted::pids(&note, 1).await[0];
+    staged.script.seen().revoked = true;
+
+    let ended = tokio::time::timeout(DEADLINE, staged.worker.drained()).await.expect("it hears of it");
+    assert!(ended.as_ref().is_err_and(|error| error.to_string().contains("was revoked")), "{ended:?}");
+    staged.worker.stop().await;
+    tests::scripted::until("the end of its process", || !tests::scripted::runs(pid)).await;
 }

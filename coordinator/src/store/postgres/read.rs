@@ -10,12 +10,13 @@ use uuid::Uuid;
 
 use shared::id::{JobId, Seq, Shard, ShardSeq};
 use shared::job::{Event, Job, Offer, StateName};
+use shared::spec::Priority;
 use shared::time::Time;
 
 use super::fault::Fault;
 use super::row::{self, EventRow, JobRow, Moment, OfferRow};
 use super::session::Session;
-use crate::store::{Error, Filter, LiveJobs, readable};
+use crate::store::{AHEAD_LOOKED_MAX, Ahead, Error, Filter, LiveJobs, readable};
 
 pub(super) async fn job(pool: PgPool, id: JobId) -> Result<Option<Job>, Fault> {
     let mut session = Session::of(&pool).await?;
@@ -158,6 +159,37 @@ pub(super) async fn offers(
     );
     let rows = rows.fetch_all(&mut *session).await;
     Ok(session.read(rows)?.into_iter().map(OfferRow::offer).collect::<Result<_, _>>()?)
+}
+
+/// One pass over the queued jobs, as far as it may go, since no index has them by their tags.
+pub(super) async fn ahead(pool: PgPool, offer: Offer, since: Time) -> Result<Ahead, Fault> {
+    let mut session = Session::of(&pool).await?;
+    let counts = sqlx::query!(
+        r#"
+        SELECT count(*) FILTER (WHERE tags = $2
+                AND (priority = ANY ($3) OR (priority = $4 AND (queued_at, id) < ($5, $6)))) AS "found!",
+            count(*) AS "looked!"
+        FROM (
+            SELECT id, tags, priority, queued_at FROM jobs
+            WHERE (phase, id) > ('queued', $1) AND phase <= 'queued' ORDER BY phase, id LIMIT $7
+        ) queued
+        "#,
+        behind(None),
+        row::json(&offer.tags)?,
+        &higher(offer.priority),
+        offer.priority.name(),
+        Moment(since) as _,
+        offer.job.uuid(),
+        i64::from(AHEAD_LOOKED_MAX),
+    );
+    let counts = counts.fetch_one(&mut *session).await;
+    let counts = session.read(counts)?;
+    Ok(Ahead::found(row::natural("found", counts.found)?, row::natural("looked", counts.looked)?))
+}
+
+/// The priorities above that one.
+fn higher(priority: Priority) -> Vec<String> {
+    Priority::ALL.into_iter().take_while(|above| *above != priority).map(|above| above.name().to_owned()).collect()
 }
 
 pub(super) async fn due(

@@ -6,10 +6,11 @@ use sqlx::{QueryBuilder, Row, Sqlite};
 
 use shared::id::{JobId, Seq, Shard, ShardSeq};
 use shared::job::{Event, Job, Offer};
+use shared::spec::Priority;
 use shared::time::Time;
 
 use super::row;
-use crate::store::{Error, Filter, LiveJobs, readable};
+use crate::store::{AHEAD_LOOKED_MAX, Ahead, Error, Filter, LiveJobs, readable};
 
 pub(super) async fn job(readers: &SqlitePool, id: JobId) -> Result<Option<Job>, Error> {
     let row = sqlx::query("SELECT * FROM jobs WHERE id = ?1").bind(id.uuid()).fetch_optional(readers).await?;
@@ -80,6 +81,25 @@ pub(super) async fn offers(
         .fetch_all(readers)
         .await?;
     rows.iter().map(row::offer).collect()
+}
+
+/// One pass over the queued jobs, as far as it may go, since no index has them by their tags.
+pub(super) async fn ahead(readers: &SqlitePool, offer: &Offer, since: Time) -> Result<Ahead, Error> {
+    let higher: Vec<&str> =
+        Priority::ALL.into_iter().take_while(|above| *above != offer.priority).map(Priority::name).collect();
+    let ahead = "SELECT count(*) AS looked, count(*) FILTER (WHERE tags = ?1 AND (priority IN (SELECT value FROM json_each(?2)) \
+         OR (priority = ?3 AND (queued_at, id) < (?4, ?5)))) AS found \
+         FROM (SELECT id, tags, priority, queued_at FROM jobs WHERE state = 'queued' ORDER BY id LIMIT ?6)";
+    let row = sqlx::query(ahead)
+        .bind(row::json(&offer.tags)?)
+        .bind(row::json(&higher)?)
+        .bind(offer.priority.name())
+        .bind(since.micros())
+        .bind(offer.job.uuid())
+        .bind(AHEAD_LOOKED_MAX)
+        .fetch_one(readers)
+        .await?;
+    Ok(Ahead::found(row::natural(&row, "found")?, row::natural(&row, "looked")?))
 }
 
 pub(super) async fn due(

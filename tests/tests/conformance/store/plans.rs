@@ -27,7 +27,7 @@ async fn a_page_of_a_phase_is_read_by_the_index_of_phases() {
         .into_iter()
         .filter(|entry| PAGE.iter().any(|page| entry["query"].as_str().expect("a query").contains(page)))
         .collect();
-    assert_eq!(pages.len(), 3, "offers, live jobs, and those that a cancel by filter is about");
+    assert_eq!(pages.len(), 4, "offers, a place among them, live jobs, and those that a cancel by filter is about");
     session.execute("SET plan_cache_mode = force_custom_plan").await.unwrap();
     for page in pages {
         let query = page["query"].as_str().expect("a query");
@@ -53,6 +53,7 @@ fn given(kind: &Value) -> &'static str {
         Some("Int8") => "100",
         Some("Int2Array") => "'{1,2,3}'",
         Some("Text") => "'queued'",
+        Some("TextArray") => "'{high}'",
         Some("Timestamptz") => "now()",
         _ => panic!("a parameter of another type: {kind}"),
     }

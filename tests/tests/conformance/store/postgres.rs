@@ -42,6 +42,15 @@ impl<'d, D: Borrow<postgres::Database<'d>> + Send + Sync> Database for PostgresD
         )
     }
 
+    fn filling_queue(&self, count: u32, tag: &str) -> String {
+        format!(
+            "INSERT INTO jobs (id, shard, version, seq, attempt, tries, state, detail, tags, priority, labels, has_secrets, fence, \
+             wake_at, created_at, queued_at, spec) \
+             SELECT ('00' || substr(md5(gen_random_uuid()::text), 3))::uuid, n % 256, 1, 2, 0, 0, 'queued', '{{}}', '[\"{tag}\"]', \
+             'normal', '{{}}', false, 0, to_timestamp(0), to_timestamp(0), to_timestamp(0), '{{}}' FROM generate_series(1, {count}) n"
+        )
+    }
+
     fn filling_keys(&self, count: u32) -> String {
         format!(
             "INSERT INTO deploy_keys \

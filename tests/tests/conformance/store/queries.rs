@@ -1,9 +1,9 @@
 //! Lists, timers and events: what they leave out, their order, and their pages.
 
-use coordinator::store::{Error, Filter, NewJob};
+use coordinator::store::{AHEAD_LOOKED_MAX, AHEAD_MAX, Ahead, Error, Filter, NewJob};
 use serde_json::{Value, json};
 use shared::id::{Attempt, JobId, Seq, Shard, ShardSeq};
-use shared::job::{Job, StateName, WorkerWord, submit};
+use shared::job::{Command, Job, StateName, WorkerWord, submit};
 use shared::spec::Priority;
 use shared::wire::Hello;
 
@@ -155,6 +155,52 @@ pub async fn offers_are_those_of_queued_jobs_for_their_next_attempt(database: &d
     assert_eq!(page(&[shard(4)], None, 10).await, queued[2..3]);
     // The first was queued anew two seconds in, the second a second in.
     assert_eq!(before(&all, at(2), None, 10).await, queued[1..2]);
+}
+
+pub async fn the_place_in_the_queue_counts_what_is_offered_before_for_the_same_tags(database: &dyn Database) {
+    let mut writer = Writer::of(database).await;
+    let of = |tags: &[&str], priority: &str| json!({"tags": tags, "priority": priority});
+    let fields = [
+        of(&["a", "b"], "normal"),
+        of(&["b", "a"], "high"),
+        of(&["a", "b"], "normal"),
+        of(&["a", "b"], "low"),
+        of(&["a", "b"], "urgent"),
+        of(&["a"], "urgent"),
+        of(&[], "urgent"),
+        json!({"tags": ["a", "b"], "run_at": "2200-01-01T00:00:00Z"}),
+        of(&["a", "b"], "normal"),
+    ];
+    let jobs = submitted(&mut writer, &fields).await;
+    let ahead = async |writer: &Writer, job: usize| writer.store.ahead(&jobs[job]).await.unwrap();
+    let exactly = |count| Ahead { count, at_least: false };
+    for (job, count) in [(0, 2), (1, 1), (2, 3), (3, 5), (4, 0), (5, 0), (6, 0), (8, 4)] {
+        assert_eq!(ahead(&writer, job).await, exactly(count), "{:?}", fields[job]);
+    }
+    writer.grant(&jobs[0], worker()).await;
+    writer.change(&jobs[1], cancel(), at(100)).await;
+    assert_eq!(ahead(&writer, 8).await, exactly(2), "what isn't queued any more is before nobody");
+
+    // The older job is queued for the second time, behind the younger.
+    let again = writer.grant(&jobs[2], worker()).await;
+    let lost = Command::WorkerLost { attempt: again.attempt, message: "gone".to_owned() };
+    let again = writer.change(&again, lost, at(200)).await;
+    assert_eq!(writer.store.ahead(&again).await, Ok(exactly(2)));
+    assert_eq!(ahead(&writer, 8).await, exactly(1));
+}
+
+pub async fn the_place_in_a_queue_is_counted_up_to_its_bounds(database: &dyn Database) {
+    let mut writer = Writer::of(database).await;
+    let fields = |tag: &str| json!({"tags": [tag]});
+    let jobs = submitted(&mut writer, &[fields("few"), fields("many")]).await;
+    let ahead = async |writer: &Writer, job: usize| writer.store.ahead(&jobs[job]).await.unwrap();
+    database.raw(&database.filling_queue(AHEAD_MAX, "many")).await.unwrap();
+    assert_eq!(ahead(&writer, 0).await, Ahead { count: 0, at_least: false });
+    assert_eq!(ahead(&writer, 1).await, Ahead { count: AHEAD_MAX, at_least: false });
+    database.raw(&database.filling_queue(1, "many")).await.unwrap();
+    assert_eq!(ahead(&writer, 1).await, Ahead { count: AHEAD_MAX, at_least: true });
+    database.raw(&database.filling_queue(AHEAD_LOOKED_MAX - AHEAD_MAX - 1, "other")).await.unwrap();
+    assert_eq!(ahead(&writer, 0).await, Ahead { count: 0, at_least: true }, "others were not looked at");
 }
 
 pub async fn the_soonest_timer_is_due_first(database: &dyn Database) {

@@ -41,6 +41,16 @@ impl Database for SqliteDatabase {
         )
     }
 
+    fn filling_queue(&self, count: u32, tag: &str) -> String {
+        format!(
+            "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {count}) \
+             INSERT INTO jobs (id, shard, version, seq, attempt, tries, state, detail, tags, priority, labels, has_secrets, fence, \
+             wake_at, created_at, queued_at, spec) \
+             SELECT unhex(printf('%032x', abs(random()))), n % 256, 1, 2, 0, 0, 'queued', '{{}}', '[\"{tag}\"]', 'normal', '{{}}', \
+             0, 0, 0, 0, 0, '{{}}' FROM n"
+        )
+    }
+
     fn filling_keys(&self, count: u32) -> String {
         format!(
             "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {count}) \
