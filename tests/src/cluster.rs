@@ -152,7 +152,7 @@ impl Cluster {
             Some(secured) => Client::trusting(&address, TOKEN, &secured.authority.file()),
             None => Client::new(&address, TOKEN),
         };
-        Coordinator { client, address, server }
+        Coordinator { server, client, address }
     }
 
     /// `windlass coordinator` for this cluster.

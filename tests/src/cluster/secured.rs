@@ -1,6 +1,6 @@
 //! A cluster that speaks TLS alone: its API, Postgres and NATS have certificates from an authority of its own.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use crate::certificates::{Authority, Pair};
 use crate::nats::{Nats, Version};
@@ -63,6 +63,6 @@ fn secured_url(postgres: &Database, authority: &Authority) -> String {
     format!("{}?sslmode=verify-full&sslrootcert={}", postgres.url(), authority.file().display())
 }
 
-fn shown(path: &PathBuf) -> String {
+fn shown(path: &Path) -> String {
     path.display().to_string()
 }
