@@ -133,6 +133,9 @@ pub struct DevArgs {
     /// `tries=5,backoff=exponential,first=1s,max=30s,deadline=2m` [env: WINDLASS_KEY_RETRY]
     #[arg(long, value_name = "P")]
     pub key_retry: Option<String>,
+    /// How long a job is kept after its end, 1d or more [env: WINDLASS_RETENTION] [default: 30d]
+    #[arg(long, value_name = "D")]
+    pub retention: Option<Period>,
     /// Which log lines to show, like `info` or `coordinator=debug` [env: WINDLASS_LOG] [default: info]
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,

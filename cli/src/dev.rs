@@ -8,6 +8,7 @@ use anyhow::Context;
 use shared::settings::Settings;
 use shared::spec::KeyRetry;
 use shared::telemetry;
+use shared::time::Period;
 
 use crate::args::{DevArgs, LOG_DEFAULT};
 use crate::capacity::Capacity;
@@ -17,6 +18,7 @@ use crate::embedded::Embedded;
 use crate::exit::{self, Error};
 use crate::key_retry;
 use crate::listen::{LISTEN_DEFAULT, listen, reachable};
+use crate::retention;
 use crate::signals::Signals;
 
 /// Runs until a signal, and returns the code to end with.
@@ -41,6 +43,7 @@ struct Plan {
     listen: String,
     capacity: Capacity,
     key_retry: KeyRetry,
+    retention: Period,
     /// Where the database is, if not in the data directory.
     database: Option<PathBuf>,
 }
@@ -52,6 +55,7 @@ impl Plan {
             listen: listen.unwrap_or_else(|| LISTEN_DEFAULT.to_owned()),
             capacity: Capacity::read(args.slots, &args.tag, settings)?,
             key_retry: key_retry::read(args.key_retry.as_deref(), settings)?,
+            retention: retention::read(args.retention, settings)?,
             database: database::of_dev(settings)?,
         })
     }
@@ -60,7 +64,7 @@ impl Plan {
 async fn serve(dir: DataDir, listener: TcpListener, plan: Plan) -> anyhow::Result<u8> {
     let mut signals = Signals::listen()?;
     let address = listener.local_addr().context("asking for the listener's address")?;
-    let mut parts = Embedded::open(dir, plan.database.as_deref()).await?;
+    let mut parts = Embedded::open(dir, plan.database.as_deref(), plan.retention).await?;
     let started = start(&mut parts, listener, address, plan.capacity, plan.key_retry).await;
     if started.is_ok() {
         tracing::info!("listening on http://{address}");

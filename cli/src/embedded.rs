@@ -55,11 +55,12 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Opens the store in `dir`, or in the file `database`, and starts the coordinator on it.
+    /// Opens the store in `dir`, or in the file `database`, and starts the coordinator on it, which keeps jobs for `retention`
+    /// after their end.
     ///
     /// # Errors
     /// When the store can't be opened or the coordinator doesn't start.
-    pub async fn open(mut dir: DataDir, database: Option<&Path>) -> anyhow::Result<Self> {
+    pub async fn open(mut dir: DataDir, database: Option<&Path>, retention: Period) -> anyhow::Result<Self> {
         let database = dir.database(database)?;
         let keys = dir.master_keys(&database)?;
         let store = SqliteStore::open(&database).await.with_context(|| format!("opening {}", database.display()))?;
@@ -70,6 +71,7 @@ impl Embedded {
             bus: Arc::<LocalBus>::clone(&bus),
             keys,
             address: String::new(),
+            retention,
         })
         .await
         {

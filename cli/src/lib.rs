@@ -32,6 +32,7 @@ mod key;
 mod key_retry;
 mod listen;
 mod repo;
+mod retention;
 mod run;
 mod signals;
 mod table;

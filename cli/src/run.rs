@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 
+use coordinator::retention::RETENTION_DEFAULT;
 use coordinator::store::Filter;
 use shared::clock;
 use shared::id::JobId;
@@ -164,7 +165,7 @@ async fn one_job(dir: DataDir, kept: bool, key: Option<Key>, submission: Submiss
     let within = submission.spec.timeout.plus(submission.spec.grace).duration();
     let (tap, output) = mpsc::channel(TAP_PIECES_MAX);
     let screen = Screen::start(output, key.as_ref().and_then(Key::alias));
-    let mut parts = Embedded::open(dir, None).await?;
+    let mut parts = Embedded::open(dir, None, RETENTION_DEFAULT).await?;
     let (begun, interrupted) =
         interruptibly(begin(&mut parts, kept, tap, key.as_ref(), submission), &mut signals, &screen).await;
     let ended = match begun {

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use shared::bus::Bus;
 use shared::clock;
 use shared::id::{CoordinatorId, Shard};
+use shared::time::Period;
 
 use crate::arbiters::Arbiters;
 use crate::attempts::Attempts;
@@ -52,6 +53,7 @@ pub mod leases;
 mod offers;
 mod publisher;
 mod registry;
+pub mod retention;
 pub mod roster;
 pub mod service;
 mod shards;
@@ -73,6 +75,8 @@ pub struct Config {
     pub keys: MasterKeys,
     /// Where other coordinators reach this one's API, like `http://10.0.0.7:7070`; empty where there are none.
     pub address: String,
+    /// How long a job is kept after its end.
+    pub retention: Period,
 }
 
 /// Why a coordinator doesn't start.
@@ -115,7 +119,7 @@ impl Coordinator {
     /// Joins the cluster, takes over what nobody owns, and begins to serve. The store, the bus and what waits for them
     /// run on the caller's runtime, which must have several threads; the actors bring their own.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let Config { store, bus, keys, address } = config;
+        let Config { store, bus, keys, address, retention } = config;
         let member = Member { id: CoordinatorId(clock::random_uuid()), address: address.clone(), format: FORMAT };
         let vault = Arc::new(Vault::new(keys));
         // Before the others see it and deal it shards that it may never serve.
@@ -141,7 +145,7 @@ impl Coordinator {
         timekeeper.do_send(timekeeper::Begin(jobs.clone()));
         let intake = Arc::new(ground.intake(&jobs));
         let (gain, gained) = mpsc::channel(offers::GAINS_MAX);
-        let beside = ground.start_beside(&jobs, gained);
+        let beside = ground.start_beside(&jobs, gained, retention);
         let Ground { store, bus, runtime, holdings, roster, vault, keys_watched, told } = ground;
         let parts = shards::Parts {
             store: Arc::clone(&store),
@@ -259,8 +263,9 @@ impl Ground {
         Jobs::start(arbiters, &parts, &surroundings)
     }
 
-    /// What goes on beside: offers made again, deploy keys looked for, the roster read, and the first master key kept known.
-    fn start_beside(&self, jobs: &Jobs, gained: mpsc::Receiver<Vec<Shard>>) -> Vec<JoinHandle<()>> {
+    /// What goes on beside: offers made again, deploy keys looked for, the roster read, the first master key kept known, and what
+    /// is old removed.
+    fn start_beside(&self, jobs: &Jobs, gained: mpsc::Receiver<Vec<Shard>>, keep: Period) -> Vec<JoinHandle<()>> {
         let Self { store, bus, runtime, holdings, roster, keys_watched, vault, .. } = self;
         let offers =
             offers::Parts { store: Arc::clone(store), bus: Arc::clone(bus), holdings: Arc::clone(holdings), gained };
@@ -271,7 +276,9 @@ impl Ground {
             holdings: Arc::clone(holdings),
             watch: Arc::clone(keys_watched),
         };
+        let old = retention::Parts { store: Arc::clone(store), holdings: Arc::clone(holdings), keep };
         vec![
+            runtime.spawn(retention::keep_removing(old)),
             runtime.spawn(offers::keep_offering(offers)),
             runtime.spawn(key_watch::keep_looking(keys)),
             runtime.spawn(Arc::clone(roster).keep_fresh(Arc::clone(bus))),

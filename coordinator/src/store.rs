@@ -21,10 +21,12 @@ pub mod sqlite;
 mod keys;
 mod log_bounds;
 mod ownership;
+mod retention;
 mod roster;
 
 pub use keys::{AuditLine, DEPLOY_KEYS_MAX, DeployKey, KeyPut, Keys, MASTER_KEYS_MAX, MasterKeyCheck, Place, Resealed};
 pub use ownership::{Cluster, LEASE_TTL, Member, OwnedShard, Ownership};
+pub use retention::{EndedJob, RemovedExpired, RemovedJobs, Retention};
 pub use roster::{Enrolled, NewWorker, ROSTER_MAX, Roster, Seen, Token, TokenKind, Worker};
 
 /// The most tag sets that are known at a time: each is one consumer per priority on the bus.
@@ -38,7 +40,7 @@ pub const AHEAD_LOOKED_MAX: u32 = 100_000;
 /// Keeps jobs, their events and logs. Every write names the coordinator that makes it, and is refused as
 /// [`Error::Fenced`] once that coordinator's lease is gone.
 #[async_trait]
-pub trait Store: Ownership + Roster + Keys + Send + Sync + 'static {
+pub trait Store: Ownership + Roster + Keys + Retention + Send + Sync + 'static {
     /// Commits a batch in one transaction. The answers are in the order of the writes; a write that isn't taken
     /// leaves no gap in the numbers and harms no other.
     async fn commit(&self, owner: CoordinatorId, batch: Arc<Batch>) -> Result<Vec<Written>, Error>;

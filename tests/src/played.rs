@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use coordinator::caller::Caller;
+use coordinator::retention::RETENTION_DEFAULT;
 use coordinator::service::Service;
 use coordinator::store::measured::{Measured, Meters};
 use coordinator::store::sqlite::SqliteStore;
@@ -96,11 +97,26 @@ impl Played {
         keys: &str,
         address: &str,
     ) -> Result<Self, StartError> {
+        Self::start_keeping(store, bus, keys, address, RETENTION_DEFAULT).await
+    }
+
+    /// The same, where jobs are kept for so long after their end.
+    ///
+    /// # Errors
+    /// Why it doesn't start.
+    pub async fn start_keeping(
+        store: Arc<dyn Store>,
+        bus: Arc<LocalBus>,
+        keys: &str,
+        address: &str,
+        retention: Period,
+    ) -> Result<Self, StartError> {
         let store = Measured::new(store, None);
         let meters = store.meters();
         let store: Arc<dyn Store> = Arc::new(store);
         let (keys, address) = (MasterKeys::parse(keys).expect("master keys"), address.to_owned());
-        let config = Config { store: Arc::clone(&store), bus: Arc::clone(&bus) as Arc<dyn Bus>, keys, address };
+        let config =
+            Config { store: Arc::clone(&store), bus: Arc::clone(&bus) as Arc<dyn Bus>, keys, address, retention };
         let coordinator = match Coordinator::start(config).await {
             Ok(coordinator) => coordinator,
             Err(error) => {

@@ -21,3 +21,5 @@ mod parked;
 mod races;
 #[path = "actors/recovery.rs"]
 mod recovery;
+#[path = "actors/retention.rs"]
+mod retention;

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use shared::time::Period;
+
 /// `windlass coordinator`.
 #[derive(Debug, Default, Args)]
 pub struct CoordinatorArgs {
@@ -31,6 +33,9 @@ pub struct CoordinatorArgs {
     /// The authorities whose certificates are trusted, a PEM file [env: WINDLASS_CA_FILE] [default: the public ones]
     #[arg(long, value_name = "F")]
     pub ca_file: Option<PathBuf>,
+    /// How long a job is kept after its end, 1d or more [env: WINDLASS_RETENTION] [default: 30d]
+    #[arg(long, value_name = "D")]
+    pub retention: Option<Period>,
     /// Which log lines to show, like `info` or `coordinator=debug` [env: WINDLASS_LOG] [default: info]
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,

@@ -23,6 +23,7 @@ use shared::bus::nats::{NatsBus, NatsOptions, Role};
 use shared::secret::Secret;
 use shared::settings::Settings;
 use shared::telemetry;
+use shared::time::Period;
 
 use super::nats_url;
 use crate::args::LOG_DEFAULT;
@@ -31,6 +32,7 @@ use crate::database;
 use crate::embedded::{API_STOP_MAX, COORDINATOR_STOP_MAX, within};
 use crate::exit::{self, Error};
 use crate::listen::{LISTEN_DEFAULT, advertise_url, advertised, host_name, listen};
+use crate::retention;
 use crate::signals::Signals;
 use crate::trust;
 
@@ -74,6 +76,7 @@ struct Plan {
     bootstrap: Option<Secret>,
     migrate: bool,
     transport: Transport,
+    retention: Period,
 }
 
 impl Plan {
@@ -97,6 +100,7 @@ impl Plan {
             bootstrap: bootstrap(settings)?,
             migrate: !(args.no_migrate || no_migrate),
             transport: Transport { certificate, authorities },
+            retention: retention::read(args.retention, settings)?,
         })
     }
 }
@@ -206,7 +210,7 @@ async fn start(listener: TcpListener, plan: Plan) -> anyhow::Result<Parts> {
     let bus: Arc<dyn Bus> = Arc::new(bus);
     let address = plan.advertise.unwrap_or_else(|| advertised(scheme, address, &host_name()));
     tracing::info!(address, "joining the cluster under this address");
-    let config = Config { store, bus, keys: plan.keys, address };
+    let config = Config { store, bus, keys: plan.keys, address, retention: plan.retention };
     let coordinator = patiently(StartError::may_pass, || Coordinator::start(config.clone())).await;
     let coordinator = coordinator.context("starting the coordinator")?;
     let service = coordinator.service();

@@ -138,6 +138,14 @@ pub const SETTINGS: &[Setting] = &[
         check: value::switch,
     },
     Setting {
+        name: "WINDLASS_RETENTION",
+        kind: Kind::Text,
+        roles: &[Coordinator, Dev],
+        is: "how long a job is kept after its end, with its timeline and its log; `1d` or more",
+        default: "`30d`",
+        check: value::retention,
+    },
+    Setting {
         name: "WINDLASS_DATA_DIR",
         kind: Kind::Path,
         roles: &[Worker, Dev, Run, Client],

@@ -2,11 +2,12 @@
 
 use coordinator::vault::MasterKeys;
 use shared::bus::nats;
+use shared::settings::Settings;
 use shared::telemetry;
 
 use crate::client::{address, token as tokens};
 use crate::exit::Error;
-use crate::{capacity, database, key_retry, listen as listening};
+use crate::{capacity, database, key_retry, listen as listening, retention};
 
 /// The most bytes of a value that has no narrower bound.
 const VALUE_BYTES_MAX: usize = 4096;
@@ -39,6 +40,11 @@ pub fn tags(text: &str) -> Result<(), String> {
 
 pub fn key_retry(text: &str) -> Result<(), String> {
     key_retry::parsed(text).map(drop)
+}
+
+pub fn retention(text: &str) -> Result<(), String> {
+    let lookup = |_: &str| Some(text.to_owned());
+    retention::read(None, &Settings::new(&lookup)).map(drop).map_err(|error| detail(&error))
 }
 
 pub fn listen(text: &str) -> Result<(), String> {

@@ -8,6 +8,8 @@ use zeroize::Zeroizing;
 use shared::clock;
 use shared::secret::Secret;
 
+mod scalar;
+
 /// The most bytes of a private key's text: 16 KiB.
 pub const PRIVATE_KEY_BYTES_MAX: usize = 16 * 1024;
 /// The fewest bits of an RSA key.
@@ -49,7 +51,8 @@ impl Pair {
             return Err(format!("must have at most {PRIVATE_KEY_BYTES_MAX} bytes, not {}", text.len()));
         }
         let text = Zeroizing::new(format!("{text}\n"));
-        let key = PrivateKey::from_openssh(text.as_bytes()).map_err(|_| not_openssh(&text))?;
+        let whole = || PrivateKey::from_openssh(scalar::made_whole(&text)?.as_bytes()).ok();
+        let key = PrivateKey::from_openssh(text.as_bytes()).ok().or_else(whole).ok_or_else(|| not_openssh(&text))?;
         if key.is_encrypted() {
             return Err("is protected by a passphrase, which nobody could type: remove it from a copy with \
                         `ssh-keygen -p -N '' -f FILE`"

@@ -18,8 +18,9 @@ use shared::time::Time;
 use shared::wire::{Hello, LogAnswer, Welcome, WorkerMode};
 
 use super::{
-    Ahead, AuditLine, Batch, Cluster, DeployKey, Enrolled, Error, Filter, KeyPut, Keys, LiveJobs, MasterKeyCheck,
-    Member, NewWorker, OwnedShard, Ownership, Place, Resealed, Roster, Store, Token, Worker, Written,
+    Ahead, AuditLine, Batch, Cluster, DeployKey, EndedJob, Enrolled, Error, Filter, KeyPut, Keys, LiveJobs,
+    MasterKeyCheck, Member, NewWorker, OwnedShard, Ownership, Place, RemovedExpired, RemovedJobs, Resealed, Retention,
+    Roster, Store, Token, Worker, Written,
 };
 
 /// From how long on a transaction is slow.
@@ -214,6 +215,11 @@ verbs! {
         master_keys() -> Vec<MasterKeyCheck>;
         add_master_key(owner: CoordinatorId, check: &MasterKeyCheck) -> bool;
         remove_master_keys(owner: CoordinatorId, ids: &[String]) -> ();
+    }
+    Retention {
+        ended_jobs(shards: &[Shard], before: Time, after: Option<JobId>, limit: u32) [shards.len()] -> Vec<EndedJob>;
+        remove_jobs(owner: CoordinatorId, jobs: &[JobId], before: Time, chunks_max: u32) [jobs.len()] -> RemovedJobs;
+        remove_expired(owner: CoordinatorId, before: Time, limit: u32) -> RemovedExpired;
     }
     Store with close {
         commit(owner: CoordinatorId, batch: Arc<Batch>) [batch.writes.len()] -> Vec<Written>;

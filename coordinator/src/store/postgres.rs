@@ -1,7 +1,7 @@
 //! The cluster's store: Postgres 15 or later, in the connection's default schema.
 //!
 //! The statements are in the submodules: [`commit`] for what changes jobs, [`ownership`] and [`roster`] for who may, [`log`]
-//! for logs, [`keys`], [`audit`] and [`sealed`] for deploy keys and what is kept secret, [`read`] for questions. [`batch`] and [`columns`] put a batch into one statement's parameters, [`tag_sets`] keeps what
+//! for logs, [`keys`], [`audit`] and [`sealed`] for deploy keys and what is kept secret, [`read`] for questions, [`retention`] for what is old. [`batch`] and [`columns`] put a batch into one statement's parameters, [`tag_sets`] keeps what
 //! must be there before it, [`session`] a connection while a verb has it, [`fault`] says what a failure means,
 //! [`connect`] how connections are made.
 //!
@@ -27,8 +27,8 @@ use shared::wire::{Hello, LogAnswer, Welcome, WorkerMode};
 
 use self::fault::Fault;
 use super::{
-    Ahead, AuditLine, Batch, Cluster, Enrolled, Error, Filter, LiveJobs, Member, NewWorker, OwnedShard, Ownership,
-    Roster, Store, Token, Worker, Written,
+    Ahead, AuditLine, Batch, Cluster, EndedJob, Enrolled, Error, Filter, LiveJobs, Member, NewWorker, OwnedShard,
+    Ownership, RemovedExpired, RemovedJobs, Retention, Roster, Store, Token, Worker, Written,
 };
 
 mod audit;
@@ -41,6 +41,7 @@ mod keys;
 mod log;
 mod ownership;
 mod read;
+mod retention;
 mod roster;
 mod row;
 mod sealed;
@@ -234,6 +235,37 @@ impl Roster for PostgresStore {
     async fn tokens(&self, now: Time) -> Result<Vec<Token>, Error> {
         let pool = self.others.clone();
         self.read("tokens", move || roster::tokens(pool.clone(), now)).await
+    }
+}
+
+#[async_trait]
+impl Retention for PostgresStore {
+    async fn ended_jobs(
+        &self,
+        shards: &[Shard],
+        before: Time,
+        after: Option<JobId>,
+        limit: u32,
+    ) -> Result<Vec<EndedJob>, Error> {
+        let (pool, shards) = (self.questions.clone(), shards.to_vec());
+        self.read("ended_jobs", move || retention::ended_jobs(pool.clone(), shards.clone(), before, after, limit)).await
+    }
+
+    async fn remove_jobs(
+        &self,
+        owner: CoordinatorId,
+        jobs: &[JobId],
+        before: Time,
+        chunks_max: u32,
+    ) -> Result<RemovedJobs, Error> {
+        let (pool, jobs) = (self.questions.clone(), jobs.to_vec());
+        let work = move || retention::remove_jobs(pool.clone(), owner, jobs.clone(), before, chunks_max);
+        self.write("remove_jobs", work).await
+    }
+
+    async fn remove_expired(&self, owner: CoordinatorId, before: Time, limit: u32) -> Result<RemovedExpired, Error> {
+        let pool = self.questions.clone();
+        self.write("remove_expired", move || retention::remove_expired(pool.clone(), owner, before, limit)).await
     }
 }
 

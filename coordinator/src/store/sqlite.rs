@@ -25,8 +25,8 @@ use shared::time::Time;
 use shared::wire::{Hello, LogAnswer, Welcome, WorkerMode};
 
 use super::{
-    Ahead, AuditLine, Batch, Cluster, Enrolled, Error, Filter, LiveJobs, Member, NewWorker, OwnedShard, Ownership,
-    Roster, Store, Token, Worker, Written,
+    Ahead, AuditLine, Batch, Cluster, EndedJob, Enrolled, Error, Filter, LiveJobs, Member, NewWorker, OwnedShard,
+    Ownership, RemovedExpired, RemovedJobs, Retention, Roster, Store, Token, Worker, Written,
 };
 
 mod audit;
@@ -35,6 +35,7 @@ mod keys;
 mod log;
 mod ownership;
 mod read;
+mod retention;
 mod roster;
 mod row;
 mod sealed;
@@ -218,6 +219,37 @@ impl Roster for SqliteStore {
 
     async fn tokens(&self, now: Time) -> Result<Vec<Token>, Error> {
         roster::tokens(&self.readers, now).await
+    }
+}
+
+#[async_trait]
+impl Retention for SqliteStore {
+    async fn ended_jobs(
+        &self,
+        shards: &[Shard],
+        before: Time,
+        after: Option<JobId>,
+        limit: u32,
+    ) -> Result<Vec<EndedJob>, Error> {
+        retention::ended_jobs(&self.readers, shards, before, after, limit).await
+    }
+
+    async fn remove_jobs(
+        &self,
+        owner: CoordinatorId,
+        jobs: &[JobId],
+        before: Time,
+        chunks_max: u32,
+    ) -> Result<RemovedJobs, Error> {
+        let jobs = jobs.to_vec();
+        self.write(owner, move |connection| {
+            Box::pin(retention::remove_jobs(connection, owner, jobs, before, chunks_max))
+        })
+        .await
+    }
+
+    async fn remove_expired(&self, owner: CoordinatorId, before: Time, limit: u32) -> Result<RemovedExpired, Error> {
+        self.write(owner, move |connection| Box::pin(retention::remove_expired(connection, before, limit))).await
     }
 }
 

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 use shared::bus::{Address, Bus};
 use shared::clock;
 use shared::time::Time;
+use sqlx::{Connection, SqliteConnection};
 use std::time::Duration;
 use tests::played::Hand;
 
@@ -231,4 +232,25 @@ fn who_tries_tokens_is_kept_waiting_and_who_has_one_is_not() {
     assert!(late.status == 401 || late.header("retry-after") == "1", "{}", late.text);
     assert_eq!(ann.get("/api/v1/jobs").status, 200);
     assert_eq!(server.get("/api/v1/jobs").status, 200);
+}
+
+#[test]
+fn no_command_is_answered_as_done_whose_line_is_not_in_the_audit() {
+    let server = Server::start();
+    let database = format!("sqlite://{}", server._data.path().join("windlass.db").display());
+    let rename = |statement: &'static str| {
+        server.runtime.block_on(async {
+            let mut connection = SqliteConnection::connect(&database).await.expect("the database");
+            sqlx::query(statement).execute(&mut connection).await.expect("it is renamed");
+        });
+    };
+    let job = json!({"steps": [{"run": "ls"}]});
+    rename("ALTER TABLE audit RENAME TO elsewhere");
+    let answer = server.client.post("/api/v1/jobs", &job);
+    assert_eq!(answer.status, 503, "{}", answer.text);
+    assert!(answer.json["detail"].as_str().unwrap().contains("the audit can't be written"), "{}", answer.text);
+    let made = server.post("/api/v1/tokens/join", "{}");
+    assert_eq!((made.status, server.get("/api/v1/tokens").json["tokens"].as_array().unwrap().len()), (500, 0));
+    rename("ALTER TABLE elsewhere RENAME TO audit");
+    assert_eq!(server.client.post("/api/v1/jobs", &job).status, 201);
 }

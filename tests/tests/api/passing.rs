@@ -10,6 +10,7 @@ use std::thread;
 use std::time::Duration;
 
 use coordinator::api::{ApiServer, Tokens, serve};
+use coordinator::retention::RETENTION_DEFAULT;
 use coordinator::store::postgres::PostgresStore;
 use coordinator::store::{Member, Ownership};
 use coordinator::vault::MasterKeys;
@@ -58,7 +59,12 @@ impl Cluster {
             let other = owns_all(Arc::clone(&store), address).await;
             let (keys, _) = MasterKeys::generate();
             let (bus, address) = (Arc::new(LocalBus::default()), "http://127.0.0.1:9".to_owned());
-            (Coordinator::start(Config { store, bus, keys, address }).await.expect("it starts"), other)
+            (
+                Coordinator::start(Config { store, bus, keys, address, retention: RETENTION_DEFAULT })
+                    .await
+                    .expect("it starts"),
+                other,
+            )
         });
         let tokens = Tokens::one("dev", &Secret::new(TOKEN.to_owned()));
         let api = serve(TcpListener::bind("127.0.0.1:0").unwrap(), coordinator.service(), tokens).unwrap();

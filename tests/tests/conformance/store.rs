@@ -15,8 +15,10 @@ mod plans;
 mod postgres;
 mod postgres_alone;
 mod postgres_keys;
+mod postgres_retention;
 mod queries;
 mod query_cache;
+mod retention;
 mod roster;
 mod sealed;
 mod sqlite;
@@ -143,6 +145,18 @@ macro_rules! suite {
                 an_attempt_that_waits_for_its_retry_can_still_deliver,
                 a_chunk_whose_numbers_are_impossible_is_refused,
                 an_attempt_cannot_fill_the_database,
+            }
+            retention {
+                a_job_that_is_old_goes_with_all_that_is_about_it,
+                what_is_not_old_or_ended_or_published_or_ours_stays,
+                a_log_goes_a_few_chunks_at_a_time_before_its_job,
+                old_jobs_are_found_in_order_page_by_page,
+                a_fenced_coordinator_removes_nothing,
+                a_job_that_repeats_one_that_is_gone_still_shows,
+                what_a_shard_has_lost_leaves_its_numbers_as_they_were,
+                a_word_about_a_job_that_is_gone_is_a_conflict,
+                what_has_expired_goes_the_oldest_first_and_the_rest_stays,
+                the_database_lets_no_job_go_without_its_events_and_none_that_has_not_ended,
             }
             keys {
                 a_deploy_key_reads_back_as_it_was,

@@ -47,6 +47,42 @@ fn what_ssh_keygen_makes_is_taken_and_ssh_can_use_what_is_kept() {
     }
 }
 
+/// Two keys whose scalars begin with a byte of zeros, which OpenSSH leaves out. They were made for this, and open nothing.
+const SHORT: [(&str, &str); 2] = [
+    (
+        "SHA256:wt9B80Vox7REuxZRZzzRWIcuTnT92v1OLybHZfSUdhI",
+        "b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAaAAAABNlY2RzYS1zaGEyLW5pc3RwMjU2AAAACG5pc3RwMjU2AAAAQQSQ\
+         kSrcOoXtXwrTRBG2xaKLjU3vDPOeauQo45xLCXOQT2IwjQwZkY4aZQ4vbwkS4r1zseGoGb51L0fSS8pXy69IAAAAoO53OXHudzlxAAAAE2VjZHNh\
+         LXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBJCRKtw6he1fCtNEEbbFoouNTe8M855q5CjjnEsJc5BPYjCNDBmRjhplDi9vCRLivXOx4agZ\
+         vnUvR9JLylfLr0gAAAAfUARfpLBwlYX4kImSfhOjubJB24bhA1mi8+DnSl+YZAAAAAhzb21lYm9keQE=",
+    ),
+    (
+        "SHA256:twOewpqAGDEhcy7v6TFNzYKuoO9itoyfVvddZY6ptzs",
+        "b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAAAiAAAABNlY2RzYS1zaGEyLW5pc3RwMzg0AAAACG5pc3RwMzg0AAAAYQS8\
+         oyaHHyb41LNwrCt5fctd+eiXNVSdOeKTh7RB98KVbO4+LRWP5duKqjkAM0sE+iuDqc5rKm/CHx9fAXfM4Uexxf98jDvbRtRuINSzsEy09oLXh1OE\
+         bTDy9DOFlkhJy68AAADQzTOY080zmNMAAAATZWNkc2Etc2hhMi1uaXN0cDM4NAAAAAhuaXN0cDM4NAAAAGEEvKMmhx8m+NSzcKwreX3LXfnolzVU\
+         nTnik4e0QffClWzuPi0Vj+Xbiqo5ADNLBPorg6nOaypvwh8fXwF3zOFHscX/fIw720bUbiDUs7BMtPaC14dThG0w8vQzhZZIScuvAAAALyLKj+Kv\
+         iKjedMU8+iyw5XpZsD/Wn8/cZKJS49Ko8aAe0Y+whcjmIj0iukEcNN/jAAAACHNvbWVib2R5AQ==",
+    ),
+];
+
+#[test]
+fn a_key_whose_scalar_is_shorter_than_its_curve_is_taken_too() {
+    let dir = tempfile::tempdir().unwrap();
+    for (fingerprint, body) in SHORT {
+        let text = format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{body}\n-----END OPENSSH PRIVATE KEY-----\n");
+        let pair = Pair::read(&Secret::new(text), "app").unwrap();
+        assert_eq!(pair.fingerprint, fingerprint);
+        // What is stored is read back by whoever hands it to an agent, and ssh can use it.
+        let again = Pair::read(&pair.private_key, "app").unwrap();
+        assert_eq!((again.fingerprint.as_str(), &again.public_key), (fingerprint, &pair.public_key));
+        assert!(shown(dir.path(), &pair.private_key).contains(fingerprint));
+        let derived = Command::new("ssh-keygen").arg("-y").arg("-f").arg(dir.path().join("stored")).output().unwrap();
+        let derived = String::from_utf8(derived.stdout).unwrap();
+        assert_eq!(derived.split(' ').nth(1), pair.public_key.split(' ').nth(1));
+    }
+}
+
 #[test]
 fn a_pair_that_is_made_here_is_one_that_ssh_can_use() {
     let dir = tempfile::tempdir().unwrap();

@@ -82,3 +82,27 @@ async fn what_is_no_database_is_told_from_what_cannot_be_opened() {
     assert!(matches!(not_ours, Some(Error::Corrupt(_))), "{not_ours:?}");
     assert!(matches!(missing, Some(Error::Unavailable(_))), "{missing:?}");
 }
+
+/// Outside of the store's own transaction a removal is nothing that could be written: its mark can't stay.
+#[tokio::test]
+async fn the_mark_of_a_job_that_is_removed_cannot_be_committed_or_taken_back() {
+    let directory = TempDir::new().unwrap();
+    let store = opened(&directory).await;
+    let job = "INSERT INTO jobs (id, shard, version, seq, attempt, tries, state, detail, tags, priority, labels, has_secrets, fence, \
+         created_at, finished_at, spec) VALUES (zeroblob(16), 0, 1, 0, 0, 0, 'canceled', '{}', '[]', 'normal', '{}', 0, 0, 0, 0, '{}')";
+    sqlx::query(job).execute(&store.writer).await.unwrap();
+    let refused = async |statement: &'static str| {
+        let error = sqlx::raw_sql(statement).execute(&store.writer).await.unwrap_err().to_string();
+        let _ = sqlx::raw_sql("ROLLBACK").execute(&store.writer).await;
+        error
+    };
+    assert!(refused("INSERT INTO removals (job_id) VALUES (zeroblob(16))").await.contains("FOREIGN KEY"));
+    for change in ["DELETE FROM removals", "UPDATE removals SET one = NULL"] {
+        let change = format!("BEGIN; INSERT INTO removals (job_id) VALUES (zeroblob(16)); {change}; COMMIT");
+        let change: &'static str = Box::leak(change.into_boxed_str());
+        assert!(refused(change).await.contains("never deleted"), "{change}");
+    }
+    let gone = "BEGIN; INSERT INTO removals (job_id) VALUES (zeroblob(16)); DELETE FROM jobs; COMMIT";
+    sqlx::raw_sql(gone).execute(&store.writer).await.unwrap();
+    store.close().await;
+}

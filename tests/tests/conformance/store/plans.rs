@@ -27,7 +27,11 @@ async fn a_page_of_a_phase_is_read_by_the_index_of_phases() {
         .into_iter()
         .filter(|entry| PAGE.iter().any(|page| entry["query"].as_str().expect("a query").contains(page)))
         .collect();
-    assert_eq!(pages.len(), 4, "offers, a place among them, live jobs, and those that a cancel by filter is about");
+    assert_eq!(
+        pages.len(),
+        5,
+        "offers, a place among them, live jobs, what a cancel by filter is about, and what has ended"
+    );
     session.execute("SET plan_cache_mode = force_custom_plan").await.unwrap();
     for page in pages {
         let query = page["query"].as_str().expect("a query");
