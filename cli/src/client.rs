@@ -4,14 +4,17 @@
 use std::time::Duration;
 
 use ureq::http::Response;
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 use ureq::{Agent, Body};
 
 use shared::secret::Secret;
 use shared::settings::Settings;
+use shared::tls::Authorities;
 
 use crate::args::api::ApiArgs;
 use crate::exit::Error;
 use crate::terminal::say;
+use crate::trust::authorities;
 
 pub mod address;
 mod problem;
@@ -103,6 +106,10 @@ impl Client {
             .timeout_recv_response(Some(SILENCE_MAX))
             .timeout_per_read(Some(SILENCE_MAX))
             .user_agent(concat!("windlass/", env!("CARGO_PKG_VERSION")));
+        let config = match authorities(args.ca_file.as_deref(), settings)? {
+            Some(own) => config.tls_config(trusting(&own)),
+            None => config,
+        };
         // What is on this machine isn't reached through a proxy.
         let config = if address.is_local() { config.proxy(None) } else { config };
         Ok(Self { agent: config.build().into(), base: address.base, token })
@@ -230,6 +237,9 @@ impl Client {
             error => error.to_string(),
         };
         let why = format!("{} doesn't answer: {reason}", self.base);
+        if let Some(remedy) = trouble(&self.base, error, &reason) {
+            return Failed::ForGood(Error::failed(format_args!("{why}: {remedy}")));
+        }
         let unsent = match error {
             ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
             ureq::Error::Timeout(ureq::Timeout::Connect | ureq::Timeout::Resolve) => true,
@@ -256,7 +266,30 @@ impl Client {
 /// When the address or the token can't be used.
 pub fn named(settings: &Settings) -> Result<(), Error> {
     Address::find(None, settings, settings.data_dir().ok().as_deref())?;
+    authorities(None, settings)?;
     token::told(settings).map(drop)
+}
+
+fn trusting(own: &Authorities) -> TlsConfig {
+    let certificates = own.certificates().map(|der| Certificate::from_der(der).to_owned());
+    TlsConfig::builder().root_certs(RootCerts::new_with_certs(&certificates.collect::<Vec<_>>())).build()
+}
+
+/// What to do about a server that speaks otherwise than it was spoken to, or shows a certificate that doesn't count. To ask
+/// again doesn't help, and nothing was done: it heard nothing that it understood.
+fn trouble(base: &str, error: &ureq::Error, reason: &str) -> Option<&'static str> {
+    let secure = base.starts_with("https://");
+    if secure && ["UnknownIssuer", "BadSignature"].iter().any(|why| reason.contains(why)) {
+        Some("name the authority that its certificate is from with WINDLASS_CA_FILE")
+    } else if secure && reason.contains("invalid peer certificate") {
+        Some("its certificate must be for the name that WINDLASS_URL has")
+    } else if secure && reason.contains("corrupt message") {
+        Some("what is there speaks no HTTPS: is it an http:// address?")
+    } else if !secure && matches!(error, ureq::Error::Protocol(_)) {
+        Some("what is there speaks no HTTP: is it an https:// address?")
+    } else {
+        None
+    }
 }
 
 /// `path` with these parameters, their values encoded.

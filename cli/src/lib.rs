@@ -39,6 +39,7 @@ mod table;
 mod terminal;
 mod timeline;
 mod token;
+mod trust;
 mod workers;
 
 /// Most of what a coordinator does besides the database's work is to make and drop small things.

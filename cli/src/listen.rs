@@ -40,11 +40,11 @@ pub fn reachable(address: SocketAddr) -> SocketAddr {
 
 /// Where other coordinators find an API that listens on `address`, unless they are told otherwise: on a host called
 /// `host` where it listens everywhere.
-pub fn advertised(address: SocketAddr, host: &str) -> String {
+pub fn advertised(scheme: &str, address: SocketAddr, host: &str) -> String {
     if address.ip().is_unspecified() {
-        format!("http://{host}:{}", address.port())
+        format!("{scheme}://{host}:{}", address.port())
     } else {
-        format!("http://{address}")
+        format!("{scheme}://{address}")
     }
 }
 
@@ -55,7 +55,7 @@ pub fn advertised(address: SocketAddr, host: &str) -> String {
 pub fn advertise_url(text: &str) -> Result<String, Error> {
     let refused = |why: &str| Err(Error::Usage(format!("WINDLASS_ADVERTISE_URL (--advertise-url): {why}")));
     let url = text.trim_end_matches('/');
-    match url.strip_prefix("http://") {
+    match url.strip_prefix("http://").or_else(|| url.strip_prefix("https://")) {
         Some(host) if host.contains('@') => refused("must hold no name and no password"),
         Some(host) if !host.is_empty() && !host.contains(['?', '#', ' ']) => Ok(url.to_owned()),
         _ => refused(&format!("{text} is not a URL like http://10.0.0.7:7070")),
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn others_find_it_where_it_listens_or_by_its_hosts_name() {
-        let found = |address: &str| advertised(address.parse().unwrap(), "host7");
+        let found = |address: &str| advertised("http", address.parse().unwrap(), "host7");
         assert_eq!(found("0.0.0.0:80"), "http://host7:80");
         assert_eq!(found("[::]:80"), "http://host7:80");
         assert_eq!(found("10.0.0.1:80"), "http://10.0.0.1:80");
@@ -90,9 +90,16 @@ mod tests {
     #[test]
     fn an_address_that_nobody_could_use_is_refused() {
         assert_eq!(advertise_url("http://10.0.0.7:7070/"), Ok("http://10.0.0.7:7070".to_owned()));
-        for text in
-            ["", "10.0.0.7:7070", "https://host", "http://", "http://user:pass@host", "http://a b", "http://a?b"]
-        {
+        for text in [
+            "",
+            "10.0.0.7:7070",
+            "ftp://host",
+            "http://",
+            "https://",
+            "http://user:pass@host",
+            "http://a b",
+            "http://a?b",
+        ] {
             assert!(advertise_url(text).is_err(), "{text}");
         }
     }

@@ -14,6 +14,8 @@ use actix_web::middleware::from_fn;
 use actix_web::{App, Error, HttpServer, Resource, guard as accepts, web};
 use tokio::sync::{Semaphore, watch};
 
+use shared::tls::{self, Authorities};
+
 use crate::keys;
 use crate::service::{self, Service};
 use crate::web as page;
@@ -24,6 +26,7 @@ mod audit;
 pub(crate) mod auth;
 pub(crate) mod body;
 pub(crate) mod cancel;
+mod certificate;
 pub(crate) mod cursor;
 mod deploy_keys;
 mod events;
@@ -47,6 +50,7 @@ mod tokens;
 mod workers;
 
 pub use auth::Tokens;
+pub use certificate::{Certificate, Unusable};
 pub(crate) use workers::view as worker_view;
 
 /// The threads that answer requests. They wait for the store most of the time.
@@ -75,6 +79,15 @@ pub struct ApiServer {
     ended: watch::Receiver<bool>,
 }
 
+/// How the API is reached, and how it reaches that of others.
+#[derive(Debug, Clone, Default)]
+pub struct Transport {
+    /// With it the API speaks HTTPS alone, without it HTTP.
+    pub certificate: Option<Arc<Certificate>>,
+    /// Whose certificates the other coordinators may have, in place of the public authorities'.
+    pub authorities: Option<Authorities>,
+}
+
 /// What every route has at hand.
 pub(crate) struct Api {
     pub(crate) service: Service,
@@ -85,11 +98,24 @@ pub(crate) struct Api {
     stopping: watch::Receiver<bool>,
 }
 
-/// Serves the API on `listener` until it is stopped.
+/// Serves the API on `listener` over HTTP until it is stopped.
 ///
 /// # Errors
 /// When the listener can't be used or the threads can't be started.
 pub fn serve(listener: TcpListener, service: Service, tokens: Tokens) -> io::Result<ApiServer> {
+    serve_by(Transport::default(), listener, service, tokens)
+}
+
+/// The same by that transport.
+///
+/// # Errors
+/// When the listener can't be used or the threads can't be started.
+pub fn serve_by(
+    transport: Transport,
+    listener: TcpListener,
+    service: Service,
+    tokens: Tokens,
+) -> io::Result<ApiServer> {
     let address = listener.local_addr()?;
     let (stopping, stopping_seen) = watch::channel(false);
     let (end, ended) = watch::channel(false);
@@ -98,7 +124,7 @@ pub fn serve(listener: TcpListener, service: Service, tokens: Tokens) -> io::Res
     let (started, handle) = mpsc::sync_channel(1);
     let run = move || {
         let run = async {
-            let server = match server(listener, api, tokens) {
+            let server = match server(listener, api, tokens, transport) {
                 Ok(server) => server,
                 Err(error) => {
                     // Nobody waits for it only where `serve` itself is gone.
@@ -164,9 +190,15 @@ impl Api {
     }
 }
 
-fn server(listener: TcpListener, api: web::Data<Api>, tokens: web::Data<Tokens>) -> io::Result<Server> {
+fn server(
+    listener: TcpListener,
+    api: web::Data<Api>,
+    tokens: web::Data<Tokens>,
+    transport: Transport,
+) -> io::Result<Server> {
+    let client = Arc::new(tls::client(transport.authorities.as_ref()).map_err(io::Error::other)?);
     let app = move || {
-        let app = App::new().app_data(api.clone()).app_data(tokens.clone()).app_data(Passing::new());
+        let app = App::new().app_data(api.clone()).app_data(tokens.clone()).app_data(Passing::new(&client));
         app.wrap(from_fn(guard::guard)).configure(routes)
     };
     let server = HttpServer::new(app)
@@ -178,10 +210,12 @@ fn server(listener: TcpListener, api: web::Data<Api>, tokens: web::Data<Tokens>)
         // A stream whose reader has gone must not wait for the next write to notice.
         .h1_allow_half_closed(false)
         .shutdown_timeout(STOP_TIME_MAX_S)
-        .disable_signals()
-        .listen(listener)?
-        .run();
-    Ok(server)
+        .disable_signals();
+    let server = match transport.certificate {
+        Some(certificate) => server.listen_rustls_0_23(listener, certificate.served().map_err(io::Error::other)?)?,
+        None => server.listen(listener)?,
+    };
+    Ok(server.run())
 }
 
 fn routes(app: &mut web::ServiceConfig) {

@@ -17,5 +17,6 @@ pub mod settings;
 pub mod spec;
 pub mod telemetry;
 pub mod time;
+pub mod tls;
 pub mod view;
 pub mod wire;

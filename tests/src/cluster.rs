@@ -24,9 +24,11 @@ use crate::windlass::{self, windlass_at};
 use futures_util::TryStreamExt;
 
 pub(crate) mod database;
+pub mod secured;
 
 pub use database::Database;
 use database::blocking;
+use secured::Secured;
 
 /// Who the tests are.
 pub(crate) const TOKEN: &str = "a-bootstrap-token-of-the-tests";
@@ -68,6 +70,8 @@ pub struct Cluster {
     program: PathBuf,
     keys: String,
     place: TempDir,
+    /// What stands for all of it, where it speaks TLS alone.
+    secured: Option<Secured>,
     _turn: Turn,
 }
 
@@ -121,6 +125,7 @@ impl Cluster {
             program,
             keys,
             place: tempfile::tempdir().expect("a temporary directory"),
+            secured: None,
             _turn: turn,
         }
     }
@@ -143,7 +148,11 @@ impl Cluster {
         command.envs(settings.iter().copied());
         let mut server = Server::start(name, command);
         let address = server.address();
-        Coordinator { client: Client::new(&address, TOKEN), address, server }
+        let client = match &self.secured {
+            Some(secured) => Client::trusting(&address, TOKEN, &secured.authority.file()),
+            None => Client::new(&address, TOKEN),
+        };
+        Coordinator { server, client, address }
     }
 
     /// `windlass coordinator` for this cluster.
@@ -152,6 +161,9 @@ impl Cluster {
         command.arg("coordinator").env("HOME", self.place.path()).env("WINDLASS_LISTEN", "127.0.0.1:0");
         command.env("WINDLASS_DATABASE_URL", self.postgres.url()).env("WINDLASS_NATS_URL", self.nats.url());
         command.env("WINDLASS_MASTER_KEYS", &self.keys).env("WINDLASS_BOOTSTRAP_TOKEN", TOKEN);
+        if let Some(secured) = &self.secured {
+            command.envs(secured.settings(&self.postgres));
+        }
         command
     }
 

@@ -1,12 +1,15 @@
 //! A client of the HTTP API that hides nothing: every answer is returned with its status, whatever that is, and every
 //! stream as it comes.
 
+use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
 use ureq::Agent;
 use ureq::http::{HeaderMap, Request, Response};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 /// How long an answer may take, and how long a stream is read at most.
 const ANSWER_WITHIN: Duration = Duration::from_mins(1);
@@ -55,6 +58,18 @@ impl Client {
     /// Where the server is.
     pub fn base(&self) -> &str {
         &self.base
+    }
+
+    /// A client of a server whose certificate is from the authority in that PEM file, and from no other.
+    ///
+    /// # Panics
+    /// When the file holds none.
+    pub fn trusting(base: &str, token: &str, authority: &Path) -> Self {
+        let pem = fs::read(authority).expect("a file");
+        let roots = RootCerts::new_with_certs(&[Certificate::from_pem(&pem).expect("a certificate")]);
+        let tls = TlsConfig::builder().root_certs(roots).build();
+        let agent = Agent::config_builder().http_status_as_error(false).tls_config(tls).build().new_agent();
+        Self { agent, ..Self::new(base, token) }
     }
 
     /// The same server with another token.

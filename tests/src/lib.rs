@@ -7,6 +7,7 @@
 pub mod bench;
 pub mod browser;
 pub mod build;
+pub mod certificates;
 pub mod chaos;
 pub mod cluster;
 pub mod dev;

@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::certificates::Pair;
 use crate::process::{self, Owned};
 use crate::wait::eventually;
 
@@ -74,6 +75,8 @@ impl Default for Setup {
 pub struct Nats {
     program: PathBuf,
     setup: Setup,
+    /// What it shows of itself, where it speaks TLS alone.
+    shown: Option<Pair>,
     place: TempDir,
     /// None before the first start, as the next.
     port: Option<u16>,
@@ -101,14 +104,31 @@ impl Nats {
         Some(server)
     }
 
+    /// One that speaks TLS alone.
+    pub fn secured(version: Version, shown: &Pair) -> Option<Self> {
+        let mut server = Self::stopped(version, Setup::default())?;
+        server.shown = Some(shown.clone());
+        server.start_again();
+        Some(server)
+    }
+
     fn stopped(version: Version, setup: Setup) -> Option<Self> {
         let place = tempfile::tempdir().expect("a temporary directory");
-        Some(Self { program: version.program()?, setup, place, port: None, monitoring_port: None, process: None })
+        Some(Self {
+            program: version.program()?,
+            setup,
+            shown: None,
+            place,
+            port: None,
+            monitoring_port: None,
+            process: None,
+        })
     }
 
     /// Where it listens.
     pub fn url(&self) -> String {
-        format!("nats://127.0.0.1:{}", self.port.expect("it has run"))
+        let scheme = if self.shown.is_some() { "tls" } else { "nats" };
+        format!("{scheme}://127.0.0.1:{}", self.port.expect("it has run"))
     }
 
     /// Where it tells, over HTTP, what it has: connections, subscriptions, streams.
@@ -228,8 +248,11 @@ impl Nats {
         let (ports, store) = (ports.display(), self.store());
         let store = store.display();
         let jetstream = if jetstream { format!("jetstream {{ store_dir: \"{store}\" }}\n") } else { String::new() };
+        let tls = self.shown.as_ref().map_or_else(String::new, |Pair { certificate, key }| {
+            format!("tls {{ cert_file: \"{}\", key_file: \"{}\" }}\n", certificate.display(), key.display())
+        });
         let listens = format!("listen: \"127.0.0.1:{port}\"\nhttp: \"127.0.0.1:{monitoring}\"\n");
-        format!("{listens}ports_file_dir: \"{ports}\"\nmax_payload: {max_payload}\n{jetstream}")
+        format!("{listens}ports_file_dir: \"{ports}\"\nmax_payload: {max_payload}\n{jetstream}{tls}")
     }
 }
 

@@ -343,7 +343,7 @@ fn command(program: &Path, account: Option<(Uid, Gid)>) -> Command {
 }
 
 /// Whom the server runs as, where we are root.
-fn account() -> Option<(Uid, Gid)> {
+pub(crate) fn account() -> Option<(Uid, Gid)> {
     if !Uid::effective().is_root() {
         return None;
     }

@@ -38,7 +38,7 @@ struct Server {
     client: Client,
     played: Played,
     runtime: Runtime,
-    _data: TempDir,
+    data: TempDir,
 }
 
 impl Server {
@@ -49,7 +49,7 @@ impl Server {
         let tokens = Tokens::one("dev", &Secret::new(TOKEN.to_owned()));
         let api = serve(listener, played.service.clone(), tokens).unwrap();
         let client = Client::new(&format!("http://{}", api.address()), TOKEN);
-        Self { api, client, played, runtime, _data: data }
+        Self { api, client, played, runtime, data }
     }
 
     fn get(&self, path: &str) -> Answer {

@@ -20,5 +20,7 @@ mod load;
 mod outages;
 #[path = "cluster/secrets.rs"]
 mod secrets;
+#[path = "cluster/tls.rs"]
+mod tls;
 #[path = "cluster/workers.rs"]
 mod workers;

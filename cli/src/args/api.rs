@@ -15,6 +15,9 @@ pub struct ApiArgs {
     /// Where the API is [env: WINDLASS_URL] [default: where `windlass dev` listens]
     #[arg(long, global = true, value_name = "URL")]
     pub url: Option<String>,
+    /// The authorities whose certificates are trusted, a PEM file [env: WINDLASS_CA_FILE] [default: the public ones]
+    #[arg(long, value_name = "F", global = true)]
+    pub ca_file: Option<PathBuf>,
     /// Where `windlass dev` keeps the token, unless WINDLASS_TOKEN is set [env: WINDLASS_DATA_DIR]
     #[arg(long, global = true, value_name = "D")]
     pub data_dir: Option<PathBuf>,

@@ -17,13 +17,22 @@ pub struct CoordinatorArgs {
     /// Where the API listens; port 0 picks a free one [env: WINDLASS_LISTEN] [default: 127.0.0.1:7070]
     #[arg(long, value_name = "A")]
     pub listen: Option<String>,
-    /// Where the other coordinators reach this one's API [env: WINDLASS_ADVERTISE_URL] [default: http:// and where it
-    /// listens; this host's name in place of an address like 0.0.0.0]
+    /// Where the other coordinators reach this one's API [env: WINDLASS_ADVERTISE_URL] [default: http:// or https:// and where
+    /// it listens; this host's name in place of an address like 0.0.0.0]
     #[arg(long, value_name = "URL")]
     pub advertise_url: Option<String>,
     /// Leave the database as it is: `windlass migrate` brings it up to date [env: WINDLASS_NO_MIGRATE=true]
     #[arg(long)]
     pub no_migrate: bool,
+    /// The API's certificate, a PEM file; with it the API speaks HTTPS [env: WINDLASS_TLS_CERT_FILE]
+    #[arg(long, value_name = "F")]
+    pub tls_cert_file: Option<PathBuf>,
+    /// The certificate's private key, a PEM file [env: WINDLASS_TLS_KEY_FILE]
+    #[arg(long, value_name = "F")]
+    pub tls_key_file: Option<PathBuf>,
+    /// The authorities whose certificates are trusted, a PEM file [env: WINDLASS_CA_FILE] [default: the public ones]
+    #[arg(long, value_name = "F")]
+    pub ca_file: Option<PathBuf>,
     /// How long a job is kept after its end, 1d or more [env: WINDLASS_RETENTION] [default: 30d]
     #[arg(long, value_name = "D")]
     pub retention: Option<Period>,
@@ -54,6 +63,9 @@ pub struct WorkerArgs {
     /// What people shall call it; told when it enrols [env: WINDLASS_NAME] [default: this host's name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
+    /// The authorities whose certificates are trusted, a PEM file [env: WINDLASS_CA_FILE] [default: the public ones]
+    #[arg(long, value_name = "F")]
+    pub ca_file: Option<PathBuf>,
     /// Which log lines to show, like `info` or `worker=debug` [env: WINDLASS_LOG] [default: info]
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,

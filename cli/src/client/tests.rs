@@ -45,7 +45,7 @@ fn answer(status: &str, body: &str) -> String {
 fn client(url: &str) -> Client {
     let lookup = |name: &str| (name == "WINDLASS_TOKEN").then(|| "s3cret".to_owned());
     let dir = std::env::temp_dir().join("no-such-windlass");
-    let args = ApiArgs { output: Output::Table, url: Some(url.to_owned()), data_dir: Some(dir) };
+    let args = ApiArgs { output: Output::Table, url: Some(url.to_owned()), data_dir: Some(dir), ca_file: None };
     Client::new(&args, &Settings::new(&lookup)).unwrap()
 }
 

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use coordinator::api::{self, ApiServer, Tokens};
+use coordinator::api::{self, ApiServer, Tokens, Transport};
 use coordinator::service::Error as ServiceError;
 use coordinator::store::measured::{Measured, Meters, Reading};
 use coordinator::store::postgres::PostgresStore;
@@ -34,6 +34,7 @@ use crate::exit::{self, Error};
 use crate::listen::{LISTEN_DEFAULT, advertise_url, advertised, host_name, listen};
 use crate::retention;
 use crate::signals::Signals;
+use crate::trust;
 
 /// Who holds the first token, in the events that follow from its use.
 const FIRST_ADMIN: &str = "admin";
@@ -74,22 +75,31 @@ struct Plan {
     keys: MasterKeys,
     bootstrap: Option<Secret>,
     migrate: bool,
+    transport: Transport,
     retention: Period,
+}
+
+impl Plan {
+    fn scheme(&self) -> &'static str {
+        if self.transport.certificate.is_some() { "https" } else { "http" }
+    }
 }
 
 impl Plan {
     fn read(args: &CoordinatorArgs, settings: &Settings) -> Result<Self, Error> {
         let listen = args.listen.clone().or_else(|| settings.text("WINDLASS_LISTEN"));
-        let advertise = args.advertise_url.clone().or_else(|| settings.text("WINDLASS_ADVERTISE_URL"));
+        let certificate = trust::certificate(args.tls_cert_file.as_deref(), args.tls_key_file.as_deref(), settings)?;
+        let authorities = trust::authorities(args.ca_file.as_deref(), settings)?;
         let no_migrate = settings.parsed::<bool>("WINDLASS_NO_MIGRATE")?.unwrap_or(false);
         Ok(Self {
             listen: listen.unwrap_or_else(|| LISTEN_DEFAULT.to_owned()),
-            advertise: advertise.map(|url| advertise_url(&url)).transpose()?,
+            advertise: advertise(args.advertise_url.clone(), certificate.is_some(), settings)?,
             nats: nats_url(args.nats_url.as_deref(), settings),
             database: database::of_cluster("coordinator", settings)?,
             keys: master_keys(settings)?,
             bootstrap: bootstrap(settings)?,
             migrate: !(args.no_migrate || no_migrate),
+            transport: Transport { certificate, authorities },
             retention: retention::read(args.retention, settings)?,
         })
     }
@@ -99,9 +109,22 @@ impl Plan {
 pub fn faults(settings: &Settings) -> Vec<Result<(), Error>> {
     vec![
         database::of_cluster("coordinator", settings).map(drop),
+        trust::certificate(None, None, settings).and_then(|own| advertise(None, own.is_some(), settings)).map(drop),
+        trust::authorities(None, settings).map(drop),
         master_keys(settings).map(drop),
         bootstrap(settings).map(drop),
     ]
+}
+
+/// Where others are told to find it, if anybody says.
+fn advertise(flag: Option<String>, secure: bool, settings: &Settings) -> Result<Option<String>, Error> {
+    let Some(text) = flag.or_else(|| settings.text("WINDLASS_ADVERTISE_URL")) else { return Ok(None) };
+    let url = advertise_url(&text)?;
+    if secure && !url.starts_with("https://") {
+        let why = "must begin with https://, since WINDLASS_TLS_CERT_FILE is set";
+        return Err(Error::Usage(format!("WINDLASS_ADVERTISE_URL (--advertise-url): {why}")));
+    }
+    Ok(Some(url))
 }
 
 fn master_keys(settings: &Settings) -> Result<MasterKeys, Error> {
@@ -137,6 +160,7 @@ struct Parts {
 async fn serve(listener: TcpListener, plan: Plan) -> anyhow::Result<u8> {
     let mut signals = Signals::listen()?;
     let address = listener.local_addr().context("asking for the listener's address")?;
+    let scheme = plan.scheme();
     let parts = tokio::select! {
         started = start(listener, plan) => started?,
         () = signals.next() => {
@@ -144,7 +168,7 @@ async fn serve(listener: TcpListener, plan: Plan) -> anyhow::Result<u8> {
             return Ok(0);
         }
     };
-    tracing::info!("listening on http://{address}");
+    tracing::info!("listening on {scheme}://{address}");
     signals.next().await;
     tracing::info!("stopping: the shards are handed over; a second signal stops at once");
     let Parts { api, mut coordinator, meters } = parts;
@@ -179,9 +203,12 @@ async fn start(listener: TcpListener, plan: Plan) -> anyhow::Result<Parts> {
     let store = Measured::new(Arc::new(store), Some(retries));
     let meters = store.meters();
     let store: Arc<dyn Store> = Arc::new(store);
-    let bus = NatsBus::connect(NatsOptions::new(plan.nats, Role::Coordinator)).await.context("connecting to NATS")?;
+    let scheme = plan.scheme();
+    let authorities = plan.transport.authorities.clone();
+    let nats = NatsOptions { authorities, ..NatsOptions::new(plan.nats, Role::Coordinator) };
+    let bus = NatsBus::connect(nats).await.context("connecting to NATS")?;
     let bus: Arc<dyn Bus> = Arc::new(bus);
-    let address = plan.advertise.unwrap_or_else(|| advertised(address, &host_name()));
+    let address = plan.advertise.unwrap_or_else(|| advertised(scheme, address, &host_name()));
     tracing::info!(address, "joining the cluster under this address");
     let config = Config { store, bus, keys: plan.keys, address, retention: plan.retention };
     let coordinator = patiently(StartError::may_pass, || Coordinator::start(config.clone())).await;
@@ -192,7 +219,7 @@ async fn start(listener: TcpListener, plan: Plan) -> anyhow::Result<Parts> {
         patiently(may_pass, || service.admit(FIRST_ADMIN, token)).await.context("storing the first token")?;
         tracing::info!("the first admin token counts");
     }
-    let api = api::serve(listener, service, Tokens::stored()).context("starting the API")?;
+    let api = api::serve_by(plan.transport, listener, service, Tokens::stored()).context("starting the API")?;
     Ok(Parts { api, coordinator, meters })
 }
 

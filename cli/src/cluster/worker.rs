@@ -14,6 +14,7 @@ use shared::secret::Secret;
 use shared::settings::Settings;
 use shared::spec::KeyRetry;
 use shared::telemetry;
+use shared::tls::Authorities;
 use worker::Worker;
 
 use super::nats_url;
@@ -26,6 +27,7 @@ use crate::exit::{self, Error};
 use crate::key_retry;
 use crate::listen::host_name;
 use crate::signals::Signals;
+use crate::trust;
 
 /// Runs until it is drained or stopped, and returns the code to end with.
 ///
@@ -65,6 +67,8 @@ fn known(join: Option<&Secret>, data_dir: &Path) -> Result<(), Error> {
 /// What `worker` was told.
 struct Plan {
     nats: String,
+    /// Whose certificate NATS may have.
+    authorities: Option<Authorities>,
     capacity: Capacity,
     key_retry: KeyRetry,
     name: String,
@@ -76,6 +80,7 @@ impl Plan {
         let name = args.name.clone().or_else(|| settings.text("WINDLASS_NAME"));
         Ok(Self {
             nats: nats_url(args.nats_url.as_deref(), settings),
+            authorities: trust::authorities(args.ca_file.as_deref(), settings)?,
             capacity: Capacity::read(args.slots, &args.tag, settings)?,
             key_retry: key_retry::read(args.key_retry.as_deref(), settings)?,
             name: name.unwrap_or_else(host_name),
@@ -87,7 +92,8 @@ impl Plan {
 async fn work(dir: &DataDir, plan: Plan) -> anyhow::Result<u8> {
     let mut signals = Signals::listen()?;
     let starting = async {
-        let bus = NatsBus::connect(NatsOptions::new(plan.nats, Role::Worker)).await.context("connecting to NATS")?;
+        let nats = NatsOptions { authorities: plan.authorities, ..NatsOptions::new(plan.nats, Role::Worker) };
+        let bus = NatsBus::connect(nats).await.context("connecting to NATS")?;
         let bus: Arc<dyn Bus> = Arc::new(bus);
         let own = worker::Config::new(dir.path().to_owned(), plan.capacity.slots);
         let (tags, key_retry) = (plan.capacity.tags, plan.key_retry);

@@ -18,6 +18,7 @@ use crate::database;
 use crate::exit::{self, Error};
 use crate::table::layout;
 use crate::terminal::{escaped, print, say, width};
+use crate::trust;
 
 /// What was found.
 struct Report {
@@ -99,7 +100,7 @@ fn mistaken(setting: &Setting, sources: &Sources, settings: &Settings) -> Option
 fn combined(role: Role, settings: &Settings) -> Vec<Error> {
     let checks = match role {
         Role::Coordinator => cluster::coordinator::faults(settings),
-        Role::Worker => vec![cluster::worker::joined(settings)],
+        Role::Worker => vec![cluster::worker::joined(settings), trust::authorities(None, settings).map(drop)],
         Role::Dev => vec![database::of_dev(settings).map(drop)],
         Role::Client => vec![client::named(settings)],
         Role::Run => Vec::new(),

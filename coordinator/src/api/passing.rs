@@ -6,6 +6,8 @@
 //! on again, so that two coordinators that take each other for the owner don't play ball with it.
 
 use std::cell::Cell;
+use std::error::Error;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use actix_web::{HttpRequest, HttpResponse};
 use awc::error::{ConnectError, SendRequestError};
 use awc::{Client, ClientRequest, Connector};
 use bytes::Bytes;
+use rustls::ClientConfig;
 use shared::clock;
 use shared::id::Shard;
 use tokio::sync::watch;
@@ -84,10 +87,12 @@ pub struct Passing {
 }
 
 impl Passing {
-    /// Without a connection yet. Must be called on a thread of the API.
-    pub fn new() -> Self {
+    /// Without a connection yet; where an address is of HTTPS, `tls` says what is asked of it. Must be called on a thread of
+    /// the API.
+    pub fn new(tls: &Arc<ClientConfig>) -> Self {
         let client = |idle| {
-            let connector = Connector::new().limit(CONNECTIONS_MAX).timeout(TRY_FOR).conn_keep_alive(idle);
+            let connector = Connector::new().rustls_0_23(Arc::clone(tls));
+            let connector = connector.limit(CONNECTIONS_MAX).timeout(TRY_FOR).conn_keep_alive(idle);
             Client::builder().connector(connector).disable_redirects().no_default_headers().disable_timeout().finish()
         };
         Self { kept: client(IDLE_MAX), fresh: client(Duration::ZERO) }
@@ -219,6 +224,10 @@ async fn answer(call: ClientRequest, body: Bytes) -> Tried {
     let mut answer = match call.send_body(body).await {
         Ok(answer) => answer,
         Err(error) => {
+            let tls = |error: &io::Error| error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<rustls::Error>);
+            if matches!(&error, SendRequestError::Connect(ConnectError::Io(error)) if tls(error)) {
+                tracing::warn!(%error, "another coordinator's certificate isn't trusted: WINDLASS_CA_FILE names who is");
+            }
             tracing::debug!(%error, "another coordinator doesn't answer");
             return if was_sent(&error) { Tried::Unknown } else { Tried::NotTaken };
         }

@@ -27,6 +27,7 @@ use self::pulls::Pulls;
 use super::{Address, Bus, Delivery, Error, Hint, Link, Placed, Requests, Service, ToSend};
 use crate::cloud_event::CloudEvent;
 use crate::job::{Event, Offer};
+use crate::tls::{self, Authorities, Refused};
 use crate::wire::{self, Lane, MESSAGE_BYTES_MAX};
 
 mod connection;
@@ -90,6 +91,8 @@ pub struct NatsOptions {
     pub event_age: Duration,
     /// How often a coordinator looks at the streams.
     pub look_every: Duration,
+    /// Whose certificate the server may have, in place of the public authorities'.
+    pub authorities: Option<Authorities>,
     /// How long [`NatsBus::connect`] waits for the server before it goes on without it.
     pub connect_within: Duration,
 }
@@ -108,6 +111,7 @@ impl NatsOptions {
             settle_within: Duration::from_secs(10),
             event_age: Duration::from_hours(7 * 24),
             look_every: Duration::from_secs(1),
+            authorities: None,
             connect_within: Duration::from_secs(2),
         }
     }
@@ -132,7 +136,11 @@ impl NatsBus {
         let addresses = addresses(&options.urls)?;
         let unusable =
             |error: &dyn fmt::Display| StartError::Address(connection::shown(&options.urls), error.to_string());
-        let (connect, turns) = connection::options(ConnectOptions::new().name(&options.name), &addresses);
+        let named = ConnectOptions::new().name(&options.name);
+        let refused = Refused::default();
+        let tls = tls::telling(options.authorities.as_ref(), refused.clone());
+        let named = named.tls_client_config(tls.map_err(|error| StartError::Refused(error.to_string()))?);
+        let (connect, turns) = connection::options(named, &addresses, refused);
         let client = connect.connect(addresses).await.map_err(|error| unusable(&error))?;
         let tasks = Tasks::default();
         let line = Line::open(client.clone(), turns, &tasks).await.map_err(|error| unusable(&error))?;

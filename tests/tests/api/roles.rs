@@ -1,7 +1,6 @@
 //! Who may do what: the two tables of ARCHITECTURE.md, held against the program, each cell tried.
 
 use std::collections::BTreeSet;
-use std::process::Command;
 use std::thread;
 
 use coordinator::api::rules::RULES;
@@ -193,7 +192,7 @@ fn the_table_of_commands_has_every_command_that_asks_the_api() {
 
 /// How the command ends for whoever has that token: the status of the refusal, or `yes`.
 fn outcome(server: &Server, words: &[String], token: &str) -> String {
-    let mut command = Command::from(windlass());
+    let mut command = windlass();
     let home = tempfile::tempdir().expect("a directory");
     let known_hosts = home.path().join("known_hosts");
     std::fs::write(

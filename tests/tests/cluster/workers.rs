@@ -245,9 +245,9 @@ fn a_worker_that_is_revoked_is_refused_everywhere_and_its_job_runs_elsewhere() {
     assert!(!cluster.workers[0].ended(LOST_WITHIN).success());
     for coordinator in &cluster.coordinators {
         let workers = coordinator.client.get("/api/v1/workers").json;
-        let states: Vec<_> =
+        let shown: Vec<_> =
             workers["workers"].as_array().unwrap().iter().map(|worker| worker["state"].clone()).collect();
-        assert!(states.contains(&json!("revoked")), "{states:?}");
+        assert!(shown.contains(&json!("revoked")), "{shown:?}");
     }
 }
 

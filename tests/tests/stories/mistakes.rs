@@ -133,7 +133,7 @@ fn two_sigterms_in_a_row_are_one_wish() {
 fn a_full_disk_does_not_keep_run_from_its_timeout() {
     // Blocks of 512 bytes that each of its files may have, as on a disk that is full: with the first the end of the job can
     // still be stored, with the second nothing can once the job runs.
-    for blocks in [2000, 600] {
+    for blocks in [2000, 900] {
         let place = Place::new();
         let script = format!(
             "trap '' XFSZ; ulimit -f {blocks}; \

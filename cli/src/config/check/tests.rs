@@ -83,3 +83,16 @@ fn without_a_mistake_each_setting_is_shown_with_where_it_comes_from() {
     assert_eq!(line("no_migrate"), ["no_migrate", "false", "default"]);
     assert_eq!(document(&report)["settings"].as_array().unwrap().len(), text.lines().count() - 1);
 }
+
+#[test]
+fn what_does_not_go_together_is_told_where_it_was_set() {
+    let variables = [("WINDLASS_DATABASE_URL", "postgres://a@b/c"), ("WINDLASS_MASTER_KEYS", KEYS)];
+    let file = "log = 'info'\ntls_key_file = '/key'\nca_file = '/nonexistent'\n";
+    let (_, text) = examined(Some(Role::Coordinator), file, &variables);
+    for words in
+        ["w.toml:2: tls_key_file: is set without WINDLASS_TLS_CERT_FILE", "w.toml:3: ca_file: /nonexistent: No such"]
+    {
+        assert!(text.contains(words), "{words} is missing:\n{text}");
+    }
+    assert_eq!(text.lines().count(), 2, "{text}");
+}

@@ -7,6 +7,8 @@ use std::time::Duration;
 use async_nats::{ConnectOptions, Event, ServerAddr};
 use tokio::sync::watch;
 
+use crate::tls::Refused;
+
 /// A peer that doesn't answer three pings in a row is dead.
 const PING_EVERY: Duration = Duration::from_secs(2);
 /// How long one try to connect may take.
@@ -21,10 +23,14 @@ const INCOMING_MAX: usize = 16 * 1024;
 const OUTGOING_MAX: usize = 4096;
 
 /// Completes the options of a connection. The number that is returned grows whenever it comes or goes.
-pub fn options(options: ConnectOptions, addresses: &[ServerAddr]) -> (ConnectOptions, watch::Receiver<u64>) {
+pub fn options(
+    options: ConnectOptions,
+    addresses: &[ServerAddr],
+    refused: Refused,
+) -> (ConnectOptions, watch::Receiver<u64>) {
     let (turn, turns) = watch::channel(0);
     let servers: Vec<_> = addresses.iter().map(|address| format!("{}:{}", address.host(), address.port())).collect();
-    let told = Arc::new(Told { turn, servers: servers.join(","), failed: AtomicU64::new(0) });
+    let told = Arc::new(Told { turn, servers: servers.join(","), refused, failed: AtomicU64::new(0) });
     let options = options
         .retry_on_initial_connect()
         .ping_interval(PING_EVERY)
@@ -55,6 +61,8 @@ pub fn shown(urls: &str) -> String {
 struct Told {
     turn: watch::Sender<u64>,
     servers: String,
+    /// What is wrong with the server's certificate.
+    refused: Refused,
     /// Tries since it was lost.
     failed: AtomicU64,
 }
@@ -74,7 +82,13 @@ impl Told {
             }
             Event::ClientError(error) => {
                 let failed = self.failed.fetch_add(1, Ordering::Relaxed) + 1;
-                if failed.is_multiple_of(TELL_EVERY) {
+                if let Some(why) = self.refused.take() {
+                    if failed == 1 || failed.is_multiple_of(TELL_EVERY) {
+                        let remedy =
+                            "WINDLASS_CA_FILE names its authority, and it must be for the name in WINDLASS_NATS_URL";
+                        tracing::warn!(%servers, why, failed, "the certificate of NATS isn't trusted: {remedy}");
+                    }
+                } else if failed.is_multiple_of(TELL_EVERY) {
                     tracing::warn!(%servers, %error, failed, "there is still no connection to NATS");
                 }
             }
