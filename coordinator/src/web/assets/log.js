@@ -220,6 +220,12 @@
         requestAnimationFrame(draw);
       }
     };
+    // A connection that is lost the browser makes again by itself; what is refused it gives up.
+    stream.onerror = () => {
+      if (!stream || stream.readyState !== EventSource.CLOSED) return;
+      leave();
+      say("The log can't be followed at the moment.");
+    };
     stream.addEventListener("gap", (message) => say(`A part of the log is missing: ${JSON.parse(message.data).detail}.`));
     stream.addEventListener("end", () => {
       leave();
