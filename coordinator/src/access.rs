@@ -105,7 +105,10 @@ impl Service {
         let now = self.parts.holdings.now();
         let line = by.line(now, "token.revoke", &id.to_string(), "revoked".to_owned());
         let revoked = self.parts.store.revoke_token(self.parts.holdings.id(), id, now, &line).await?;
-        self.roster_changed().await?;
+        if let Err(error) = self.roster_changed().await {
+            // It is revoked all the same, and every roster is read again within a second.
+            tracing::warn!(%error, "reading the roster after a token was revoked");
+        }
         if revoked { Ok(()) } else { Err(Error::NotFound) }
     }
 
@@ -158,11 +161,22 @@ impl Service {
         Ok(self.parts.roster.read(Duration::ZERO).await?)
     }
 
-    /// Notes in the audit that `by` has asked for `action` on `subject`. Returns when that is written.
-    pub async fn note(&self, by: &Caller, action: &str, subject: &str, outcome: &str) -> Result<(), Error> {
-        let job = subject.parse().ok();
+    /// Notes in the audit that `by` has asked for `action` on `subject`. The line has its place when this returns; what is
+    /// returned resolves when it is written.
+    ///
+    /// # Errors
+    /// Where there is no place for another line now.
+    pub fn note(
+        &self,
+        by: &Caller,
+        action: &str,
+        subject: &str,
+        outcome: &str,
+    ) -> Result<impl Future<Output = Result<(), Error>> + use<>, Error> {
+        let job = if action.starts_with("job.") { subject.parse().ok() } else { None };
         let line = by.line(self.parts.holdings.now(), action, subject, outcome.to_owned());
-        Ok(self.parts.audit.note(AuditLine { job, ..line }).await?)
+        let noted = self.parts.audit.note(AuditLine { job, ..line })?;
+        Ok(async { Ok(noted.await?) })
     }
 
     /// The lines of the audit about `subject`, or all, the newest first; at most `limit`.

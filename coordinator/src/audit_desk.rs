@@ -36,15 +36,16 @@ impl AuditDesk {
         Self { lines }
     }
 
-    /// Returns when the line is in the audit.
+    /// Takes a line. What is returned resolves when it is in the audit, with the store's errors.
     ///
     /// # Errors
-    /// The store's, and where too many wait already.
-    pub async fn note(&self, line: AuditLine) -> Result<(), Error> {
+    /// Where too many wait already.
+    pub fn note(&self, line: AuditLine) -> Result<impl Future<Output = Result<(), Error>> + use<>, Error> {
         let (written, answer) = oneshot::channel();
         let full = |_| Error::Unavailable("too many commands wait for their lines in the audit".to_owned());
         self.lines.try_send(Waiting { line, written }).map_err(full)?;
-        answer.await.unwrap_or_else(|_| Err(Error::Unavailable("the audit isn't written any more".to_owned())))
+        let gone = |_| Err(Error::Unavailable("the audit isn't written any more".to_owned()));
+        Ok(async move { answer.await.unwrap_or_else(gone) })
     }
 }
 

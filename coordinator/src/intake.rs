@@ -334,6 +334,11 @@ async fn hello(parts: &Parts, worker: WorkerId, body: &[u8]) -> Option<Bytes> {
             Some(wire::encode(&welcome))
         }
         Ok(None) => {
+            // It may have been revoked by another coordinator just now.
+            parts.roster.look_for(worker).await;
+            if parts.roster.is_revoked(worker) {
+                return Some(wire::encode(&Welcome { revoked: true, ..Welcome::farewell() }));
+            }
             // One that is still there to hear it was copied with its directory: it finishes what it runs, and ends.
             tracing::warn!(%worker, start = hello.start, "a worker says hello that was started anew since: was its directory copied?");
             Some(wire::encode(&Welcome::farewell()))

@@ -21,6 +21,8 @@ use crate::store::{Error, Store, Token, Worker};
 const READ_EVERY: Duration = Duration::from_secs(1);
 /// How long a reading may take.
 const READ_WITHIN: Duration = Duration::from_secs(3);
+/// How long tokens count without another reading.
+const TRUSTED_FOR: Duration = Duration::from_secs(30);
 /// How soon after a reading an unknown speaker brings the next one.
 const READ_AGAIN: Duration = Duration::from_millis(100);
 
@@ -144,9 +146,12 @@ impl Roster {
         }
     }
 
-    /// The token of that digest, if it counted at the last reading and counts still.
+    /// The token of that digest, if it counted at the last reading and counts still. Where the last reading is long ago, none is
+    /// known: one that was revoked since would count for ever.
     pub fn known_token(&self, digest: &[u8; 32]) -> Option<Token> {
-        let token = self.known().tokens.get(digest).cloned()?;
+        let known = self.known();
+        let old = known.began.is_none_or(|began| clock::instant().duration_since(began) > TRUSTED_FOR);
+        let token = known.tokens.get(digest).filter(|_| !old).cloned()?;
         let expired = token.expires_at.is_some_and(|expires| expires <= self.holdings.now());
         (!expired).then_some(token)
     }

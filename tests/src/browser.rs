@@ -16,7 +16,7 @@ use crate::wait::eventually;
 use crate::windlass::Running;
 
 /// How long something on a page may take, on a machine that is busy with other tests.
-pub const DEADLINE: Duration = Duration::from_mins(1);
+pub const DEADLINE: Duration = Duration::from_mins(5);
 /// The most bytes of one of the driver's answers: a picture of a page fits.
 const ANSWER_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// How `WebDriver` marks an element in JSON.

@@ -27,8 +27,6 @@ use crate::store::{Token, TokenKind};
 pub const COOKIE_NAME: &str = "windlass_token";
 /// The header by which one coordinator tells another where a request that it passes on came from.
 pub const PASSED_FROM: HeaderName = HeaderName::from_static("windlass-passed-from");
-/// The most bytes of an origin as the audit keeps it: two addresses.
-const ORIGIN_BYTES_MAX: usize = 128;
 
 /// The tokens that count: those of the store, and perhaps one more. They are known by their digests.
 #[derive(Clone)]
@@ -212,12 +210,9 @@ pub fn caller(identity: &Identity, request: &ServiceRequest) -> Caller {
 
 /// Where a request comes from: the address at the other end, and what that one says if it passes a request on.
 fn origin(peer: Option<std::net::SocketAddr>, headers: &HeaderMap) -> Option<String> {
-    let peer = peer?.ip().to_string();
-    let from = headers.get(PASSED_FROM).and_then(|value| value.to_str().ok());
-    let mut origin = from.map_or(peer.clone(), |from| format!("{from} via {peer}"));
-    // A header's text is ASCII: it can be cut anywhere.
-    origin.truncate(ORIGIN_BYTES_MAX);
-    Some(origin)
+    let peer = peer?.ip();
+    let from = headers.get(PASSED_FROM).and_then(|value| value.to_str().ok()?.trim().parse::<IpAddr>().ok());
+    Some(from.map_or_else(|| peer.to_string(), |from| format!("{from} via {peer}")))
 }
 
 /// The same request with the token as a bearer token, however it was given: for whoever passes it on.
@@ -355,8 +350,15 @@ mod tests {
         assert_eq!(origin(peer, &headers(&[])).as_deref(), Some("10.0.0.2"));
         let passed = headers(&[(PASSED_FROM, "192.0.2.7")]);
         assert_eq!(origin(peer, &passed).as_deref(), Some("192.0.2.7 via 10.0.0.2"));
+        // Whatever else stands there, the address at the other end is kept.
+        for other in ["x", "", "192.0.2.7 via 10.0.0.9", "192.0.2.7, 192.0.2.8", "192.0.2.7 x"] {
+            assert_eq!(origin(peer, &headers(&[(PASSED_FROM, other)])).as_deref(), Some("10.0.0.2"), "{other}");
+        }
         let mut long = HeaderMap::new();
-        long.insert(PASSED_FROM, HeaderValue::from_str(&"x".repeat(4000)).unwrap());
-        assert_eq!(origin(peer, &long).unwrap().len(), ORIGIN_BYTES_MAX);
+        long.insert(
+            PASSED_FROM,
+            HeaderValue::from_str(&format!("192.0.2.7 via 10.0.0.9{}", " ".repeat(4000))).unwrap(),
+        );
+        assert_eq!(origin(peer, &long).as_deref(), Some("10.0.0.2"));
     }
 }

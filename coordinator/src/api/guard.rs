@@ -100,15 +100,21 @@ pub async fn authorize(
         let (identity, caller) = (extensions.get::<Identity>().cloned(), extensions.get::<Caller>().cloned());
         (identity.ok_or_else(Problem::internal)?, caller.ok_or_else(Problem::internal)?)
     };
-    let subject = request.match_info().get("id").or_else(|| request.match_info().get("name")).unwrap_or("").to_owned();
-    let note = async |action: &str, outcome: &str| match tokens.service() {
-        Some(service) => service.note(&caller, action, &cut(&subject), outcome).await,
-        None => Ok(()),
+    let subject = subject(&request);
+    let service = tokens.service();
+    let note = |action: &str, outcome: &str| match service {
+        Some(service) => service.note(&caller, action, &subject, outcome).map(Some),
+        None => Ok(None),
     };
     if identity.role < least {
         if let Audited::Asked(action) | Audited::Done(action) = rule.audited {
             // It is refused all the same where that can't be written down.
-            if let Err(error) = note(action, &format!("refused: it needs the role {least}")).await {
+            let noted = match note(action, &format!("refused: it needs the role {least}")) {
+                Ok(Some(noted)) => noted.await,
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = noted {
                 tracing::warn!(%error, action, "a refused command isn't in the audit");
             }
         }
@@ -118,16 +124,24 @@ pub async fn authorize(
     match rule.audited {
         Audited::No | Audited::Done(_) => next.call(request).await,
         Audited::Asked(action) => {
-            let (answer, noted) = tokio::join!(next.call(request), note(action, "asked"));
+            // Without a place for its line the command isn't given at all.
+            let Some(noted) = note(action, "asked").map_err(Problem::from)? else { return next.call(request).await };
+            let (answer, noted) = tokio::join!(next.call(request), noted);
             noted.map_err(|_| Problem::unaudited())?;
             answer
         }
     }
 }
 
-/// As much of a path's part as the audit keeps, without what it can't.
-fn cut(subject: &str) -> String {
-    subject.chars().filter(|c| !c.is_control()).take(SUBJECT_CHARS_MAX).collect()
+/// What a request's path is about, as the audit keeps it: an id in its one spelling, for that is what people look for, or as
+/// much of a name as there may be. What is no id isn't kept: it may be a token that was pasted in its place.
+fn subject(request: &ServiceRequest) -> String {
+    let part = |name| request.match_info().get(name);
+    match (part("id"), part("name")) {
+        (Some(id), _) => uuid::Uuid::try_parse(id).map(|id| id.hyphenated().to_string()).unwrap_or_default(),
+        (None, Some(name)) => name.chars().filter(|c| !c.is_control()).take(SUBJECT_CHARS_MAX).collect(),
+        (None, None) => String::new(),
+    }
 }
 
 /// Adds the headers that every answer has, unless its route has set its own.

@@ -28,6 +28,8 @@ pub(super) async fn enrol(
         valid AS MATERIALIZED (
             SELECT t.id FROM me, tokens t
             WHERE t.digest = $2 AND t.kind = 'join' AND t.revoked_at IS NULL AND (t.expires_at IS NULL OR t.expires_at > $3)
+            -- A revocation that comes meanwhile is waited for, and heeded.
+            FOR SHARE OF t
         ),
         added AS (
             INSERT INTO workers (id, name, key, mode, enrolled_at) SELECT $4, $5, $6, 'active', $3
@@ -328,7 +330,14 @@ pub(super) async fn tokens(pool: PgPool, now: Time) -> Result<Vec<Token>, Fault>
         Moment(now) as _,
     );
     let rows = rows.fetch_all(&mut *session).await;
-    let tokens = session.read(rows)?.into_iter().map(|row| {
+    let known = session.read(rows)?.into_iter().filter(|row| {
+        let known = TokenKind::named(&row.kind).is_some();
+        if !known {
+            tracing::warn!(kind = row.kind, "a token of a kind that only a later version knows");
+        }
+        known
+    });
+    let tokens = known.map(|row| {
         Ok(Token {
             id: TokenId(row.id),
             kind: TokenKind::named(&row.kind)
