@@ -231,8 +231,8 @@ impl Service {
     pub async fn rekey(&self, by: &Caller) -> Result<Moved, Error> {
         self.open()?;
         let (began, store, vault) = (clock::instant(), &self.parts.store, &self.parts.vault);
-        let begun = by.line(self.parts.holdings.now(), "vault.rekey", "", "asked".to_owned());
-        store.audit(self.parts.holdings.id(), &begun).await.map_err(ServiceError::from)?;
+        let asked = by.line(self.parts.holdings.now(), "vault.rekey", "", "asked".to_owned());
+        store.audit(self.parts.holdings.id(), &asked).await.map_err(ServiceError::from)?;
         let (header, mut after, mut values, mut fault) = (vault.header(), None::<Place>, 0, None);
         let complete = loop {
             let page = store.sealed_otherwise(&header, after.as_ref(), RESEAL_MAX).await.map_err(ServiceError::from)?;
