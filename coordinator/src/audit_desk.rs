@@ -63,3 +63,34 @@ async fn write(store: Arc<dyn Store>, holdings: Arc<Holdings>, mut waiting: mpsc
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use shared::clock;
+    use shared::id::{Actor, CoordinatorId};
+
+    use super::*;
+    use crate::caller::Caller;
+    use crate::store::sqlite::SqliteStore;
+    use crate::store::{Keys, Member, Ownership};
+
+    #[tokio::test]
+    async fn a_line_that_was_taken_is_written_and_without_a_place_there_is_none() {
+        let directory = tempfile::TempDir::new().unwrap();
+        let store = Arc::new(SqliteStore::open(&directory.path().join("windlass.db")).await.unwrap());
+        let member = Member { id: CoordinatorId(clock::random_uuid()), address: String::new(), format: 1 };
+        store.join(&member).await.unwrap();
+        let desk = AuditDesk::start(store.clone(), Arc::new(Holdings::new(member.id)), &Handle::current());
+        let by = Caller::from(Actor::Coordinator);
+        let line = |n: usize| by.line(clock::now(), "job.cancel", "", n.to_string());
+        // Nothing is written before somebody waits: this test has one thread.
+        let taken: Vec<_> = (0..WAITING_MAX).map(|n| desk.note(line(n)).ok().unwrap()).collect();
+        assert!(matches!(desk.note(line(0)).err(), Some(Error::Unavailable(_))));
+        for written in taken {
+            assert_eq!(written.await, Ok(()));
+        }
+        let lines = store.audited(None, u32::MAX).await.unwrap();
+        let numbers: Vec<_> = lines.into_iter().rev().map(|line| line.outcome.parse::<usize>().unwrap()).collect();
+        assert_eq!(numbers, (0..WAITING_MAX).collect::<Vec<_>>());
+    }
+}

@@ -1,9 +1,10 @@
 //! Bodies that don't say how long they are, many at a time: each has the room that it needs and no more.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::net::TcpStream;
 
 use tests::played::DEADLINE;
+use tests::wait::eventually;
 
 use crate::{JOB, Server, TOKEN};
 
@@ -29,6 +30,14 @@ impl Sending {
 
     fn part(&mut self, text: &str) -> std::io::Result<()> {
         self.0.write_all(format!("{:x}\r\n{text}\r\n", text.len()).as_bytes())
+    }
+
+    /// Whether the server has answered already, or has closed the connection.
+    fn is_refused(&self) -> bool {
+        self.0.set_nonblocking(true).unwrap();
+        let peeked = self.0.peek(&mut [0]);
+        self.0.set_nonblocking(false).unwrap();
+        !peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 
     /// Ends the body; returns the answer's status, none where the connection was cut off before it could be read.
@@ -59,6 +68,10 @@ fn large_bodies_of_unknown_length_take_no_more_than_there_is_for_all() {
             let _ = one.part(&" ".repeat(PART));
         }
     }
+    // What was sent may be on its way for a while; none of it has ended, so that two find no room.
+    eventually(DEADLINE, "two are refused", || {
+        (sending.iter().filter(|one| one.is_refused()).count() >= 2).then_some(())
+    });
     let statuses: Vec<_> = sending.into_iter().map(Sending::end).collect();
     assert!(statuses.iter().all(|status| [Some(201), Some(429), None].contains(status)), "{statuses:?}");
     let taken = statuses.iter().filter(|status| **status == Some(201)).count();

@@ -267,3 +267,16 @@ fn a_token_that_is_revoked_at_one_coordinator_is_refused_by_the_others() {
     });
     println!("the other one refused it {} ms later", since.elapsed().as_millis());
 }
+
+#[test]
+fn a_worker_that_rests_hears_that_it_was_revoked_and_not_that_it_may_go() {
+    let mut cluster = Cluster::start(2, 2);
+    for (index, coordinator) in [0, 1].into_iter().zip([1, 0]) {
+        let worker = cluster.workers[index].id();
+        let client = &cluster.coordinators[coordinator].client;
+        assert_eq!(client.post(&format!("/api/v1/workers/{worker}/revoke"), &json!({})).status, 202);
+        let status = cluster.workers[index].ended(LOST_WITHIN);
+        let log = cluster.workers[index].server.log();
+        assert!(!status.success() && log.contains("this worker was revoked"), "{status}: {log}");
+    }
+}
