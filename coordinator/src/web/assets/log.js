@@ -32,6 +32,8 @@
   let stream = null;
   let pending = [];
   let drawing = false;
+  /** Where following has put the view, in pixels. */
+  let placed = 0;
   let busy = false;
   let searching = null;
   /** The line that a search has found, and the text. */
@@ -205,6 +207,7 @@
 
   function follow() {
     if (stream) return;
+    placed = view.scrollTop;
     followButton.setAttribute("aria-pressed", "true");
     stream = new EventSource(api(`after=${last()}&follow=true`));
     stream.onmessage = (message) => {
@@ -241,7 +244,12 @@
     if (!lines.length) return;
     if (said.textContent === "No output yet.") say("");
     append(lines);
-    if (stream) view.scrollTop = view.scrollHeight;
+    if (stream) toBottom();
+  }
+
+  function toBottom() {
+    view.scrollTop = view.scrollHeight;
+    placed = view.scrollTop;
   }
 
   function leave() {
@@ -376,7 +384,8 @@
 
   view.addEventListener("scroll", () => {
     const below = view.scrollHeight - view.clientHeight - view.scrollTop;
-    if (stream && below > LEAVE_PX) leave();
+    // Lines may have come since the view was put to its end: only who has scrolled up from there wants to leave.
+    if (stream && below > LEAVE_PX && view.scrollTop < placed - LEAVE_PX) leave();
     if (stream || busy) return;
     if (view.scrollTop < EDGE_PX && first() > base() + 1) once(earlier);
     else if (below < EDGE_PX && !atEnd) once(later);
@@ -406,7 +415,7 @@
     if (asked) once(() => toLine(Number(asked[1]), true));
   });
   // In a window of another width the lines break elsewhere: what is followed stays in sight.
-  new ResizeObserver(() => stream && (view.scrollTop = view.scrollHeight)).observe(view);
+  new ResizeObserver(() => stream && toBottom()).observe(view);
   // The page that is brought up to date says when another attempt has begun.
   new MutationObserver(() => {
     const before = attemptSelect.options.length;
