@@ -231,6 +231,8 @@
     };
     stream.addEventListener("gap", (message) => say(`A part of the log is missing: ${JSON.parse(message.data).detail}.`));
     stream.addEventListener("end", () => {
+      // What is still to be drawn is the end that one has followed to.
+      draw();
       leave();
       atEnd = true;
       if (!blocks.length && !pending.length) say("The job has written nothing.");
