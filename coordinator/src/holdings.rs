@@ -235,7 +235,8 @@ mod tests {
     }
 
     fn renew(holdings: &Holdings, sent: Instant, micros: i64, ttl: Option<Duration>) {
-        let cluster = Cluster { now: Time::from_micros(micros), ttl, members: Vec::new(), shards: Vec::new() };
+        let cluster =
+            Cluster { now: Time::from_micros(micros), ttl, members: Vec::new(), shards: Vec::new(), written: 1 };
         holdings.renewed(holdings.id(), sent, sent, &cluster);
     }
 

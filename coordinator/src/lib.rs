@@ -85,6 +85,11 @@ pub struct Config {
 pub enum StartError {
     #[error("taking part in the cluster")]
     Store(#[from] StoreError),
+    #[error(
+        "the database holds what a later version of Windlass has written (format {written}), and this one reads up to format \
+         {ours}: start the later version again"
+    )]
+    Outdated { written: u32, ours: u32 },
     #[error(transparent)]
     MasterKeys(#[from] keys::master::Error),
     #[error("starting the actors' threads")]
@@ -98,7 +103,7 @@ impl StartError {
     pub fn may_pass(&self) -> bool {
         match self {
             Self::Store(error) | Self::MasterKeys(keys::master::Error::Store(error)) => error.may_pass(),
-            Self::MasterKeys(_) | Self::Threads(_) | Self::Actors => false,
+            Self::Outdated { .. } | Self::MasterKeys(_) | Self::Threads(_) | Self::Actors => false,
         }
     }
 }
@@ -121,11 +126,13 @@ impl Coordinator {
     /// run on the caller's runtime, which must have several threads; the actors bring their own.
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let Config { store, bus, keys, address, retention } = config;
-        let member = Member { id: CoordinatorId(clock::random_uuid()), address: address.clone(), format: FORMAT };
+        let format = shards::formats::ours();
+        let member = Member { id: CoordinatorId(clock::random_uuid()), address: address.clone(), format };
         let vault = Arc::new(Vault::new(keys));
         // Before the others see it and deal it shards that it may never serve.
         keys::master::compare_with(&*store, &vault).await?;
         store.join(&member).await?;
+        shards::formats::admit(&*store, &member).await?;
         if let Err(error) = keys::master::admit(&*store, member.id, &vault).await {
             // Where that fails too, the lease ends by itself.
             let _ = store.leave(member.id).await;
@@ -160,7 +167,7 @@ impl Coordinator {
             gained: gain,
             keys_watched: Arc::clone(&keys_watched),
             address,
-            format: FORMAT,
+            format,
         };
         let shards = Shards::start(parts, &runtime).await?;
         let audit = AuditDesk::start(Arc::clone(&store), Arc::clone(&holdings), &runtime);

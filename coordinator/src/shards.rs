@@ -38,6 +38,7 @@ use crate::registry::Jobs;
 use crate::store::{Cluster, Error, LEASE_TTL, Member, OwnedShard, Store};
 use crate::timekeeper::{ReadAgain, Timekeeper};
 
+pub mod formats;
 mod plan;
 mod renewal;
 
@@ -217,11 +218,11 @@ impl Keeper {
             return Ok(());
         }
         self.renewed(renewal.sent, &cluster);
-        let ours = owned_by(&cluster, id);
+        let ours = cluster.owned_by(id);
         let held = self.parts.holdings.shards();
         self.drop_shards(held.iter().filter(|shard| !ours.contains(shard)).copied().collect()).await;
         let missing: Vec<Shard> = ours.iter().filter(|shard| !held.contains(shard)).copied().collect();
-        let Plan { bury, take, give } = plan(&cluster, id);
+        let Plan { bury, take, give, raise } = plan(&cluster, id);
         let entered = self.enter([missing, take].concat()).await;
         self.silent = false;
         self.parts.intake.serve_shards(&self.parts.holdings.shards()).await;
@@ -229,6 +230,7 @@ impl Keeper {
         for (to, shards) in give {
             self.give(to, shards).await?;
         }
+        self.raise_format(raise).await?;
         entered
     }
 
@@ -440,7 +442,7 @@ impl Keeper {
         let sent = clock::instant();
         let cluster = store.renew(member.id).await?;
         let heard = clock::instant();
-        let ours = owned_by(&cluster, member.id);
+        let ours = cluster.owned_by(member.id);
         let owned = store.take_over(member.id, &ours).await?;
         let shards: Vec<Shard> = owned.iter().map(|owned| owned.shard).collect();
         let live = self.live_jobs(&shards).await?;
@@ -481,11 +483,6 @@ impl Keeper {
         let Parts { address, format, .. } = &self.parts;
         Member { id: CoordinatorId(clock::random_uuid()), address: address.clone(), format: *format }
     }
-}
-
-fn owned_by(cluster: &Cluster, id: CoordinatorId) -> Vec<Shard> {
-    let owned = cluster.shards.iter().filter(|(_, owner, _)| *owner == Some(id));
-    owned.map(|(shard, ..)| *shard).collect()
 }
 
 /// Returns when somebody says that shards have changed hands.

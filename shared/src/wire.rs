@@ -16,6 +16,9 @@ use crate::secret::Secret;
 use crate::spec::{JobSpec, Priority};
 use crate::time::Period;
 
+#[cfg(feature = "faults")]
+pub mod versions;
+
 /// The most bytes of one message: 512 KiB. What is larger is split by its sender.
 pub const MESSAGE_BYTES_MAX: usize = 512 * 1024;
 /// The most reports of one batch.
@@ -43,6 +46,10 @@ pub fn encode<T: Serialize>(message: &T) -> Bytes {
 /// # Errors
 /// When they don't hold one.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Undecodable> {
+    #[cfg(feature = "faults")]
+    if let Some(bytes) = versions::as_written_by_peers(bytes) {
+        return Ok(serde_json::from_slice(&bytes)?);
+    }
     Ok(serde_json::from_slice(bytes)?)
 }
 

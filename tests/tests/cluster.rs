@@ -22,5 +22,7 @@ mod outages;
 mod secrets;
 #[path = "cluster/tls.rs"]
 mod tls;
+#[path = "cluster/upgrades.rs"]
+mod upgrades;
 #[path = "cluster/workers.rs"]
 mod workers;

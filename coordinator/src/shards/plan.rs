@@ -3,13 +3,14 @@
 //!
 //! It promises: of the living coordinators none has two shards more than another once all parts are carried out; a shard
 //! that has a living owner moves only where that is needed for it; a coordinator whose lease has ended gets nothing, and
-//! nothing is taken from it before it is buried.
+//! nothing is taken from it before it is buried; one that can't read what was written gets nothing; and what is written is
+//! raised to a format that all who take part can read.
 
 use std::collections::BTreeMap;
 
 use shared::id::{CoordinatorId, Shard};
 
-use crate::store::Cluster;
+use crate::store::{Cluster, Member};
 
 /// What one coordinator is to do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct Plan {
     pub take: Vec<Shard>,
     /// Own shards that another is to have.
     pub give: BTreeMap<CoordinatorId, Vec<Shard>>,
+    /// The format in which may be written from now on, where that is a higher one.
+    pub raise: Option<u32>,
 }
 
 /// The part of the coordinator `id`.
@@ -27,7 +30,9 @@ pub fn plan(cluster: &Cluster, id: CoordinatorId) -> Plan {
     let ended = |(member, ended): &(_, bool)| ended.then_some(member_id(member));
     let bury: Vec<_> = cluster.members.iter().filter_map(ended).filter(|other| *other != id).collect();
     let mut loads = Loads::of(cluster, &bury);
-    let mut plan = Plan { bury, ..Plan::default() };
+    let lowest = cluster.members.iter().map(|(member, _)| member.format).min();
+    let raise = lowest.filter(|format| *format > cluster.written);
+    let mut plan = Plan { bury, raise, ..Plan::default() };
     for (shard, owner, _) in &cluster.shards {
         let has_row = owner.is_some_and(|owner| cluster.members.iter().any(|(member, _)| member.id == owner));
         if !has_row && loads.deal(*shard) == Some(id) {
@@ -43,7 +48,7 @@ pub fn plan(cluster: &Cluster, id: CoordinatorId) -> Plan {
     plan
 }
 
-fn member_id(member: &crate::store::Member) -> CoordinatorId {
+fn member_id(member: &Member) -> CoordinatorId {
     member.id
 }
 
@@ -52,7 +57,9 @@ struct Loads(BTreeMap<CoordinatorId, Vec<Shard>>);
 
 impl Loads {
     fn of(cluster: &Cluster, buried: &[CoordinatorId]) -> Self {
-        let living = cluster.members.iter().map(|(member, _)| member.id).filter(|id| !buried.contains(id));
+        let reads = |(member, _): &&(Member, bool)| member.format >= cluster.written;
+        let living = cluster.members.iter().filter(reads).map(|(member, _)| member.id);
+        let living = living.filter(|id| !buried.contains(id));
         let mut loads: BTreeMap<_, Vec<Shard>> = living.map(|id| (id, Vec::new())).collect();
         for (shard, owner, _) in &cluster.shards {
             if let Some(load) = owner.and_then(|owner| loads.get_mut(&owner)) {
@@ -91,7 +98,6 @@ mod tests {
     use shared::time::Time;
 
     use super::*;
-    use crate::store::Member;
 
     fn coordinators(count: usize) -> Vec<CoordinatorId> {
         let mut ids: Vec<_> = (0..count).map(|_| CoordinatorId(clock::random_uuid())).collect();
@@ -110,7 +116,7 @@ mod tests {
     ) -> Cluster {
         let members = living.iter().map(|id| (member(*id), false)).chain(ended.iter().map(|id| (member(*id), true)));
         let shards = Shard::all().map(|shard| (shard, owner(shard), Epoch(1))).collect();
-        Cluster { now: Time::from_micros(0), members: members.collect(), shards, ttl: None }
+        Cluster { now: Time::from_micros(0), members: members.collect(), shards, ttl: None, written: 1 }
     }
 
     /// Carries out everybody's part.
@@ -185,6 +191,36 @@ mod tests {
         assert_eq!((part.bury, part.take.len(), part.give.len()), (vec![*dead], 0, 0));
         let buried = carry_out(&before);
         assert_eq!(counts(&carry_out(&buried)), [128, 128]);
+    }
+
+    #[test]
+    fn one_that_cannot_read_what_was_written_gets_nothing() {
+        let ids = coordinators(3);
+        let mut cluster = cluster(&ids, &[], |_| None);
+        cluster.written = 2;
+        for (member, _) in &mut cluster.members {
+            member.format = if member.id == ids[1] { 1 } else { 2 };
+        }
+        let after = carry_out(&cluster);
+        assert_eq!(counts(&after), [0, 128, 128]);
+        assert!(after.shards.iter().all(|(_, owner, _)| *owner != Some(ids[1])));
+    }
+
+    #[test]
+    fn what_is_written_is_raised_once_everybody_reads_it() {
+        let ids = coordinators(3);
+        let mut cluster = cluster(&ids[..2], &ids[2..], |_| Some(ids[0]));
+        let raises = |formats: [u32; 3], cluster: &mut Cluster| {
+            for ((member, _), format) in cluster.members.iter_mut().zip(formats) {
+                member.format = format;
+            }
+            plan(cluster, ids[0]).raise
+        };
+        assert_eq!(raises([2, 1, 3], &mut cluster), None);
+        assert_eq!(raises([2, 2, 1], &mut cluster), None, "one whose lease has ended writes until it is buried");
+        assert_eq!(raises([3, 2, 3], &mut cluster), Some(2));
+        cluster.written = 2;
+        assert_eq!(raises([3, 2, 3], &mut cluster), None);
     }
 
     #[test]

@@ -185,6 +185,7 @@ verbs! {
         join(member: &Member) -> ();
         renew(id: CoordinatorId) -> Cluster;
         bury(id: CoordinatorId, expired: &[CoordinatorId]) [expired.len()] -> ();
+        raise_format(format: u32) -> ();
         take_over(id: CoordinatorId, shards: &[Shard]) [shards.len()] -> Vec<OwnedShard>;
         succeed(old: CoordinatorId, new: &Member) -> ();
         hand_over(id: CoordinatorId, to: CoordinatorId, shards: &[Shard]) [shards.len()] -> ();

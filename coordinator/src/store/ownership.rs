@@ -28,18 +28,22 @@ pub trait Ownership: Send + Sync + 'static {
     /// and from then on they write nothing.
     async fn bury(&self, id: CoordinatorId, expired: &[CoordinatorId]) -> Result<(), Error>;
 
-    /// Makes `id` the owner, at the next epoch, of those of `shards` that nobody owns whose row is there; then, in a
-    /// transaction begun after that was committed, reads the numbers of all of `shards` that `id` owns now, also of those
+    /// Writes down that something is written in this format from now on, unless it was in a higher one already or somebody
+    /// has a row who writes a lower one.
+    async fn raise_format(&self, format: u32) -> Result<(), Error>;
+
+    /// Makes `id` the owner, at the next epoch, of those of `shards` that nobody owns whose row is there; of none where
+    /// something is written in a format higher than its own. Then, in a transaction begun after that was committed, reads the numbers of all of `shards` that `id` owns now, also of those
     /// that were handed over to it.
     async fn take_over(&self, id: CoordinatorId, shards: &[Shard]) -> Result<Vec<OwnedShard>, Error>;
 
     /// Takes a coordinator's shards over from itself under a new id: deletes the row of `old`, which waits for its lost
-    /// statement or fences it, makes `new` known, and gives it, at the next epoch, what `old` owned. Their numbers are
-    /// read by [`Ownership::take_over`] afterwards.
+    /// statement or fences it, makes `new` known, and gives it, at the next epoch, what `old` owned, if it can read what is
+    /// written. Their numbers are read by [`Ownership::take_over`] afterwards.
     async fn succeed(&self, old: CoordinatorId, new: &Member) -> Result<(), Error>;
 
-    /// Gives those of `shards` that `id` owns to `to`, at the next epoch; to nobody where its row is gone. The caller has
-    /// stopped writing to them.
+    /// Gives those of `shards` that `id` owns to `to`, at the next epoch; to nobody where its row is gone, or where it can't
+    /// read what is written. The caller has stopped writing to them.
     async fn hand_over(&self, id: CoordinatorId, to: CoordinatorId, shards: &[Shard]) -> Result<(), Error>;
 
     /// Deletes the coordinator's row. What it still owns is nobody's then.
@@ -68,6 +72,16 @@ pub struct Cluster {
     pub members: Vec<(Member, bool)>,
     /// Every shard, in order: who owns it, whether or not that one's row is there, and at which epoch.
     pub shards: Vec<(Shard, Option<CoordinatorId>, Epoch)>,
+    /// The highest format that anything was ever written in: a member that writes a lower one owns nothing.
+    pub written: u32,
+}
+
+impl Cluster {
+    /// The shards that the coordinator `id` owns.
+    pub fn owned_by(&self, id: CoordinatorId) -> Vec<Shard> {
+        let owned = self.shards.iter().filter(|(_, owner, _)| *owner == Some(id));
+        owned.map(|(shard, ..)| *shard).collect()
+    }
 }
 
 /// A shard that was taken over.

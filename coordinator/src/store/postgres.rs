@@ -150,6 +150,11 @@ impl Ownership for PostgresStore {
         self.write("bury", move || ownership::bury(pool.clone(), id, expired.clone())).await
     }
 
+    async fn raise_format(&self, format: u32) -> Result<(), Error> {
+        let pool = self.leases.clone();
+        self.write("raise_format", move || ownership::raise_format(pool.clone(), format)).await
+    }
+
     async fn take_over(&self, id: CoordinatorId, shards: &[Shard]) -> Result<Vec<OwnedShard>, Error> {
         let (pool, shards) = (self.leases.clone(), shards.to_vec());
         self.write("take_over", move || ownership::take_over(pool.clone(), id, shards.clone())).await

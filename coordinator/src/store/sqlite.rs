@@ -137,6 +137,10 @@ impl Ownership for SqliteStore {
         Ok(())
     }
 
+    async fn raise_format(&self, format: u32) -> Result<(), Error> {
+        self.transaction(move |connection| Box::pin(ownership::raise_format(connection, format))).await
+    }
+
     async fn take_over(&self, id: CoordinatorId, shards: &[Shard]) -> Result<Vec<OwnedShard>, Error> {
         let shards = shards.to_vec();
         self.write(id, move |connection| Box::pin(ownership::take_over(connection, id, shards))).await

@@ -9,6 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use shared::clock;
 use tests::cluster::Cluster;
 use tests::http::Client;
 use tests::wait::pass;
@@ -18,8 +19,9 @@ use uuid::Uuid;
 pub struct Load {
     notes: PathBuf,
     accepted: Arc<Mutex<Vec<String>>>,
+    servers: Arc<Mutex<Vec<Client>>>,
     enough: Arc<AtomicBool>,
-    submitting: JoinHandle<()>,
+    submitting: JoinHandle<Duration>,
 }
 
 impl Load {
@@ -28,16 +30,26 @@ impl Load {
         let notes = cluster.notes();
         let accepted = Arc::new(Mutex::new(Vec::with_capacity(count)));
         let enough = Arc::new(AtomicBool::new(false));
-        let clients: Vec<Client> = cluster.coordinators.iter().map(|coordinator| coordinator.client.clone()).collect();
+        let servers = Arc::new(Mutex::new(clients_of(cluster)));
+        let asked = Arc::clone(&servers);
         let (stored, stop) = (Arc::clone(&accepted), Arc::clone(&enough));
         let jobs: Vec<(String, Value)> = (0..count).map(|_| noting(&notes, work)).collect();
         let submitting = thread::spawn(move || {
+            let mut slowest = Duration::ZERO;
             for (turn, (key, job)) in jobs.iter().enumerate() {
-                let Some(id) = submitted(&clients, turn, key, job, &stop) else { return };
+                let begun = clock::instant();
+                let Some(id) = submitted(&asked, turn, key, job, &stop) else { break };
+                slowest = slowest.max(begun.elapsed());
                 stored.lock().unwrap_or_else(PoisonError::into_inner).push(id);
             }
+            slowest
         });
-        Self { notes, accepted, enough, submitting }
+        Self { notes, accepted, servers, enough, submitting }
+    }
+
+    /// From now on the cluster's coordinators as they are now are asked, as behind an address that follows who is ready.
+    pub fn serve_by(&self, cluster: &Cluster) {
+        *self.servers.lock().unwrap_or_else(PoisonError::into_inner) = clients_of(cluster);
     }
 
     /// The jobs that are accepted so far.
@@ -47,9 +59,9 @@ impl Load {
 
     /// Waits until all are submitted, and returns their ids.
     pub fn submitted(self) -> Submitted {
-        self.submitting.join().expect("the load is submitted");
+        let slowest = self.submitting.join().expect("the load is submitted");
         let ids = std::mem::take(&mut *self.accepted.lock().unwrap_or_else(PoisonError::into_inner));
-        Submitted { ids, notes: self.notes }
+        Submitted { ids, notes: self.notes, slowest }
     }
 
     /// Submits no more, and returns the ids of what was accepted.
@@ -62,6 +74,8 @@ impl Load {
 /// A load that is accepted.
 pub struct Submitted {
     pub ids: Vec<String>,
+    /// The longest that any of them took from its first try until it was accepted.
+    pub slowest: Duration,
     notes: PathBuf,
 }
 
@@ -100,12 +114,18 @@ pub fn noting(notes: &std::path::Path, work: &str) -> (String, Value) {
     (key, json!({"steps": [{"run": script}], "grace": "1s", "retry": retry}))
 }
 
+fn clients_of(cluster: &Cluster) -> Vec<Client> {
+    cluster.coordinators.iter().map(|coordinator| coordinator.client.clone()).collect()
+}
+
 /// Submits a job until somebody accepts it.
-fn submitted(clients: &[Client], turn: usize, key: &str, job: &Value, stop: &AtomicBool) -> Option<String> {
-    for client in clients.iter().cycle().skip(turn) {
+fn submitted(servers: &Mutex<Vec<Client>>, turn: usize, key: &str, job: &Value, stop: &AtomicBool) -> Option<String> {
+    for turn in turn.. {
         if stop.load(Ordering::Acquire) {
             return None;
         }
+        let clients = servers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let client = &clients[turn % clients.len()];
         let headers = [("content-type", "application/json"), ("idempotency-key", key)];
         match client.try_send("POST", "/api/v1/jobs", &headers, job.to_string().as_bytes()) {
             Ok(answer) if matches!(answer.status, 200 | 201) => {

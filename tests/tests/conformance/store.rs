@@ -14,6 +14,7 @@ mod ownership;
 mod plans;
 mod postgres;
 mod postgres_alone;
+mod postgres_formats;
 mod postgres_keys;
 mod postgres_retention;
 mod queries;
@@ -67,6 +68,7 @@ macro_rules! suite {
                 a_successor_has_all_that_its_predecessor_had_and_the_predecessor_is_fenced,
                 what_somebody_who_left_had_is_nobodys,
                 a_lease_that_runs_is_not_buried,
+                who_cannot_read_what_is_written_owns_nothing,
                 a_cursor_never_moves_back,
                 a_cursor_of_a_shard_that_is_not_owned_stays,
                 what_is_stored_is_there_after_a_restart,

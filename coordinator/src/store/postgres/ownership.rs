@@ -46,8 +46,8 @@ pub(super) async fn renew(pool: PgPool, id: CoordinatorId) -> Result<Cluster, Fa
     }
     let members = sqlx::query!(
         r#"
-        SELECT c.id, c.address, c.format, c.expires_at <= t.now AS "ended!", t.now AS "now!: Moment"
-        FROM coordinators c, (SELECT clock_timestamp() AS now) t ORDER BY c.id
+        SELECT c.id, c.address, c.format, c.expires_at <= t.now AS "ended!", t.now AS "now!: Moment", f.written
+        FROM coordinators c, formats f, (SELECT clock_timestamp() AS now) t ORDER BY c.id
         "#,
     );
     let members = members.fetch_all(&mut *session).await;
@@ -55,7 +55,8 @@ pub(super) async fn renew(pool: PgPool, id: CoordinatorId) -> Result<Cluster, Fa
     let shards = sqlx::query!("SELECT shard, owner, epoch FROM shards ORDER BY shard").fetch_all(&mut *session).await;
     let shards = session.read(shards)?;
     // It was there a moment ago; where it isn't, somebody has deleted it since.
-    let now = members.first().ok_or(Error::Fenced)?.now.0;
+    let first = members.first().ok_or(Error::Fenced)?;
+    let (now, written) = (first.now.0, row::natural("written", first.written)?);
     let members = members.into_iter().map(|row| {
         let format = row::natural("format", row.format)?;
         Ok((Member { id: CoordinatorId(row.id), address: row.address, format }, row.ended))
@@ -69,6 +70,7 @@ pub(super) async fn renew(pool: PgPool, id: CoordinatorId) -> Result<Cluster, Fa
         ttl: Some(LEASE_TTL),
         members: members.collect::<Result<_, Error>>()?,
         shards: shards.collect::<Result<_, Error>>()?,
+        written,
     })
 }
 
@@ -94,6 +96,13 @@ pub(super) async fn bury(pool: PgPool, id: CoordinatorId, expired: Vec<Coordinat
     fenced(&session.wrote(buried)?)
 }
 
+/// Two statements in a function of the database's, so that nobody who is stopped between them keeps the lock.
+pub(super) async fn raise_format(pool: PgPool, format: u32) -> Result<(), Fault> {
+    let mut session = Session::of(&pool).await?;
+    let raised = sqlx::query!("SELECT raise_format($1)", i64::from(format)).execute(&mut *session).await;
+    session.wrote(raised).map(drop)
+}
+
 /// Takes what nobody owns, then reads the numbers in a statement, and so with a snapshot, of its own: in the first one
 /// what the last owner wrote in the end may be invisible. A shard is taken at the epoch that it was seen at or not at all, so that
 /// of two who saw it free the second doesn't take it from the first.
@@ -103,6 +112,9 @@ pub(super) async fn take_over(pool: PgPool, id: CoordinatorId, shards: Vec<Shard
     let taken = sqlx::query_scalar!(
         r#"
         WITH me AS MATERIALIZED (SELECT id FROM coordinators WHERE id = $1 FOR KEY SHARE),
+        reads AS MATERIALIZED (
+            SELECT me.id FROM me, coordinators c, formats f WHERE c.id = me.id AND c.format >= f.written FOR SHARE OF f
+        ),
         free AS MATERIALIZED (
             SELECT s.shard, s.epoch FROM shards s
             WHERE s.shard = ANY ($2)
@@ -110,7 +122,7 @@ pub(super) async fn take_over(pool: PgPool, id: CoordinatorId, shards: Vec<Shard
             ORDER BY s.shard
         ),
         taken AS (
-            UPDATE shards s SET owner = me.id, epoch = s.epoch + 1 FROM me, free
+            UPDATE shards s SET owner = reads.id, epoch = s.epoch + 1 FROM reads, free
             WHERE s.shard = free.shard AND s.epoch = free.epoch
         )
         SELECT id FROM me
@@ -149,12 +161,13 @@ pub(super) async fn succeed(pool: PgPool, old: CoordinatorId, new: Member) -> Re
     let succeeded = sqlx::query!(
         r#"
         WITH gone AS (DELETE FROM coordinators WHERE id = $1),
+        reads AS MATERIALIZED (SELECT f.written FROM formats f WHERE f.written <= $4 FOR SHARE),
         joined AS (
             INSERT INTO coordinators (id, address, format, expires_at)
             VALUES ($2, $3, $4, clock_timestamp() + $5::interval)
             ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at
         )
-        UPDATE shards SET owner = $2, epoch = epoch + 1 WHERE owner = $1
+        UPDATE shards SET owner = $2, epoch = epoch + 1 FROM reads WHERE owner = $1
         "#,
         old.0,
         new.id.0,
@@ -177,7 +190,9 @@ pub(super) async fn hand_over(
         r#"
         WITH me AS MATERIALIZED (SELECT id FROM coordinators WHERE id = $1 FOR KEY SHARE),
         handed AS (
-            UPDATE shards s SET owner = (SELECT id FROM coordinators WHERE id = $2), epoch = s.epoch + 1
+            UPDATE shards s SET epoch = s.epoch + 1, owner = (
+                SELECT c.id FROM coordinators c, formats f WHERE c.id = $2 AND c.format >= f.written
+            )
             FROM me WHERE s.owner = me.id AND s.shard = ANY ($3)
         )
         SELECT id FROM me

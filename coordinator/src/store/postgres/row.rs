@@ -185,6 +185,10 @@ pub(super) fn shard(number: i16) -> Result<Shard, Error> {
 
 /// What a column's JSON says.
 pub(super) fn parsed<T: DeserializeOwned>(column: &str, text: &str) -> Result<T, Error> {
+    #[cfg(feature = "faults")]
+    if let Some(text) = shared::wire::versions::as_written_by_peers(text.as_bytes()) {
+        return serde_json::from_slice(&text).map_err(|fault| corrupt(column, fault));
+    }
     serde_json::from_str(text).map_err(|fault| corrupt(column, fault))
 }
 

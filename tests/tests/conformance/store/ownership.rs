@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use coordinator::store::{Batch, Cluster, Error, Store, TokenKind, Write};
+use coordinator::store::{Batch, Cluster, Error, Member, Store, TokenKind, Write};
 use serde_json::json;
 use shared::clock;
 use shared::id::{Attempt, CoordinatorId, Epoch, SHARDS, Seq, Shard, ShardSeq};
@@ -298,4 +298,25 @@ async fn standing(writer: &Writer, shard: Shard) -> (Option<CoordinatorId>, Epoc
     let cluster = writer.store.renew(writer.id).await.unwrap();
     let found = cluster.shards.into_iter().find(|(number, ..)| *number == shard);
     found.map(|(_, owner, epoch)| (owner, epoch)).expect("every shard")
+}
+
+pub async fn who_cannot_read_what_is_written_owns_nothing(database: &dyn Database) {
+    let old = Writer::of(database).await;
+    old.store.raise_format(2).await.unwrap();
+    assert_eq!(old.store.renew(old.id).await.unwrap().written, 1, "there is one who couldn't read it");
+
+    old.store.leave(old.id).await.unwrap();
+    let new = Member { format: 2, ..member() };
+    old.store.join(&new).await.unwrap();
+    old.store.raise_format(2).await.unwrap();
+    old.store.raise_format(1).await.unwrap();
+    assert_eq!(old.store.renew(new.id).await.unwrap().written, 2, "it never falls");
+    assert_eq!(old.store.take_over(new.id, &all_shards()).await.unwrap().len(), usize::from(SHARDS));
+
+    old.store.leave(new.id).await.unwrap();
+    let late = member();
+    old.store.join(&late).await.unwrap();
+    assert_eq!(old.store.take_over(late.id, &all_shards()).await.unwrap(), []);
+    let cluster = old.store.renew(late.id).await.unwrap();
+    assert_eq!((cluster.owned_by(late.id), cluster.written), (Vec::new(), 2));
 }
