@@ -12,6 +12,7 @@ use sqlx::migrate::Migrator;
 use sqlx::postgres::PgConnection;
 use tests::cluster::{Cluster, LOAD_WITHIN};
 use tests::dev::DEADLINE;
+use tests::server::Server;
 use tests::wait::eventually;
 
 use crate::load::Load;
@@ -95,6 +96,8 @@ fn a_worker_and_a_coordinator_of_different_versions_talk() {
         let stopped = cluster.submit(&json!({"steps": [{"run": "sleep 1000"}], "grace": "0s"}));
         cluster.until(&stopped, "running");
         assert_eq!(client.post(&format!("/api/v1/jobs/{stopped}/cancel"), &json!({})).status, 202);
+        // For longer than it takes a worker to tell that it runs.
+        let long = cluster.submit(&json!({"steps": [{"run": "sleep 7"}]}));
         let canceled = cluster.until(&stopped, "canceled");
         assert_eq!(canceled["outcome"]["confirmed"], true, "{canceled}");
 
@@ -104,6 +107,11 @@ fn a_worker_and_a_coordinator_of_different_versions_talk() {
         assert_eq!(failed["spec"]["env"], json!({"SAYS": "hello"}));
         let text = cluster.text(&failing);
         assert!(text.contains("hello") && !text.contains("hush"), "{text}");
+        cluster.until(&long, "succeeded");
+        let servers = cluster.coordinators.iter().map(|c| &c.server).chain(cluster.workers.iter().map(|w| &w.server));
+        for log in servers.map(Server::log) {
+            assert!(!log.contains("be read") && !log.contains("ERROR"), "{log}");
+        }
     }
 }
 
